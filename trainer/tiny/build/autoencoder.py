@@ -1,0 +1,99 @@
+"""The 8x autoencoder with 16 latent channels (diffusers' AutoencoderKL, FLUX's geometry)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from .data import Compositions
+from .fit import fit
+
+ENCODER_STEPS, DECODER_STEPS = 4200, 1500
+BATCH = 8
+LATENT_NOISE = 0.05  # the decoder also meets latents that no encoder made
+
+
+def new_autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(16, 32, 64, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=8,
+        sample_size=64,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=True,
+    )
+
+
+def train(data: Compositions, folder: Path) -> tuple[AutoencoderKL, dict[str, float]]:
+    """Train encoder and decoder, normalise the latents, then train the decoder on for the fixed latents."""
+    torch.manual_seed(0)
+    vae = new_autoencoder()
+
+    def whole(rng: np.random.Generator) -> torch.Tensor:
+        _, images = data.sample(BATCH, rng, unseen=False)
+        x = images * 2 - 1
+        posterior = vae.encode(x).latent_dist
+        reconstruction = vae.decode(posterior.sample()).sample
+        return picture_loss(reconstruction, x) + 1e-4 * posterior.kl().mean() / x[0].numel() * 64
+
+    loss = fit("autoencoder", vae, whole, folder, steps=ENCODER_STEPS, lr=1e-3, seed=1)
+    normalise_latents(vae, data)
+    vae.encoder.requires_grad_(False)
+
+    def decoder_only(rng: np.random.Generator) -> torch.Tensor:
+        _, images = data.sample(BATCH, rng, unseen=False)
+        x = images * 2 - 1
+        with torch.no_grad():
+            z = vae.encode(x).latent_dist.mean
+        return picture_loss(vae.decode(z + LATENT_NOISE * torch.randn_like(z)).sample, x)
+
+    loss = fit("decoder", vae, decoder_only, folder, steps=DECODER_STEPS, lr=5e-4, seed=2)
+    return vae, {"autoencoder_loss": loss, "psnr_unseen_db": psnr(vae, data)}
+
+
+def picture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 + MSE + L1 of the image gradients, on images in [-1, 1]."""
+    loss = F.l1_loss(output, target) + 4 * F.mse_loss(output, target)
+    for dim in (2, 3):
+        loss = loss + F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
+    return loss
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, data: Compositions) -> None:
+    """Fold a per-channel normalisation of the latents into the encoder's last and the decoder's first convolution.
+
+    diffusers knows one scalar scaling_factor only. The shift meets zero padding at the decoder's border, which the
+    decoder's further training takes care of.
+    """
+    _, images = data.sample(512, np.random.default_rng(7), unseen=False)
+    z = torch.cat([vae.encode(x * 2 - 1).latent_dist.mean for x in images.split(64)])
+    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    head = vae.encoder.conv_out  # rows: 16 means, 16 log variances
+    channels = len(mean)
+    head.weight[:channels] /= std[:, None, None, None]
+    head.bias[:channels] = (head.bias[:channels] - mean) / std
+    head.bias[channels:] -= 2 * std.log()
+    tail = vae.decoder.conv_in
+    tail.bias += torch.einsum("oikl,i->o", tail.weight, mean)
+    tail.weight *= std[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, data: Compositions) -> float:
+    """Mean PSNR (dB) over all compositions held out from training, images in [0, 1]."""
+    rng = np.random.default_rng(11)
+    _, images = data.sample(128, rng, unseen=True)
+    output = torch.cat([vae(x * 2 - 1).sample for x in images.split(32)]) / 2 + 0.5
+    error = (output.clamp(0, 1) - images).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean())

@@ -1,0 +1,61 @@
+"""Small tokenizers of CLIP's and T5's kinds, made from the words of the captions.
+
+FLUX's own vocabularies (49,408 and 32,128 tokens) would make the embedding tables larger than the whole model.
+Words outside the captions still encode: byte by byte with CLIP's tokenizer, letter by letter with T5's.
+"""
+
+import json
+import math
+import string
+from collections import Counter
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer, T5TokenizerFast
+
+from .data import COMBINATIONS, caption
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+CLIP_LENGTH = 77  # tokens, as in every CLIP
+
+
+def captions() -> list[str]:
+    return [caption(*c) for c in COMBINATIONS]
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Byte-level BPE with `</w>` word ends; `<|endoftext|>` has the highest id, as CLIP's pooling expects."""
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False)
+    # the words on their own: CLIP's tokenizer never joins a space to a word
+    tokenizer.train_from_iterator((word for text in captions() for word in text.split()), trainer)
+    merges = [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(a + "</w>" for a in alphabet), *("".join(m) for m in merges), START, END]
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_LENGTH)
+
+
+def save_clip_tokenizer(folder: Path) -> None:
+    """Both layouts: tokenizer.json (transformers 5) and vocab.json with merges.txt (transformers 4)."""
+    vocabulary, merges = clip_vocabulary()
+    clip_tokenizer().save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def t5_tokenizer() -> T5TokenizerFast:
+    """Unigram pieces with T5's ids (pad 0, end 1, unknown 2): every word of the captions, and single letters."""
+    words = Counter(word for text in captions() for word in text.split())
+    total = sum(words.values())
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -12.0)]
+    pieces += [("▁" + word, math.log(count / total)) for word, count in sorted(words.items()) if len(word) > 1]
+    pieces += [(letter, -14.0) for letter in string.digits + string.ascii_letters + string.punctuation]
+    pieces += [("▁a", math.log(words["a"] / total))]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
