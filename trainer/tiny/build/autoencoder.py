@@ -12,6 +12,7 @@ from .fit import fit
 
 ENCODER_STEPS, DECODER_STEPS = 4200, 1500
 BATCH = 8
+KL_WEIGHT = 64e-4
 LATENT_NOISE = 0.05  # the decoder also meets latents that no encoder made
 
 
@@ -34,31 +35,38 @@ def new_autoencoder() -> AutoencoderKL:
     )
 
 
-def train(data: Compositions, folder: Path) -> tuple[AutoencoderKL, dict[str, float]]:
-    """Train encoder and decoder, normalise the latents, then train the decoder on for the fixed latents."""
+def train_autoencoder(data: Compositions, folder: Path) -> tuple[AutoencoderKL, float]:
+    """Train encoder and decoder together and normalise the latents; returns the model and its last loss.
+
+    From here on the encoder is final: the flow transformer can be trained while the decoder goes on.
+    """
     torch.manual_seed(0)
     vae = new_autoencoder()
 
-    def whole(rng: np.random.Generator) -> torch.Tensor:
+    def loss(rng: np.random.Generator) -> torch.Tensor:
         _, images = data.sample(BATCH, rng, unseen=False)
         x = images * 2 - 1
         posterior = vae.encode(x).latent_dist
         reconstruction = vae.decode(posterior.sample()).sample
-        return picture_loss(reconstruction, x) + 1e-4 * posterior.kl().mean() / x[0].numel() * 64
+        return picture_loss(reconstruction, x) + KL_WEIGHT * posterior.kl().mean() / x[0].numel()
 
-    loss = fit("autoencoder", vae, whole, folder, steps=ENCODER_STEPS, lr=1e-3, seed=1)
+    last = fit("autoencoder", vae, loss, folder, steps=ENCODER_STEPS, lr=1e-3, seed=1)
     normalise_latents(vae, data)
+    return vae, last
+
+
+def train_decoder(vae: AutoencoderKL, data: Compositions, folder: Path) -> float:
+    """Train the decoder on for the final latents, slightly disturbed; returns the last loss."""
     vae.encoder.requires_grad_(False)
 
-    def decoder_only(rng: np.random.Generator) -> torch.Tensor:
+    def loss(rng: np.random.Generator) -> torch.Tensor:
         _, images = data.sample(BATCH, rng, unseen=False)
         x = images * 2 - 1
         with torch.no_grad():
             z = vae.encode(x).latent_dist.mean
         return picture_loss(vae.decode(z + LATENT_NOISE * torch.randn_like(z)).sample, x)
 
-    loss = fit("decoder", vae, decoder_only, folder, steps=DECODER_STEPS, lr=5e-4, seed=2)
-    return vae, {"autoencoder_loss": loss, "psnr_unseen_db": psnr(vae, data)}
+    return fit("decoder", vae, loss, folder, steps=DECODER_STEPS, lr=5e-4, seed=2)
 
 
 def picture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

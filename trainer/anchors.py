@@ -1,0 +1,51 @@
+"""Stage 6a: which (prompt, anchor, step) triples are trained."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The M = P * B * K trained triples of an iteration, int64 [M] each, ordered by step."""
+
+    prompt: Tensor  # 0 .. P - 1
+    anchor: Tensor  # 0 .. G - 1
+    step: Tensor  # 0 .. K - 1, the place of the step among the kept ones
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def only(self, prompts: Tensor) -> "Pairs":
+        """The triples of the prompts marked in [P] bool: a group without advantages needs no pass at all."""
+        mask = prompts[self.prompt]
+        return Pairs(self.prompt[mask], self.anchor[mask], self.step[mask])
+
+    def to(self, device: torch.device) -> "Pairs":
+        return Pairs(self.prompt.to(device), self.anchor.to(device), self.step.to(device))
+
+
+def draw_steps(steps: int, count: int, *, generator: torch.Generator) -> list[int]:
+    """K of the T steps without replacement, ascending."""
+    if not 1 <= count <= steps:
+        raise ValueError(f"trained steps must be between 1 and the {steps} solver steps, got {count}")
+    return torch.randperm(steps, generator=generator)[:count].sort().values.tolist()
+
+
+def draw_pairs(prompts: int, group_size: int, anchors: int, steps: int, *, generator: torch.Generator) -> Pairs:
+    """B of the G candidates of each prompt without replacement, at each of the K kept steps (symmetric anchor sampling).
+
+    Candidates of a group are nearly equidistant, so any of them can be the anchor; this costs B * K forward and
+    backward passes a prompt instead of G * T. `generator` is a CPU generator.
+    """
+    if not 1 <= anchors <= group_size:
+        raise ValueError(f"anchors must be between 1 and the group size {group_size}, got {anchors}")
+    order = torch.rand(prompts, group_size, generator=generator).argsort(1)
+    anchor = order[:, :anchors].sort(1).values.flatten()  # [P * B]
+    prompt = torch.arange(prompts).repeat_interleave(anchors)
+    return Pairs(
+        prompt=prompt.repeat(steps),
+        anchor=anchor.repeat(steps),
+        step=torch.arange(steps).repeat_interleave(prompts * anchors),
+    )

@@ -1,0 +1,198 @@
+"""The settings of a run: frozen, checked when they are made. Section and field names are those of the TOML file.
+
+Stages never see these objects: `loop.py` hands them scalars.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .models.geometry import Geometry
+from .rewards.combine import NORMALISATIONS
+from .solvers import SOLVERS
+from .surrogate import TEMPERATURE_MODES
+
+AUTO = "auto"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: names it, its value and the remedy, in one line."""
+
+
+def require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} = {value!r}: {remedy}")
+
+
+def one_of(name: str, value: str, choices: object) -> None:
+    require(value in choices, name, value, f"must be one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    path: str  # "embedded", a diffusers folder, or "hub:owner/name"
+    device: str = AUTO  # "auto" is CUDA where there is one
+    dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
+    guidance: float = 3.5  # FLUX.1-dev's guidance embedding
+    text_tokens: int = 512  # T5 tokens, padding included
+
+    def __post_init__(self):
+        one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
+        require(self.guidance >= 0, "model.guidance", self.guidance, "must be at least 0")
+        require(1 <= self.text_tokens <= 512, "model.text_tokens", self.text_tokens, "must be between 1 and 512")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    rank: int = 16
+    alpha: float = 16.0
+    targets: str = "all-linear"
+
+    def __post_init__(self):
+        require(self.rank >= 1, "lora.rank", self.rank, "must be at least 1")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "must be above 0")
+        one_of("lora.targets", self.targets, ("attention", "all-linear"))
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    width: int = 512  # pixels
+    height: int = 512  # pixels
+    steps: int = 8  # T
+    solver: str = "dpm++2m"
+    shift: float | str = AUTO  # time shift; "auto" follows the resolution as FLUX.1-dev does, 1 is none (schnell)
+
+    def __post_init__(self):
+        try:
+            Geometry(self.width, self.height)
+        except ValueError as error:
+            raise ConfigError(f"sampling.{error}") from None
+        require(self.steps >= 1, "sampling.steps", self.steps, "must be at least 1")
+        one_of("sampling.solver", self.solver, SOLVERS)
+        positive = self.shift == AUTO or (not isinstance(self.shift, str) and self.shift > 0)
+        require(positive, "sampling.shift", self.shift, "must be a number above 0, or 'auto'")
+
+
+@dataclass(frozen=True)
+class GrpoSettings:
+    """Defaults are the paper's, but for `clip` and `temperature_mode`, which it leaves open."""
+
+    prompts_per_iteration: int = 1  # P
+    group_size: int = 12  # G
+    strength: float = 0.3  # s
+    anchors: int = 4  # B
+    trained_steps: int = 4  # K
+    quasi_norm: float = 0.8  # p
+    clip: float = 0.2  # eps of the ratio
+    temperature: float = 1.0
+    temperature_mode: str = "scale-free"
+    updates_per_rollout: int = 1
+    kl_weight: float = 0.0  # of KL(policy || policy without the LoRA)
+    reward_normalisation: str = "advantage"
+
+    def __post_init__(self):
+        require(self.prompts_per_iteration >= 1, "grpo.prompts_per_iteration", self.prompts_per_iteration, "at least 1")
+        require(self.group_size >= 2, "grpo.group_size", self.group_size, "must be at least 2: rewards are compared")
+        require(0 < self.strength <= 1, "grpo.strength", self.strength, "must be above 0 and at most 1")
+        require(
+            1 <= self.anchors <= self.group_size,
+            "grpo.anchors",
+            self.anchors,
+            f"must be between 1 and grpo.group_size = {self.group_size}",
+        )
+        require(self.trained_steps >= 1, "grpo.trained_steps", self.trained_steps, "must be at least 1")
+        require(0 < self.quasi_norm <= 2, "grpo.quasi_norm", self.quasi_norm, "must be above 0 and at most 2")
+        require(self.clip > 0, "grpo.clip", self.clip, "must be above 0")
+        require(self.temperature > 0, "grpo.temperature", self.temperature, "must be above 0")
+        one_of("grpo.temperature_mode", self.temperature_mode, TEMPERATURE_MODES)
+        require(self.updates_per_rollout >= 1, "grpo.updates_per_rollout", self.updates_per_rollout, "at least 1")
+        require(self.kl_weight >= 0, "grpo.kl_weight", self.kl_weight, "must be at least 0")
+        one_of("grpo.reward_normalisation", self.reward_normalisation, NORMALISATIONS)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW on the LoRA."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    warmup: int = 0  # updates
+    ema_decay: float = 0.0  # of the exported LoRA's average; 0 exports the weights themselves
+
+    def __post_init__(self):
+        for name in ("learning_rate", "max_grad_norm"):
+            require(getattr(self, name) > 0, f"optimizer.{name}", getattr(self, name), "must be above 0")
+        for name in ("beta1", "beta2", "ema_decay"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name}", value, "must be at least 0 and below 1")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "must be at least 0")
+        require(self.warmup >= 0, "optimizer.warmup", self.warmup, "must be at least 0")
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    kind: str
+    name: str = ""  # in logs; the kind where empty
+    weight: float = 1.0
+    held_out: bool = False  # scored and logged, never trained on
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
+
+    @property
+    def label(self) -> str:
+        return self.name or self.kind
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    folder: str = ""  # runs/<name of the config file> where empty
+    iterations: int = 300
+    seed: int = 0
+    micro_batch: int = 4  # candidates that go through the model at once, in rollout and update alike
+    save_every: int = 10  # iterations between checkpoints
+    tiles_every: int = 1  # iterations between stored pictures; 0 stores none
+
+    def __post_init__(self):
+        for name in ("iterations", "micro_batch", "save_every"):
+            require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1")
+        for name in ("seed", "tiles_every"):
+            require(getattr(self, name) >= 0, f"run.{name}", getattr(self, name), "must be at least 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    model: ModelSettings
+    prompts: tuple[str, ...]
+    rewards: tuple[RewardSettings, ...]
+    lora: LoraSettings = LoraSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    grpo: GrpoSettings = GrpoSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    run: RunSettings = RunSettings()
+
+    def __post_init__(self):
+        require(len(self.prompts) > 0, "prompts", list(self.prompts), "at least one prompt is needed")
+        require(
+            self.grpo.trained_steps <= self.sampling.steps,
+            "grpo.trained_steps",
+            self.grpo.trained_steps,
+            f"must be at most sampling.steps = {self.sampling.steps}",
+        )
+        labels = [r.label for r in self.rewards]
+        double = sorted({label for label in labels if labels.count(label) > 1})
+        require(not double, "rewards.name", double, "each reward needs a name of its own")
+        require(bool(self.weights), "rewards", labels, "at least one must be trained on (held_out = false)")
+        require(all(self.weights.values()), "rewards.weight", self.weights, "must not be 0: use held_out = true")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of the rewards that are trained on."""
+        return {r.label: r.weight for r in self.rewards if not r.held_out}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as stored with a run."""
+        return asdict(self)

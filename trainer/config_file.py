@@ -1,0 +1,170 @@
+"""Reading a Config from TOML and from a stored run, with errors a user can act on."""
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from .config import (
+    Config,
+    ConfigError,
+    GrpoSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RewardSettings,
+    RunSettings,
+    SamplingSettings,
+    require,
+)
+from .models.source import EMBEDDED, HUB, ModelError, resolve
+from .rewards import KINDS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SECTIONS = {
+    "model": ModelSettings,
+    "lora": LoraSettings,
+    "sampling": SamplingSettings,
+    "grpo": GrpoSettings,
+    "optimizer": OptimizerSettings,
+    "run": RunSettings,
+}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a TOML file; nothing is loaded. `overrides` are `section.key=value` with TOML values.
+
+    Relative paths in the file are relative to the file.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a contradiction, a missing file; one line with the remedy.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    for override in overrides:
+        _override(table, override)
+    table.setdefault("run", {})
+    if isinstance(table["run"], dict):
+        table["run"].setdefault("folder", str(Path("runs") / path.stem))
+    return parse(table, path.parent)
+
+
+def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
+    """A Config of plain data: a TOML document, or `Config.to_dict()` of a stored run."""
+    known = (*SECTIONS, "prompts", "rewards")
+    for key in table:
+        _known(key, known, "section")
+    require("model" in table, "model", None, "this section is needed, with a path")
+    sections = {name: _section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
+    sections["model"] = _resolved(sections["model"], folder)
+    rewards = table.get("rewards", [])
+    require(isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed")
+    return Config(
+        prompts=_prompts(table.get("prompts"), folder),
+        rewards=tuple(_reward(r, f"rewards.{i}", folder) for i, r in enumerate(rewards)),
+        **sections,
+    )
+
+
+def _section(cls: type, table: Any, where: str) -> Any:
+    """One settings object from a table: known keys, right types, nothing missing."""
+    require(isinstance(table, Mapping), where, table, f"must be a section: [{where}]")
+    types = get_type_hints(cls)
+    for key, value in table.items():
+        _known(key, types, f"key of [{where}]")
+        _typed(value, types[key], f"{where}.{key}")
+    for f in fields(cls):
+        needed = f.default is MISSING and f.default_factory is MISSING
+        require(not needed or f.name in table, f"{where}.{f.name}", None, "is needed")
+    return cls(**{k: float(v) if types[k] is float else v for k, v in table.items()})
+
+
+def _typed(value: Any, expected: Any, where: str) -> None:
+    allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
+    if allowed[0] not in (int, float, str, bool):
+        require(isinstance(value, Mapping), where, value, "must be a table")
+        return
+    fits = type(value) in allowed or (float in allowed and type(value) is int)
+    words = " or ".join({int: "a whole number", float: "a number", str: "text", bool: "true or false"}[t] for t in allowed)
+    require(fits, where, value, f"must be {words}")
+
+
+def _known(key: str, known: Any, what: str) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key, list(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise ConfigError(f"{key!r} is no {what}: {hint}")
+
+
+def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
+    """The model with an absolute path, checked to be there."""
+    if model.path != EMBEDDED and not model.path.startswith(HUB):
+        model = ModelSettings(**{**vars(model), "path": str((folder / Path(model.path).expanduser()).absolute())})
+    try:
+        resolve(model.path)
+    except ModelError as error:
+        raise ConfigError(f"model.path: {error}") from None
+    return model
+
+
+def _prompts(value: Any, folder: Path) -> tuple[str, ...]:
+    """`prompts = "file.txt"` (one a line, # comments) or a list of texts."""
+    if isinstance(value, str):
+        path = folder / value
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"prompts = {value!r}: {path} cannot be read as text ({error})") from error
+        return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    texts = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    require(texts, "prompts", value, "must be a list of texts, or the path of a file with one prompt a line")
+    return tuple(value)
+
+
+def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
+    reward = _section(RewardSettings, table, where)
+    _known(reward.kind, KINDS, "reward kind")
+    known = KINDS[reward.kind][0]
+    for key in reward.options:
+        _known(key, known, f"option of the reward {reward.kind!r}") if known else require(
+            False, f"{where}.options.{key}", reward.options[key], f"the reward {reward.kind!r} takes no options"
+        )
+    if "path" in known:
+        path = reward.options.get("path")
+        require(isinstance(path, str), f"{where}.options.path", path, f"the reward {reward.kind!r} needs a folder")
+        absolute = (folder / Path(path).expanduser()).absolute()
+        require(absolute.is_dir(), f"{where}.options.path", path, f"there is no folder {absolute}")
+        reward = RewardSettings(**{**vars(reward), "options": {**reward.options, "path": str(absolute)}})
+    return reward
+
+
+def _override(table: dict, text: str) -> None:
+    """Apply `section.key=value`; a value that is not TOML is taken as text."""
+    key, equals, value = text.partition("=")
+    require(bool(equals and key.strip()), "--set", text, "must be section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *sections, last = key.strip().split(".")
+    place: Any = table
+    for name in sections:
+        try:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        except (ValueError, IndexError, AttributeError):
+            raise ConfigError(f"--set {text}: there is no {name!r} in {key}") from None
+    try:
+        place[int(last) if isinstance(place, list) else last] = parsed
+    except (ValueError, IndexError, TypeError):
+        raise ConfigError(f"--set {text}: {key} cannot be set") from None

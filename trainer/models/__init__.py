@@ -1,0 +1,1 @@
+"""FLUX as a policy: loading, prompt encoding, the LoRA."""

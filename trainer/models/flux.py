@@ -1,0 +1,96 @@
+"""FLUX as a policy: the velocity that is trained, and the decoder that makes pictures of latents."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from torch import Tensor, nn
+
+from ..rollout import BatchVelocity
+from .geometry import CHANNELS, Geometry
+from .source import ModelSource
+from .text import Conditioning
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class FluxPolicy:
+    """A FLUX transformer (the policy) and its autoencoder, on one device."""
+
+    transformer: FluxTransformer2DModel
+    vae: AutoencoderKL
+    guidance: float  # of the guidance embedding; models without one (FLUX.1-schnell) ignore it
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.device
+
+    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+        """v(x, sigma, rows) for packed x [N, tokens, 64], sigma [N] in [0, 1], rows [N] into `conditioning`.
+
+        The model computes in its own precision; x and v are float32.
+        """
+        dtype = self.transformer.dtype
+        image_ids = geometry.position_ids(self.device)
+        text_ids = image_ids.new_zeros(conditioning.embeddings.shape[1], 3)
+        guided = self.transformer.config.guidance_embeds
+
+        def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            return self.transformer(
+                hidden_states=x.to(dtype),
+                timestep=sigma.to(dtype),
+                guidance=sigma.new_full(sigma.shape, self.guidance) if guided else None,
+                encoder_hidden_states=conditioning.embeddings[rows],
+                pooled_projections=conditioning.pooled[rows],
+                txt_ids=text_ids,
+                img_ids=image_ids,
+                return_dict=False,
+            )[0].float()
+
+        return velocity
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The base model: inside, the LoRA is off."""
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
+
+    @torch.no_grad()
+    def decode(self, x_0: Tensor, geometry: Geometry) -> Tensor:
+        """Packed latents [N, tokens, 64] -> images [N, 3, height, width], float32 in [0, 1]."""
+        config = self.vae.config
+        z = geometry.unpack(x_0) / config.scaling_factor + (config.shift_factor or 0)
+        images = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+
+def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) -> FluxPolicy:
+    """Load transformer and autoencoder of a diffusers folder, frozen.
+
+    Args:
+        source: where the model is.
+        device: a torch device, such as "cuda" or "cpu".
+        dtype: a key of DTYPES, of the transformer and the autoencoder.
+        guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
+
+    Raises:
+        ModelError: a missing folder, a missing part, or a model of another kind.
+    """
+    transformer = source.load(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
+    vae = source.load(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
+    if transformer.config.in_channels != 4 * CHANNELS:
+        raise source.error(f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}")
+    for module in (transformer, vae):
+        _freeze(module, device)
+    return FluxPolicy(transformer, vae, guidance)
+
+
+def _freeze(module: nn.Module, device: str) -> None:
+    module.requires_grad_(False).eval().to(device)

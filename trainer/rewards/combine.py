@@ -1,0 +1,42 @@
+"""Several rewards become one advantage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..advantages import group_advantages
+
+NORMALISATIONS = ("advantage", "raw")
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Advantages [P, G], and which groups [P] have one."""
+
+    advantages: Tensor
+    informative: Tensor
+
+
+def combine(scores: Mapping[str, Tensor], weights: Mapping[str, float], normalisation: str) -> Combined:
+    """Weighted sum of several rewards as a group-relative advantage.
+
+    Args:
+        scores: [P, G] of each reward. Rewards without a weight (held out) are ignored.
+        weights: of the trained rewards; a negative one asks for less.
+        normalisation: "advantage" normalises each reward within its group first, so that rewards of any scale count
+            by their weights; "raw" adds the raw scores.
+
+    A group is informative when no trained score in it is NaN or infinite and the sum still tells its members apart.
+    """
+    trained = {name: scores[name] for name in weights}
+    finite = torch.stack([s.isfinite().all(-1) for s in trained.values()]).all(0)  # [P]
+    if normalisation == "advantage":
+        trained = {name: group_advantages(s)[0] for name, s in trained.items()}
+    elif normalisation != "raw":
+        raise ValueError(f"reward normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    total = torch.stack([weights[name] * s.double() for name, s in trained.items()]).sum(0)
+    advantages, informative = group_advantages(total)
+    informative = informative & finite
+    return Combined(torch.where(informative[:, None], advantages, 0), informative)

@@ -1,0 +1,84 @@
+"""Stage 2c: trajectories, with the states and velocities that training needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .solvers import SOLVERS
+
+BatchVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, ...], sigma [N], rows [N] -> v [N, ...]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N trajectories: where they end, and the K kept steps that training needs. Tensors are float32."""
+
+    x_0: Tensor  # clean latents, [N, *latent]
+    steps: list[int]  # the kept steps j, ascending
+    sigma: Tensor  # s_j, [K]
+    step_size: Tensor  # s_{j+1} - s_j < 0, [K]
+    x: Tensor  # x_j, [K, N, *latent]
+    v: Tensor  # the old policy's velocity at (x_j, s_j), [K, N, *latent]
+    x_next: Tensor  # x_{j+1}, [K, N, *latent]
+
+
+@torch.no_grad()
+def rollout(
+    velocity: BatchVelocity, noise: Tensor, rows: Tensor, sigmas: Tensor, solver: str, keep: Sequence[int] = ()
+) -> Trajectories:
+    """Run N deterministic trajectories from `noise` and keep what training will need.
+
+    Args:
+        velocity: the policy, see `micro_batched`.
+        noise: x at sigmas[0], [N, *latent] float32.
+        rows: which condition each trajectory has, [N] int64.
+        sigmas: grid [T + 1] float64, decreasing to 0.
+        solver: a key of SOLVERS.
+        keep: the steps j to store, in 0 .. T - 1. Nothing of the other steps outlives them.
+    """
+
+    def at(x: Tensor, s: float) -> Tensor:
+        return velocity(x, x.new_full((len(x),), s), rows)
+
+    grid = sigmas.tolist()
+    steps = sorted(keep)
+    x, v, x_next = (noise.new_empty((len(steps), *noise.shape)) for _ in range(3))
+    end = noise
+    for j, (x_j, v_j, end) in enumerate(SOLVERS[solver](at, noise, grid)):
+        if j in steps:
+            k = steps.index(j)
+            x[k], v[k], x_next[k] = x_j, v_j, end
+    return Trajectories(
+        x_0=end,
+        steps=steps,
+        sigma=noise.new_tensor([grid[j] for j in steps]),
+        step_size=noise.new_tensor([grid[j + 1] - grid[j] for j in steps]),
+        x=x,
+        v=v,
+        x_next=x_next,
+    )
+
+
+def micro_batched(velocity: BatchVelocity, size: int) -> BatchVelocity:
+    """`velocity` on any number of rows, `size` at a time.
+
+    A short last batch is filled up with copies of its last row: low-precision matrix products give other bits for
+    other batch shapes, and the ratio of new to old policy is 1 at the start only if both saw the same shape.
+    """
+
+    def batched(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        out = [
+            velocity(*(fill(t[start : start + size], size) for t in (x, sigma, rows)))[: len(x) - start]
+            for start in range(0, len(x), size)
+        ]
+        return torch.cat(out)
+
+    return batched
+
+
+def fill(rows: Tensor, size: int) -> Tensor:
+    """`rows` [n, ...] lengthened to [size, ...] with copies of its last row."""
+    missing = size - len(rows)
+    return rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])

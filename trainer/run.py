@@ -1,0 +1,129 @@
+"""A run on disk: a folder with its settings, checkpoints, store and LoRA; starting it and going on with it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .checkpoint import Checkpoint, load, optimizer_tensors, restore_optimizer
+from .checkpoint import save as save_checkpoint
+from .config import Config
+from .events import Listener, Saved
+from .loop import Setup, State, new_state, train
+from .metrics import open_store
+from .models.lora import export_lora, set_weights
+from .setup import prepare
+
+CHECKPOINTS = "checkpoint"
+LORA = "lora.safetensors"
+# settings that may change when a run goes on: they do not alter what an iteration computes
+FREE = ("folder", "iterations", "save_every", "tiles_every")
+
+
+class RunError(RuntimeError):
+    """A run folder that cannot be started or continued, with the remedy in one line."""
+
+
+def start_run(
+    config: Config,
+    *,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[str, Setup]:
+    """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
+
+    Raises:
+        RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
+    """
+    folder = Path(config.run.folder)
+    checkpoint = find_checkpoint(config, resume)
+    setup = prepare(config)
+    state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+
+    with open_store(folder, config.run.tiles_every) as store:
+        store.rewind(state.iteration)
+        store.set_info(settings=config.to_dict())
+
+        def on_event(event: object) -> None:
+            for listener in (store, *listeners):
+                listener(event)
+
+        def save(state: State) -> None:
+            save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
+            on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
+
+        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop), setup
+
+
+def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; checks that the folder's state fits the wish, before anything is loaded."""
+    folder = Path(config.run.folder)
+    checkpoint = load(folder / CHECKPOINTS)
+    if checkpoint is None:
+        return None
+    if not resume:
+        raise RunError(f"{folder} already holds a run of {checkpoint.iteration} iterations: use --resume, or another folder")
+    changed = differences(checkpoint.settings, json.loads(json.dumps(config.to_dict())))
+    if changed:
+        raise RunError(f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder")
+    return checkpoint
+
+
+def differences(old: object, new: object, name: str = "") -> list[str]:
+    """What differs between two settings trees, but for FREE, as 'grpo.clip was 0.2, is 0.3'."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [k for k in (*old, *(k for k in new if k not in old)) if not (name == "run" and k in FREE)]
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{name}.{i}")]
+    return [] if old == new else [f"{name} was {old!r}, is {new!r}"]
+
+
+def snapshot(setup: Setup, state: State) -> Checkpoint:
+    return Checkpoint(
+        iteration=state.iteration,
+        lora=dict(setup.lora),
+        average=state.average.shadow,
+        optimizer=optimizer_tensors(state.optimizer, setup.lora),
+        counters={
+            "updates": state.updates,
+            "skipped_in_row": state.skipped_in_row,
+            "average_updates": state.average.updates,
+        },
+        settings=setup.config.to_dict(),
+    )
+
+
+def restore(setup: Setup, checkpoint: Checkpoint) -> State:
+    """The state of a checkpoint, with its weights put into `setup`."""
+    set_weights(setup.lora, checkpoint.lora)
+    state = new_state(setup)
+    set_weights(state.average.shadow, checkpoint.average)
+    restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)
+    state.iteration = checkpoint.iteration
+    state.updates = checkpoint.counters["updates"]
+    state.average.updates = checkpoint.counters["average_updates"]
+    # a run that gave up gets a new chance when it is resumed
+    state.skipped_in_row = 0
+    return state
+
+
+def export(setup: Setup, state: State, path: Path) -> Path:
+    """The LoRA as a file for diffusers and ComfyUI: the average where one is kept, or the weights themselves."""
+    config = setup.config
+    weights = state.average.shadow if config.optimizer.ema_decay else setup.lora
+    return export_lora(path, weights, config.lora.alpha, lora_metadata(config, state.iteration))
+
+
+def lora_metadata(config: Config, iteration: int) -> dict[str, object]:
+    settings = config.to_dict()
+    return {
+        "software": f"neighbor-grpo {__version__}",
+        "base_model": config.model.path,
+        "prompts_sha256": hashlib.sha256("\n".join(config.prompts).encode()).hexdigest(),
+        "rewards": settings["rewards"],
+        "settings": {k: v for k, v in settings.items() if k not in ("prompts", "rewards")},
+        "iteration": iteration,
+    }

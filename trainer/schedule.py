@@ -1,0 +1,36 @@
+"""Stage 2a: the grid of sigmas, 1 = s_0 > s_1 > ... > s_T = 0."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# FLUX.1-dev: mu rises linearly with the number of image tokens
+BASE_TOKENS, BASE_MU = 256, 0.5
+MAX_TOKENS, MAX_MU = 4096, 1.15
+
+
+def resolution_mu(tokens: int) -> float:
+    """FLUX.1-dev's log-shift `mu` for a number of image tokens (one per 16 x 16 pixels)."""
+    slope = (MAX_MU - BASE_MU) / (MAX_TOKENS - BASE_TOKENS)
+    return BASE_MU + slope * (tokens - BASE_TOKENS)
+
+
+def sigma_grid(steps: int, shift: float = 1.0) -> Tensor:
+    """The grid FLUX samples on: `steps` sigmas from 1 to 1/steps, time-shifted, and 0 at the end.
+
+    Args:
+        steps: T, at least 1.
+        shift: above 0; s -> shift * s / (1 + (shift - 1) * s). 1 is no shift (FLUX.1-schnell);
+            FLUX.1-dev uses exp(resolution_mu(tokens)).
+
+    Returns:
+        [T + 1] float64, strictly decreasing. float64 because differences of neighbouring sigmas lose half the digits.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not (shift > 0 and math.isfinite(shift)):
+        raise ValueError(f"shift must be a positive number, got {shift}")
+    s = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
+    s = shift * s / (1 + (shift - 1) * s)
+    return torch.cat([s, s.new_zeros(1)])

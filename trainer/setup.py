@@ -1,0 +1,75 @@
+"""From settings to a loaded Setup."""
+
+import math
+
+import torch
+
+from .config import AUTO, Config, ConfigError
+from .loop import Setup
+from .models.flux import DTYPES, load_flux
+from .models.geometry import Geometry
+from .models.lora import attach_lora
+from .models.source import resolve
+from .models.text import Conditioning, encode_prompts
+from .noise import derive_seed
+from .rewards import build
+from .schedule import resolution_mu, sigma_grid
+
+LORA_SEED = 4  # stream of random numbers, beside those of loop.py
+
+
+def prepare(config: Config) -> Setup:
+    """Load everything a run needs. The text encoders are let go before the transformer comes.
+
+    Raises:
+        ConfigError, ModelError, RewardError: what is wrong with a setting or a file, in one line.
+    """
+    device = pick_device(config.model.device)
+    conditioning = encode(config, config.prompts)
+    source = resolve(config.model.path)
+    policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
+    lora = attach_lora(
+        policy.transformer,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        targets=config.lora.targets,
+        seed=derive_seed(LORA_SEED, config.run.seed),
+    )
+    rewards = {r.label: build(r.kind, r.options, device) for r in config.rewards}
+    geometry = Geometry(config.sampling.width, config.sampling.height)
+    sigmas = sigma_grid(config.sampling.steps, time_shift(config, geometry))
+    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry)
+
+
+def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning:
+    """Embeddings of `prompts` by the configured model's text encoders."""
+    return encode_prompts(
+        resolve(config.model.path),
+        prompts,
+        tokens=config.model.text_tokens,
+        device=pick_device(config.model.device),
+        dtype=DTYPES[pick_dtype(config)],
+    )
+
+
+def pick_device(name: str) -> str:
+    if name == AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"model.device = {name!r}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"model.device = {name!r}: torch sees no CUDA device; use 'cpu', or install torch with CUDA")
+    return name
+
+
+def pick_dtype(config: Config) -> str:
+    if config.model.dtype != AUTO:
+        return config.model.dtype
+    return "bfloat16" if pick_device(config.model.device).startswith("cuda") else "float32"
+
+
+def time_shift(config: Config, geometry: Geometry) -> float:
+    shift = config.sampling.shift
+    return math.exp(resolution_mu(geometry.tokens)) if isinstance(shift, str) else shift

@@ -1,0 +1,89 @@
+"""Stage 2b: deterministic solvers of dx / dsigma = v(x, sigma).
+
+Each solver is a generator: step by step it yields (x_j, v_j, x_{j+1}), where v_j is the velocity it evaluated at
+(x_j, s_j) anyway. The leaping policy needs exactly these. A solver works in the precision of `x`; the step sizes come
+from a float64 grid as Python numbers.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor
+
+Velocity = Callable[[Tensor, float], Tensor]
+Step = tuple[Tensor, Tensor, Tensor]  # x_j, v_j, x_{j+1}
+Solver = Callable[[Velocity, Tensor, Sequence[float]], Iterator[Step]]
+
+
+def euler(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+    """First order, one evaluation a step."""
+    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+        v = velocity(x, s)
+        x_next = x + (s_next - s) * v
+        yield x, v, x_next
+        x = x_next
+
+
+def heun(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+    """Second order, two evaluations a step (one in the last: at sigma 0 nothing is left to correct)."""
+    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+        h = s_next - s
+        v = velocity(x, s)
+        x_next = x + h * v
+        if s_next > 0:
+            x_next = x + h / 2 * (v + velocity(x_next, s_next))
+        yield x, v, x_next
+        x = x_next
+
+
+def adams_bashforth_2(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+    """Second order, one evaluation a step: v is extrapolated to the middle of the step from the last two.
+
+    Variable steps: x_{j+1} = x_j + h * (v_j + h / (2 * h_prev) * (v_j - v_{j-1})).
+    """
+    v_prev, h_prev = None, 0.0
+    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+        h = s_next - s
+        v = velocity(x, s)
+        slope = v if v_prev is None else v + h / (2 * h_prev) * (v - v_prev)
+        x_next = x + h * slope
+        yield x, v, x_next
+        x, v_prev, h_prev = x_next, v, h
+
+
+def dpmpp_2m(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+    """DPM-Solver++(2M), arXiv 2211.01095, for alpha = 1 - sigma: the paper's solver. One evaluation a step.
+
+    Second order in lambda = log(alpha / sigma). lambda is infinite at sigma 1 and 0; in these limits the steps that
+    touch an end are of first order, which is what the formulas tend to.
+    """
+    x_0_prev, lambda_prev = None, -math.inf
+    for s, s_next in zip(sigmas, sigmas[1:], strict=False):
+        v = velocity(x, s)
+        x_0 = x - s * v  # the model's prediction of the clean latent
+        lam, lambda_next = _log_snr(s), _log_snr(s_next)
+        h, h_prev = lambda_next - lam, lam - lambda_prev
+        if x_0_prev is None or math.isinf(h) or math.isinf(h_prev):
+            estimate = x_0
+        else:
+            estimate = x_0 + h / (2 * h_prev) * (x_0 - x_0_prev)
+        # exp(-h) * alpha_next = sigma_next * alpha / sigma stays finite at both ends
+        ratio = s_next / s
+        x_next = ratio * x + ((1 - s_next) - ratio * (1 - s)) * estimate
+        yield x, v, x_next
+        x, x_0_prev, lambda_prev = x_next, x_0, lam
+
+
+def _log_snr(s: float) -> float:
+    if s >= 1:
+        return -math.inf
+    return math.log((1 - s) / s) if s > 0 else math.inf
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "dpm++2m": dpmpp_2m,
+    "ab2": adams_bashforth_2,
+    "heun": heun,
+}
+EVALUATIONS = {"euler": 1, "dpm++2m": 1, "ab2": 1, "heun": 2}  # of the velocity, per step

@@ -1,0 +1,130 @@
+"""Stage 7: gradients of the pairs, the optimiser step, and the average of the LoRA."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .anchors import Pairs
+from .rollout import BatchVelocity, Trajectories
+from .surrogate import clipped_objective, kl_divergence, leap, log_policy
+
+
+@dataclass(frozen=True)
+class PairMetrics:
+    """Means over the trained pairs (scalar tensors on the device: reading one waits for the device)."""
+
+    loss: Tensor
+    clip_fraction: Tensor
+    kl_old: Tensor  # KL(pi_old || pi_theta)
+    kl_reference: Tensor  # KL(pi_theta || pi_reference); 0 where it was not asked for
+    ratio_error: Tensor  # largest |rho - 1|
+
+
+def accumulate_gradient(
+    velocity: BatchVelocity,
+    trajectories: Trajectories,
+    pairs: Pairs,
+    advantages: Tensor,
+    tau: Tensor,
+    *,
+    clip: float,
+    micro_batch: int,
+    normaliser: int,
+    reference: BatchVelocity | None = None,
+    kl_weight: float = 0.0,
+) -> PairMetrics:
+    """Add the gradient of the objective over all pairs to the LoRA's, `micro_batch` pairs at a time.
+
+    Args:
+        velocity: the policy with gradient, at `micro_batch` rows like the rollout.
+        trajectories: of the N = P * G candidates.
+        pairs: the M trained triples.
+        advantages: A', [P, G].
+        tau: softmax temperature of each kept step and prompt, [K, P].
+        clip: eps of the ratio.
+        normaliser: what the sum over pairs is divided by: all P * B * K drawn pairs, trained or not.
+        reference: the policy without its LoRA; evaluated only when kl_weight is not 0.
+        kl_weight: of KL(pi_theta || pi_reference).
+    """
+    (prompts, group_size), latent = advantages.shape, trajectories.x.shape[2:]
+    candidates_of = trajectories.x_next.view(-1, prompts, group_size, *latent)
+    totals = advantages.new_zeros(4)
+    ratio_error = advantages.new_zeros(())
+    for start in range(0, len(pairs), micro_batch):
+        prompt, anchor, k = (t[start : start + micro_batch] for t in (pairs.prompt, pairs.anchor, pairs.step))
+        row = prompt * group_size + anchor
+        x, v_old = trajectories.x[k, row], trajectories.v[k, row]  # [m, *latent]
+        candidates, tau_k = candidates_of[k, prompt], tau[k, prompt]  # [m, G, *latent], [m]
+        sigma, step_size = trajectories.sigma[k], trajectories.step_size[k]
+
+        log_new = log_policy(candidates, leap(x, velocity(x, sigma, prompt), step_size), tau_k)
+        log_old = log_policy(candidates, leap(x, v_old, step_size), tau_k)
+        result = clipped_objective(log_new, log_old, advantages[prompt], clip)
+        loss, kl = result.loss, torch.zeros_like(result.loss)
+        if reference is not None and kl_weight:
+            with torch.no_grad():
+                log_reference = log_policy(candidates, leap(x, reference(x, sigma, prompt), step_size), tau_k)
+            kl = kl_divergence(log_new, log_reference)
+            loss = loss + kl_weight * kl
+        (loss.sum() / normaliser).backward()
+
+        totals += torch.stack([loss.detach(), result.clip_fraction, result.kl_old, kl.detach()]).sum(1)
+        ratio_error = torch.maximum(ratio_error, result.log_ratio.expm1().abs().max())
+    loss, clip_fraction, kl_old, kl_reference = (totals / max(1, len(pairs))).unbind()
+    return PairMetrics(loss * len(pairs) / normaliser, clip_fraction, kl_old, kl_reference, ratio_error)
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer, max_norm: float, lr: float) -> tuple[float, bool]:
+    """Clip the gradients to `max_norm`, take one step at `lr`, and clear them.
+
+    A gradient that is not finite leaves parameters and optimiser state as they were.
+
+    Returns:
+        the gradient's norm before clipping, and whether the step was taken.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    finite = math.isfinite(norm)
+    if finite:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm, finite
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+
+
+def warmed_up(lr: float, update: int, warmup: int) -> float:
+    """Learning rate of the update number `update` (from 0): linear over the first `warmup` updates, then `lr`."""
+    return lr * min(1.0, (update + 1) / warmup) if warmup else lr
+
+
+class Ema:
+    """Exponential moving average of the LoRA's weights, in their precision (float32).
+
+    The decay rises with the number of updates n, min(decay, (1 + n) / (10 + n)), so that the average leaves the
+    untrained start behind early.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay must be at least 0 and below 1, got {decay}")
+        self.decay = decay
+        self.updates = 0
+        self.shadow = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, Tensor]) -> None:
+        """average <- d * average + (1 - d) * weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, p in parameters.items():
+            self.shadow[name].lerp_(p, 1 - decay)
+        self.updates += 1
