@@ -36,6 +36,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs
 MINOR = "{}.{}".format(*sys.version_info[:2])
+ENSUREPIP = ("-m", "ensurepip", "--default-pip")
 TORCH = ["torch==2.14.1", "torchvision==0.29.1"]  # in no requirements file: in ComfyUI, torch belongs to ComfyUI
 
 REMEDIES = {  # what pip printed -> what to do; the first match counts
@@ -48,6 +49,7 @@ REMEDIES = {  # what pip printed -> what to do; the first match counts
         f"torch has no build for this Python {MINOR} on this system: try a 64-bit Python 3.11, or install a pair of "
         "torch and torchvision into .venv yourself"
     ),
+    r"No matching distribution|ResolutionImpossible": "correct requirements.txt or the dev extra, or pip's package index",
     r"Permission denied|Access is denied": "make .venv writable for you, or delete it, then run the same command again",
 }
 
@@ -108,18 +110,21 @@ def venv_version() -> str | None:
 
 def has_pip() -> bool:
     pip = ("-m", "pip", "--version")
-    return ask(*pip)[0] or (ask("-m", "ensurepip")[0] and ask(*pip)[0])
+    return ask(*pip)[0] or (ask(*ENSUREPIP)[0] and ask(*pip)[0])
 
 
 def make_venv(previous: str | None) -> None:
     holds = f", it holds Python {previous}" if previous not in (None, MINOR) else ""
     say(f"[1/3] making .venv with Python {MINOR}" + (f" (anew{holds})" if VENV.exists() else ""))
     interpreter = getattr(sys, "_base_executable", sys.executable)  # not .venv's own, which is about to be cleared
-    done = subprocess.run([interpreter, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
-    output = done.stdout + done.stderr
-    if done.returncode == 0:
+    make = [interpreter, "-m", "venv", "--clear", "--without-pip", str(VENV)]
+    done = subprocess.run(make, capture_output=True, text=True, errors="replace")
+    works, output = done.returncode == 0, done.stdout + done.stderr
+    if works:  # apart from venv, which would hide the cause of a failure here
+        works, output = ask(*ENSUREPIP)
+    if works:
         return
-    if re.search("ensurepip|No module named '?venv", output):
+    if re.search("No module named '?(venv|ensurepip)|ensurepip is (not available|disabled)", output):
         raise Problem(
             f"this Python {MINOR} cannot make virtual environments: on Debian and Ubuntu run `sudo apt install "
             f"python{MINOR}-venv` (elsewhere install Python from python.org), then run the same command again"
@@ -153,9 +158,8 @@ def pip_install(what: str, args: list[str]) -> None:
 
 def last_error(output: str) -> str:
     """The last line that pip marked as an error, else the last line that says anything."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    marked = [re.sub("^error: ", "", line, flags=re.I) for line in lines if line.lower().startswith("error: ")]
-    return (marked or lines or ["it printed nothing"])[-1]
+    marked = re.findall(r"^ *error: (?!ResolutionImpossible)(.+)$", output, re.IGNORECASE | re.MULTILINE)
+    return (marked or output.strip().splitlines() or ["it printed nothing"])[-1].strip()
 
 
 def remedy_for(output: str, otherwise: str = "delete .venv, then run the same command again") -> str:

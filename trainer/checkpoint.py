@@ -18,13 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .errors import UserError
+
 STATE = "state.json"
 TENSORS = ("lora", "average", "optimizer")
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
 KEPT = 2  # whole checkpoints; the older one serves if the newer one is damaged on disk
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit."""
 
 

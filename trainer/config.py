@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .errors import UserError
 from .models.geometry import Geometry
 from .rewards.combine import NORMALISATIONS
 from .solvers import SOLVERS
@@ -15,7 +16,7 @@ from .surrogate import TEMPERATURE_MODES
 AUTO = "auto"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot be used: names it, its value and the remedy, in one line."""
 
 

@@ -9,6 +9,7 @@ from . import __version__
 from .checkpoint import Checkpoint, load, optimizer_tensors, restore_optimizer
 from .checkpoint import save as save_checkpoint
 from .config import Config
+from .errors import UserError
 from .events import Listener, Saved
 from .loop import Setup, State, new_state, train
 from .metrics import open_store
@@ -21,7 +22,7 @@ LORA = "lora.safetensors"
 FREE = ("folder", "iterations", "save_every", "tiles_every")
 
 
-class RunError(RuntimeError):
+class RunError(UserError):
     """A run folder that cannot be started or continued, with the remedy in one line."""
 
 

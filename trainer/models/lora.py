@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..errors import UserError
+
 ADAPTER = "neighbor_grpo"
 _ATTENTION = (
     r"(single_)?transformer_blocks\.\d+\.attn\."
@@ -23,6 +25,10 @@ _FEED_FORWARD = (
     r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
 )
 TARGETS = {"attention": _ATTENTION, "all-linear": f"{_ATTENTION}|{_FEED_FORWARD}"}
+
+
+class LoraError(UserError):
+    """A LoRA file that cannot be read or does not fit the model."""
 
 
 def attach_lora(transformer: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> dict[str, nn.Parameter]:
@@ -67,11 +73,11 @@ def set_weights(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor])
     """Copy `weights` into `parameters`; both must have the same names and shapes."""
     if parameters.keys() != weights.keys():
         odd = sorted(parameters.keys() ^ weights.keys())
-        raise ValueError(f"the LoRA does not fit this model: {len(odd)} tensors differ, the first is {odd[0]}")
+        raise LoraError(f"the LoRA does not fit this model: {len(odd)} tensors differ, the first is {odd[0]}")
     for name, parameter in parameters.items():
         if parameter.shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} where the model has {tuple(parameter.shape)}"
-            raise ValueError(f"the LoRA does not fit this model: {name} is {shapes}")
+            raise LoraError(f"the LoRA does not fit this model: {name} is {shapes}")
         parameter.copy_(weights[name])
 
 
@@ -101,20 +107,10 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], float, dict[str, str]]:
             metadata = file.metadata() or {}
             tensors = {name.removeprefix("transformer."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise LoraError(f"{path} is not a safetensors file: {error}") from error
     alphas = {float(t) for name, t in tensors.items() if name.endswith(".alpha")}
     weights = {name: t for name, t in tensors.items() if not name.endswith(".alpha")}
     if len(alphas) != 1 or not any(name.endswith(".lora_A.weight") for name in weights):
-        raise ValueError(f"{path} is not a LoRA in this project's layout (transformer.*.lora_A.weight and .alpha)")
+        raise LoraError(f"{path} is not a LoRA in this project's layout (transformer.*.lora_A.weight and .alpha)")
     return weights, alphas.pop(), metadata
 
-
-def attach_saved_lora(transformer: nn.Module, path: Path) -> dict[str, nn.Parameter]:
-    """Attach the LoRA of a file, with its rank, alpha and targets."""
-    weights, alpha, _ = read_lora(path)
-    rank = next(len(w) for name, w in weights.items() if name.endswith(".lora_A.weight"))
-    attention_only = not any(".ff" in name or ".proj_" in name for name in weights)
-    targets = "attention" if attention_only else "all-linear"
-    parameters = attach_lora(transformer, rank=rank, alpha=alpha, targets=targets, seed=0)
-    set_weights(parameters, weights)
-    return parameters

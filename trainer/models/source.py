@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import tiny
+from ..errors import UserError
 
 EMBEDDED = "embedded"
 HUB = "hub:"
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A model that cannot be used, with the reason and the remedy in one line."""
 
 

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..errors import UserError
+
 
 class Reward(Protocol):
     """Scores pictures. Any object with this method is a reward; larger is better."""
@@ -14,5 +16,5 @@ class Reward(Protocol):
         ...
 
 
-class RewardError(ValueError):
+class RewardError(UserError):
     """A reward that cannot be built, with the reason and the remedy in one line."""

@@ -1,0 +1,37 @@
+"""The command line: `python -m trainer train CONFIG.toml`, `sample`, `demo`, `bench`."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from .errors import UserError
+
+COMMANDS = {
+    "train": "train a LoRA as a TOML file says",
+    "sample": "pictures before and after, side by side",
+    "demo": "train the embedded model for three minutes and compare before and after",
+    "bench": "measure the engine",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (2 for what the user can put right)."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split(":")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    names = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
+    wanted = next((a for a in (sys.argv[1:] if argv is None else argv) if a in names), None)
+    module = None
+    if wanted:  # one command's libraries only: --help answers at once
+        module = import_module(f".cli.{wanted}", __package__)
+        names[wanted].add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+        module.add_arguments(names[wanted])
+    arguments = parser.parse_args(argv)
+    try:
+        return module.main(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

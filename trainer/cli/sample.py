@@ -1,0 +1,65 @@
+"""`python -m trainer sample RUN_OR_LORA --prompts ... -o grid.png`: before and after, side by side."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..config import Config, ConfigError
+from ..config_file import parse
+from ..evaluate import Samples, compare, sample
+from ..loop import Setup
+from ..models.lora import read_lora, set_weights
+from ..pictures import before_after
+from ..run import LORA
+from ..setup import prepare
+from .terminal import print_json, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lora", type=Path, metavar="RUN_OR_LORA", help="a run's folder, or the .safetensors of one")
+    parser.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N", help="default: 0 1 2 3")
+    parser.add_argument("-o", "--output", type=Path, default=Path("grid.png"), help="default: grid.png")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    path = arguments.lora / LORA if arguments.lora.is_dir() else arguments.lora
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
+    weights, _, metadata = read_lora(path)
+    setup = prepare(config_of(path, metadata, arguments.prompts))
+    set_weights(setup.lora, weights)
+
+    prompts = [p for p in arguments.prompts for _ in arguments.seeds]
+    before, after = both(setup, prompts, arguments.seeds * len(arguments.prompts))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    before_after(before.images, after.images, prompts).save(arguments.output)
+    results = {name: vars(compare(before.scores[name], after.scores[name])) for name in before.scores if len(prompts) > 1}
+    if arguments.json:
+        print_json({"grid": str(arguments.output), "rewards": results})
+    else:
+        for name, r in results.items():
+            say(f"{name}: {r['before']:.4f} -> {r['after']:.4f} ({r['difference']:+.4f} +- {r['standard_error']:.4f})")
+        say(f"grid: {arguments.output}")
+    return 0
+
+
+def config_of(path: Path, metadata: dict[str, str], prompts: list[str]) -> Config:
+    """The settings a LoRA was trained with, which its file holds, with other prompts."""
+    try:
+        settings, rewards = json.loads(metadata["settings"]), json.loads(metadata["rewards"])
+    except (KeyError, ValueError):
+        raise ConfigError(f"{path}: not exported by a run of this project (its settings are missing)") from None
+    return parse({**settings, "rewards": rewards, "prompts": prompts})
+
+
+def both(setup: Setup, prompts: list[str], seeds: list[int]) -> tuple[Samples, Samples]:
+    """The base model's pictures and the LoRA's, for the same prompts and seeds.
+
+    `setup.config.prompts` must contain the prompts.
+    """
+    rows = [setup.config.prompts.index(p) for p in prompts]
+    conditioning = setup.conditioning[rows]
+    with setup.policy.reference():
+        before = sample(setup, conditioning, prompts, seeds)
+    return before, sample(setup, conditioning, prompts, seeds)

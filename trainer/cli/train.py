@@ -1,0 +1,40 @@
+"""`python -m trainer train CONFIG.toml [--set key=value ...] [--resume]`"""
+
+import argparse
+from pathlib import Path
+
+from ..config_file import load_config
+from ..run import LORA, start_run
+from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as grpo.strength=0.2")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the config's folder")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, arguments.set)
+    last: dict[str, float] = {}
+
+    def remember(event: object) -> None:
+        last.update(getattr(event, "metrics", {}))
+
+    with interruptible() as interrupt:
+        reason, setup = start_run(
+            config,
+            resume=arguments.resume,
+            listeners=[ProgressBar(list(config.weights)), remember],
+            should_stop=lambda: bool(interrupt),
+        )
+    folder = Path(config.run.folder)
+    if arguments.json:
+        print_json({"run": str(folder), "lora": str(folder / LORA), "reason": reason, "last": last})
+    else:
+        say(f"{reason}: {folder}\nLoRA: {folder / LORA}")
+        if reason != "complete":
+            say(f"go on with: python -m trainer train {arguments.config} --resume")
+    if interrupt:
+        return INTERRUPTED
+    return 0 if reason == "complete" else 1
