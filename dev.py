@@ -45,11 +45,11 @@ REMEDIES = {  # what pip printed -> what to do; the first match counts
     r"NewConnectionError|NameResolution|Timeout|timed out|ProxyError|ConnectionReset|Connection aborted|RemoteDisc": (
         "check the network connection and the proxy settings, then run the same command again"
     ),
-    r"No matching distribution found for torch": (
+    r"(No matching distribution found for|Cannot install) torch": (
         f"torch has no build for this Python {MINOR} on this system: try a 64-bit Python 3.11, or install a pair of "
         "torch and torchvision into .venv yourself"
     ),
-    r"No matching distribution|ResolutionImpossible": "correct requirements.txt or the dev extra, or pip's package index",
+    r"No matching distribution|ResolutionImpossible": "correct requirements.txt, the dev extra or pip's package index",
     r"Permission denied|Access is denied": "make .venv writable for you, or delete it, then run the same command again",
 }
 
@@ -69,9 +69,9 @@ def set_up() -> None:
     """Leave a complete .venv behind. Costs one start of Python where the stamp tells that nothing changed."""
     tools = development_tools()
     wanted = "\n".join([(ROOT / "requirements.txt").read_text("utf-8"), *TORCH, *tools, MINOR])
-    fingerprint = hashlib.sha256(wanted.encode()).hexdigest()
+    fingerprint = hashlib.sha256(wanted.encode()).hexdigest().encode()
     version = venv_version()
-    if version == MINOR and STAMP.is_file() and STAMP.read_text("utf-8") == fingerprint:
+    if version == MINOR and STAMP.is_file() and STAMP.read_bytes() == fingerprint:
         return
 
     started = time.monotonic()
@@ -81,25 +81,26 @@ def set_up() -> None:
     install_torch()
     say("[3/3] requirements and development tools")
     pip_install("the requirements", ["-r", "requirements.txt", *tools])
-    STAMP.write_text(fingerprint, "utf-8")
+    STAMP.write_bytes(fingerprint)
     say(f"ready after {time.monotonic() - started:.0f} s")
 
 
 def development_tools() -> list[str]:
     """The `dev` extra of pyproject.toml. Python 3.10 reads no TOML, but a list of strings is also a Python literal."""
-    found = re.search(r"^dev = (\[.*?\])$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    if not found:
-        raise Problem("pyproject.toml has no `dev = [...]` under [project.optional-dependencies]: restore it")
-    return ast.literal_eval(found[1])
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    try:
+        return ast.literal_eval(re.search(r"^dev = (\[.*?\])$", text, re.MULTILINE | re.DOTALL)[1])
+    except (TypeError, ValueError, SyntaxError):
+        raise Problem("pyproject.toml needs `dev = [...]`, a list of strings, as an optional dependency") from None
 
 
 def ask(*args: str) -> tuple[bool, str]:
-    """Whether .venv's Python succeeds with these arguments, and what it printed."""
+    """Whether .venv's Python succeeds with these arguments, and what it printed: its output, else its errors."""
     try:
         done = subprocess.run([str(PYTHON), *args], capture_output=True, cwd=ROOT, text=True, errors="replace")
     except OSError as error:  # not there, or a link to a Python that was removed
         return False, str(error)
-    return done.returncode == 0, (done.stdout + done.stderr).strip()
+    return done.returncode == 0, (done.stderr if done.returncode else done.stdout).strip()
 
 
 def venv_version() -> str | None:
@@ -109,6 +110,7 @@ def venv_version() -> str | None:
 
 
 def has_pip() -> bool:
+    """Whether .venv's pip works, if need be after putting it in."""
     pip = ("-m", "pip", "--version")
     return ask(*pip)[0] or (ask(*ENSUREPIP)[0] and ask(*pip)[0])
 
@@ -159,7 +161,7 @@ def pip_install(what: str, args: list[str]) -> None:
 def last_error(output: str) -> str:
     """The last line that pip marked as an error, else the last line that says anything."""
     marked = re.findall(r"^ *error: (?!ResolutionImpossible)(.+)$", output, re.IGNORECASE | re.MULTILINE)
-    return (marked or output.strip().splitlines() or ["it printed nothing"])[-1].strip()
+    return (marked or output.strip().splitlines() or ["it printed nothing"])[-1].strip(" .")
 
 
 def remedy_for(output: str, otherwise: str = "delete .venv, then run the same command again") -> str:

@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     module = None
     if wanted:  # one command's libraries only: --help answers at once
         module = import_module(f".cli.{wanted}", __package__)
-        names[wanted].add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+        names[wanted].add_argument(
+            "--json", action="store_true", help="print one JSON object on stdout, and nothing else"
+        )
         module.add_arguments(names[wanted])
     arguments = parser.parse_args(argv)
     try:

@@ -34,7 +34,7 @@ def draw_steps(steps: int, count: int, *, generator: torch.Generator) -> list[in
 
 
 def draw_pairs(prompts: int, group_size: int, anchors: int, steps: int, *, generator: torch.Generator) -> Pairs:
-    """B of the G candidates of each prompt without replacement, at each of the K kept steps (symmetric anchor sampling).
+    """B of the G candidates of each prompt without replacement, at each of the K kept steps (symmetric sampling).
 
     Candidates of a group are nearly equidistant, so any of them can be the anchor; this costs B * K forward and
     backward passes a prompt instead of G * T. `generator` is a CPU generator.

@@ -49,7 +49,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in TENSORS:
-        save_file({k: v.detach().cpu().contiguous() for k, v in getattr(checkpoint, name).items()}, partial / _file(name))
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in getattr(checkpoint, name).items()}, partial / _file(name)
+        )
     state = {
         "iteration": checkpoint.iteration,
         "counters": dict(checkpoint.counters),

@@ -69,7 +69,9 @@ def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     sections = {name: _section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
     sections["model"] = _resolved(sections["model"], folder)
     rewards = table.get("rewards", [])
-    require(isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed")
+    require(
+        isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed"
+    )
     return Config(
         prompts=_prompts(table.get("prompts"), folder),
         rewards=tuple(_reward(r, f"rewards.{i}", folder) for i, r in enumerate(rewards)),
@@ -96,7 +98,9 @@ def _typed(value: Any, expected: Any, where: str) -> None:
         require(isinstance(value, Mapping), where, value, "must be a table")
         return
     fits = type(value) in allowed or (float in allowed and type(value) is int)
-    words = " or ".join({int: "a whole number", float: "a number", str: "text", bool: "true or false"}[t] for t in allowed)
+    words = " or ".join(
+        {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[t] for t in allowed
+    )
     require(fits, where, value, f"must be {words}")
 
 

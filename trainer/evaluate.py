@@ -34,7 +34,9 @@ class Difference:
     @property
     def rise(self) -> float:
         """The difference in standard errors."""
-        return self.difference / self.standard_error if self.standard_error else math.copysign(math.inf, self.difference)
+        return (
+            self.difference / self.standard_error if self.standard_error else math.copysign(math.inf, self.difference)
+        )
 
 
 def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], seeds: Sequence[int]) -> Samples:

@@ -1,6 +1,6 @@
 """The training loop: the only file that joins the stages, in the order of the data flow.
 
-    prompts -> noise -> rollout -> decode -> reward -> advantages -> anchors -> surrogate -> update -> checkpoint, metrics
+    prompts -> noise -> rollout -> decode -> reward -> advantages -> anchors -> surrogate -> update -> checkpoint
 
 Departures from the paper, each a setting: the softmax temperature is scale-free (`surrogate.softmax_temperature`), the
 LoRA alone is trained, and a group without advantages is not passed through the model at all.
@@ -89,9 +89,7 @@ class Clock:
 def new_state(setup: Setup) -> State:
     o = setup.config.optimizer
     parameters = list(setup.lora.values())
-    optimizer = make_optimizer(
-        parameters, lr=o.learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay
-    )
+    optimizer = make_optimizer(parameters, lr=o.learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
     return State(optimizer, Ema(setup.lora, o.ema_decay))
 
 

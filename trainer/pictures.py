@@ -12,7 +12,9 @@ LINE = 16  # pixels of a line of text
 PAPER, INK = (255, 255, 255), (30, 30, 30)
 
 
-def before_after(before: Tensor, after: Tensor, captions: Sequence[str], columns: int = 4, edge: int = 128) -> Image.Image:
+def before_after(
+    before: Tensor, after: Tensor, captions: Sequence[str], columns: int = 4, edge: int = 128
+) -> Image.Image:
     """Pairs of pictures, before on the left, each pair under its caption.
 
     Args:
@@ -21,7 +23,7 @@ def before_after(before: Tensor, after: Tensor, captions: Sequence[str], columns
         columns: pairs in a row.
         edge: longest edge of a picture on the sheet, pixels.
     """
-    left, right = (list(map(lambda p: _fit(p, edge), to_pictures(images))) for images in (before, after))
+    left, right = ([_fit(p, edge) for p in to_pictures(images)] for images in (before, after))
     width, height = left[0].size
     cell = (2 * width + 3 * GAP, height + LINE + GAP)
     rows = -(-len(left) // columns)

@@ -65,10 +65,14 @@ def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
     if checkpoint is None:
         return None
     if not resume:
-        raise RunError(f"{folder} already holds a run of {checkpoint.iteration} iterations: use --resume, or another folder")
+        raise RunError(
+            f"{folder} already holds a run of {checkpoint.iteration} iterations: use --resume, or another folder"
+        )
     changed = differences(checkpoint.settings, json.loads(json.dumps(config.to_dict())))
     if changed:
-        raise RunError(f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder")
+        raise RunError(
+            f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder"
+        )
     return checkpoint
 
 

@@ -34,7 +34,9 @@ def main(arguments: argparse.Namespace) -> int:
     before, after = both(setup, prompts, arguments.seeds * len(arguments.prompts))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     before_after(before.images, after.images, prompts).save(arguments.output)
-    results = {name: vars(compare(before.scores[name], after.scores[name])) for name in before.scores if len(prompts) > 1}
+    results = {
+        name: vars(compare(before.scores[name], after.scores[name])) for name in before.scores if len(prompts) > 1
+    }
     if arguments.json:
         print_json({"grid": str(arguments.output), "rewards": results})
     else:

@@ -10,7 +10,9 @@ from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as grpo.strength=0.2")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as grpo.strength=0.2"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the config's folder")
 
 
@@ -22,7 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
         last.update(getattr(event, "metrics", {}))
 
     with interruptible() as interrupt:
-        reason, setup = start_run(
+        reason, _ = start_run(
             config,
             resume=arguments.resume,
             listeners=[ProgressBar(list(config.weights)), remember],

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -86,7 +85,9 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
     transformer = source.load(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
     vae = source.load(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
     if transformer.config.in_channels != 4 * CHANNELS:
-        raise source.error(f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}")
+        raise source.error(
+            f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"
+        )
     for module in (transformer, vae):
         _freeze(module, device)
     return FluxPolicy(transformer, vae, guidance)

@@ -113,4 +113,3 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], float, dict[str, str]]:
     if len(alphas) != 1 or not any(name.endswith(".lora_A.weight") for name in weights):
         raise LoraError(f"{path} is not a LoRA in this project's layout (transformer.*.lora_A.weight and .alpha)")
     return weights, alphas.pop(), metadata
-

@@ -102,7 +102,9 @@ def distort(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     noise = 0.06 * torch.rand(n, 1, 1, 1) * torch.randn_like(images)
     images = images * gain + shift + noise
     dx, dy = (int(v) for v in rng.integers(-3, 4, 2))
-    return F.pad(images, (4, 4, 4, 4), mode="replicate")[..., 4 + dy : 4 + dy + SIZE, 4 + dx : 4 + dx + SIZE].clamp(0, 1)
+    return F.pad(images, (4, 4, 4, 4), mode="replicate")[..., 4 + dy : 4 + dy + SIZE, 4 + dx : 4 + dx + SIZE].clamp(
+        0, 1
+    )
 
 
 class Normalise:

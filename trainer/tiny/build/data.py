@@ -73,7 +73,9 @@ def fetch(folder: Path) -> Path:
     if not package.exists():
         npm = shutil.which("npm")
         if npm is None:
-            raise SystemExit(f"npm is needed to download {PACKAGE}: install Node.js, or unpack the package to {package}")
+            raise SystemExit(
+                f"npm is needed to download {PACKAGE}: install Node.js, or unpack the package to {package}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([npm, "pack", PACKAGE], cwd=folder, check=True, capture_output=True)
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
@@ -113,7 +115,7 @@ class Compositions:
     def draw(self, combinations: list[tuple[int, int]], rng: np.random.Generator) -> torch.Tensor:
         """One random placement of each combination: images [N, 3, 64, 64] in [0, 1]."""
         batch = np.empty((len(combinations), SIZE, SIZE, 3), np.float32)
-        for canvas, (emoji, background) in zip(batch, combinations):
+        for canvas, (emoji, background) in zip(batch, combinations, strict=True):
             canvas[:] = self.colours[background] + rng.uniform(-1, 1, 3) * BACKGROUND_JITTER / 255
             colour, alpha = self.sprites[emoji][rng.integers(len(EMOJI_SIZES))]
             size = len(colour)

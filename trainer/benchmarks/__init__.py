@@ -1,0 +1,1 @@
+"""Measurements of the engine, as ratios or tables taken in one run."""

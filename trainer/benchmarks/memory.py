@@ -1,0 +1,62 @@
+"""Peak memory of an iteration over group size G, solver steps T and micro-batch."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from ..config import Config, ConfigError
+from ..loop import new_state, train
+from ..setup import prepare
+
+# (G, T, micro-batch): G and T grow at a fixed micro-batch, then the micro-batch grows
+CASES = [(4, 4, 4), (12, 4, 4), (24, 4, 4), (4, 8, 4), (4, 16, 4), (24, 16, 4), (24, 4, 8), (24, 4, 16)]
+PIXELS = 256
+MIB = 2**20
+
+
+def measure(run: Callable[[list[str]], str]) -> list[dict[str, float]]:
+    """One row a case. `run` measures with some overrides in a process of its own and returns what it printed."""
+    rows = []
+    for group_size, steps, micro_batch in CASES:
+        overrides = [
+            f"grpo.group_size={group_size}",
+            f"sampling.steps={steps}",
+            f"run.micro_batch={micro_batch}",
+            "grpo.prompts_per_iteration=1",
+            f"sampling.width={PIXELS}",
+            f"sampling.height={PIXELS}",
+        ]
+        result = json.loads(run(overrides))
+        rows.append({"group_size": group_size, "steps": steps, "micro_batch": micro_batch, **result})
+    return rows
+
+
+def peak(config: Config) -> dict[str, float]:
+    """Peak MiB of two iterations above the loaded model: device memory on CUDA, this process's memory on the CPU."""
+    setup = prepare(replace(config, run=replace(config.run, iterations=2)))
+    state = new_state(setup)
+    on_cuda = setup.policy.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    loaded = torch.cuda.memory_allocated() if on_cuda else _peak_resident()
+    train(setup, state, on_event=lambda _: None, save=lambda _: None)
+    highest = torch.cuda.max_memory_allocated() if on_cuda else _peak_resident()
+    return {"loaded_mib": round(loaded / MIB, 1), "iteration_mib": round((highest - loaded) / MIB, 1)}
+
+
+def _peak_resident() -> int:
+    try:
+        import resource
+    except ImportError:
+        raise ConfigError("bench memory: needs Linux, macOS or a CUDA device") from None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    lines = ["| G | T | micro-batch | peak above the loaded model |", "|---|---|---|---|"]
+    lines += [f"| {r['group_size']} | {r['steps']} | {r['micro_batch']} | {r['iteration_mib']:.0f} MiB |" for r in rows]
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""What an iteration costs beside its bare model calls."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..config import Config
+from ..loop import Setup, new_state, train
+from ..metrics import open_store
+from ..setup import prepare
+from ..solvers import EVALUATIONS
+
+
+def measure(config: Config, iterations: int) -> dict[str, float]:
+    """Alternate whole iterations (with the run store writing) and the same number of bare model calls.
+
+    Returns medians in seconds, and the median of the pairwise ratios.
+    """
+    setup = prepare(config)
+    bare = bare_calls(setup)
+    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder), config.run.tiles_every) as store:
+        state = new_state(setup)
+
+        def iteration() -> None:
+            one = replace(setup, config=replace(config, run=replace(config.run, iterations=state.iteration + 1)))
+            train(one, state, on_event=store, save=lambda _: None)
+
+        for warm_up in (iteration, bare):
+            warm_up()
+        pairs = [(_seconds(iteration, setup), _seconds(bare, setup)) for _ in range(iterations)]
+    return {
+        "iteration_seconds": statistics.median(a for a, _ in pairs),
+        "bare_seconds": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(a / b for a, b in pairs),
+        "lowest_ratio": min(a / b for a, b in pairs),
+        "highest_ratio": max(a / b for a, b in pairs),
+        "iterations": iterations,
+    }
+
+
+def bare_calls(setup: Setup) -> Callable[[], None]:
+    """The transformer, autoencoder and reward calls of one iteration, on random input and nothing around them."""
+    config, policy, geometry = setup.config, setup.policy, setup.geometry
+    grpo, size = config.grpo, config.run.micro_batch
+    candidates = grpo.prompts_per_iteration * grpo.group_size
+    forwards = config.sampling.steps * EVALUATIONS[config.sampling.solver] * -(-candidates // size)
+    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
+    x = torch.randn(size, geometry.tokens, 64, device=policy.device)
+    sigma = torch.full((size,), 0.5, device=policy.device)
+    rows = torch.arange(size, device=policy.device) % len(setup.conditioning)
+    velocity = policy.velocity(setup.conditioning, geometry)
+    texts = [config.prompts[i % len(config.prompts)] for i in range(candidates)]
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(forwards):
+                velocity(x, sigma, rows)
+        for _ in range(backwards):
+            velocity(x, sigma, rows).backward(x)
+        images = torch.cat(
+            [policy.decode(part, geometry) for part in x.repeat(-(-candidates // size), 1, 1).split(size)]
+        )
+        for reward in setup.rewards.values():
+            reward.score(images[:candidates], texts)
+        for parameter in setup.lora.values():
+            parameter.grad = None
+
+    return run
+
+
+def _seconds(function: Callable[[], None], setup: Setup) -> float:
+    start = time.perf_counter()
+    function()
+    if setup.policy.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def table(result: dict[str, float]) -> str:
+    return (
+        f"iteration {result['iteration_seconds']:.3f} s, its bare model calls {result['bare_seconds']:.3f} s: "
+        f"ratio {result['ratio']:.3f} ({result['lowest_ratio']:.3f} to {result['highest_ratio']:.3f}, "
+        f"median of {result['iterations']} pairs)"
+    )

@@ -1,0 +1,41 @@
+"""`python -m trainer bench overhead|memory`: what the engine costs beside its model calls, and what memory it takes."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from ..benchmarks import memory, overhead
+from ..config_file import load_config
+from .demo import CONFIG
+from .terminal import print_json, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=("overhead", "memory"))
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--iterations", type=int, default=7, help="measured iterations (overhead), default: 7")
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # one row of the memory table
+
+
+def main(arguments: argparse.Namespace) -> int:
+    overrides = list(arguments.set)
+    if arguments.config == CONFIG:
+        overrides.insert(0, 'prompts=["red apple on a blue background", "panda on a pink background"]')
+    if arguments.name == "overhead":
+        result = overhead.measure(load_config(arguments.config, overrides), arguments.iterations)
+        print_json(result) if arguments.json else say(overhead.table(result))
+    elif arguments.peak:
+        print_json(memory.peak(load_config(arguments.config, overrides)))
+    else:
+        rows = memory.measure(lambda extra: _in_own_process(arguments, overrides + extra))
+        print_json(rows) if arguments.json else say(memory.table(rows))
+    return 0
+
+
+def _in_own_process(arguments: argparse.Namespace, overrides: list[str]) -> str:
+    """A process's peak memory never falls, so each row needs a process of its own."""
+    sets = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "trainer", "bench", "memory", "--peak", "--config", str(arguments.config), *sets]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

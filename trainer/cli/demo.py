@@ -1,0 +1,101 @@
+"""`python -m trainer demo`: train a LoRA on the embedded model, then compare on prompts and seeds it never saw."""
+
+import argparse
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import tiny
+from ..config import Config
+from ..config_file import load_config
+from ..evaluate import Difference, compare
+from ..pictures import before_after
+from ..run import LORA, start_run
+from ..setup import encode
+from ..tiny.build.data import COMBINATIONS, caption
+from .sample import both
+from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, say
+
+CONFIG = Path(tiny.__file__).parent / "demo.toml"
+TRAINED, TESTED, SEEDS = 48, 48, 3  # prompts trained on, prompts and seeds tested on
+SHOWN = 16  # pairs on the picture
+RISE = 3.0  # standard errors that the trained reward has to rise by
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folder", type=Path, help="of the run; default: runs/demo, runs/demo-2, ...")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as run.seed=1")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    captions = [caption(*c) for c in COMBINATIONS]
+    order = np.random.default_rng(0).permutation(len(captions))
+    trained, tested = ([captions[i] for i in part] for part in (order[:TRAINED], order[TRAINED : TRAINED + TESTED]))
+    folder = arguments.folder or unused(Path("runs/demo"))
+    config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
+
+    quiet = arguments.json
+    say(
+        f"training a LoRA on the embedded model: {len(trained)} prompts, {config.run.iterations} iterations",
+        quiet=quiet,
+    )
+    started = time.perf_counter()
+    with interruptible() as interrupt:
+        progress = ProgressBar([r.label for r in config.rewards])
+        reason, setup = start_run(config, listeners=[progress], should_stop=lambda: bool(interrupt))
+    if interrupt:
+        return INTERRUPTED
+    seconds = time.perf_counter() - started
+
+    prompts = [p for p in tested for _ in range(SEEDS)]
+    seeds = list(range(1_000_000, 1_000_000 + len(prompts)))
+    setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
+    before, after = both(setup, prompts, seeds)
+    grid = folder / "before_after.png"
+    every = slice(None, SHOWN * SEEDS, SEEDS)
+    before_after(before.images[every], after.images[every], prompts[every]).save(grid)
+    rewards = {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
+    trained_reward = next(iter(config.weights))
+    rose = reason == "complete" and rewards[trained_reward].rise >= RISE
+    if quiet:
+        print_json(
+            {
+                "rewards": {name: {**asdict(r), "rise": r.rise} for name, r in rewards.items()},
+                "seconds": seconds,
+                "run": str(folder),
+                "grid": str(grid),
+                "lora": str(folder / LORA),
+                "rose": rose,
+            }
+        )
+    else:
+        say(summary(config, rewards, seconds, len(prompts), folder, grid))
+        if not rose:
+            say(f"the trained reward did not rise by {RISE:g} standard errors ({reason})")
+    return 0 if rose else 1
+
+
+def summary(
+    config: Config, rewards: dict[str, Difference], seconds: float, pictures: int, folder: Path, grid: Path
+) -> str:
+    """The report for a person."""
+    held_out = {r.label for r in config.rewards if r.held_out}
+    lines = [
+        f"\ntrained in {seconds:.0f} s; {pictures} pictures of {TESTED} prompts that were not trained on:\n",
+        f"{'reward':<28}{'before':>9}{'after':>9}{'difference':>12}{'+-':>9}{'rise':>9}",
+    ]
+    for name, r in rewards.items():
+        label = f"{name} ({'held out' if name in held_out else 'trained'})"
+        numbers = f"{r.before:9.4f}{r.after:9.4f}{r.difference:+12.4f}{r.standard_error:9.4f}{r.rise:6.1f} SE"
+        lines.append(f"{label:<28}{numbers}")
+    return "\n".join([*lines, f"\nrun:   {folder}", f"grid:  {grid}", f"LoRA:  {folder / LORA}"])
+
+
+def unused(folder: Path) -> Path:
+    """`folder`, or `folder-2`, `folder-3`, ... where it exists."""
+    candidate, n = folder, 2
+    while candidate.exists():
+        candidate, n = folder.with_name(f"{folder.name}-{n}"), n + 1
+    return candidate

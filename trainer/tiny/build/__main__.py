@@ -1,0 +1,69 @@
+"""Build the embedded model: `python -m trainer.tiny.build FOLDER [--output FOLDER] [--threads N]`.
+
+About two hours on two CPU cores. FOLDER keeps the download and the progress; a second call goes on from there.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from transformers import CLIPModel
+
+from .. import TEXT_TOKENS
+from . import autoencoder, card, clip, flux
+from .data import Compositions, fetch
+from .text import clip_tokenizer, save_clip_tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.tiny.build", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the download and the progress are kept")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parents[1], help="default: the project's own place"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    work, output = arguments.folder, arguments.output
+
+    data = Compositions(fetch(work))
+    clips, losses = {}, {}
+    for recipe in (clip.TRAINED, clip.HELD_OUT):
+        clips[recipe.name], losses[recipe.name] = clip.train(data, work, recipe)
+    vae, losses["autoencoder"] = autoencoder.train_autoencoder(data, work)
+    models, losses["flow"] = flux.train(vae, data, work)
+    losses["decoder"] = autoencoder.train_decoder(vae, data, work)
+    psnr = autoencoder.psnr(vae, data)
+
+    for name, model in clips.items():
+        save_clip(model, output / name)
+    flux.assemble(vae, models).to(torch.bfloat16).save_pretrained(output / "flux")
+    save_clip_tokenizer(output / "flux" / "tokenizer")
+    for part in ("flux/text_encoder", "flux/text_encoder_2", *clips):
+        load_as_float32(output / part)
+
+    shares, samples = card.measure(output, data, tokens=TEXT_TOKENS)
+    samples.save(output / "samples.png")
+    card.write(output, {"psnr": psnr, **shares}, {**models, "vae": vae, **clips}, losses)
+    print(json.dumps({"psnr_unseen_db": psnr, **shares, **losses}, indent=2))
+
+
+def save_clip(model: CLIPModel, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    save_clip_tokenizer(folder)
+    clip.image_processor().save_pretrained(folder)
+
+
+def load_as_float32(folder: Path) -> None:
+    """Stored in half the bytes, but transformers 5 would compute in them too: ask for float32."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
