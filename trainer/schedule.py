@@ -32,5 +32,5 @@ def sigma_grid(steps: int, shift: float = 1.0) -> Tensor:
     if not (shift > 0 and math.isfinite(shift)):
         raise ValueError(f"shift must be a positive number, got {shift}")
     s = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
-    s = shift * s / (1 + (shift - 1) * s)
+    s = shift * s / (shift * s + (1 - s))  # written so that s_0 is exactly 1 for every shift
     return torch.cat([s, s.new_zeros(1)])

@@ -41,7 +41,7 @@ trained on its own with another seed, width, depth and patch size, is there to n
 | | |
 |---|---|
 | reconstruction, PSNR on compositions held out from the autoencoder's training | {psnr:.1f} dB |
-| right caption out of {choices} by the held-out CLIP, generated pictures of {captions} captions | {generated_heldout:.1%} |
+| held-out CLIP picks the caption out of {choices}, pictures generated for {captions} captions | {generated_heldout:.1%} |
 | the same for original pictures (the ceiling) | {real_heldout:.1%} |
 | tiny-clip, generated pictures | {generated_clip:.1%} |
 | tiny-clip, original pictures | {real_clip:.1%} |

@@ -1,0 +1,123 @@
+"""FLUX as a policy, against diffusers' own pipeline."""
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from trainer.decode import decode
+from trainer.models.flux import load_flux
+from trainer.models.geometry import Geometry
+from trainer.models.source import ModelError, resolve
+from trainer.models.text import encode_prompts
+from trainer.rollout import micro_batched, rollout
+from trainer.schedule import sigma_grid
+
+PROMPTS = ["red apple on a blue background", "zebra"]
+
+
+def load(folder, guidance=3.5):
+    source = resolve(str(folder))
+    policy = load_flux(source, device="cpu", dtype="float32", guidance=guidance)
+    return policy, encode_prompts(source, PROMPTS, tokens=12, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("model", ["flux_dev", "flux_schnell"])
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (96, 48)])
+def test_an_euler_rollout_draws_the_same_pictures_as_diffusers(model, width, height, request):
+    """The whole path: prompt encoding, packing, positions, guidance, the grid, the solver, decoding."""
+    folder = request.getfixturevalue(model)
+    geometry = Geometry(width, height)
+    noise = torch.randn(2, *geometry.latent_shape, generator=torch.Generator().manual_seed(1))
+    pipeline = FluxPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        PROMPTS,
+        width=width,
+        height=height,
+        num_inference_steps=5,
+        guidance_scale=3.5,
+        max_sequence_length=12,
+        latents=pipeline._pack_latents(noise, 2, *geometry.latent_shape),
+        output_type="pt",
+    ).images
+
+    policy, conditioning = load(folder)
+    sigmas = torch.cat([pipeline.scheduler.sigmas[:5].double(), torch.zeros(1, dtype=torch.float64)])
+    end = rollout(
+        micro_batched(policy.velocity(conditioning, geometry), 1),
+        geometry.pack(noise),
+        torch.arange(2),
+        sigmas,
+        "euler",
+    )
+    images = decode(lambda x_0: policy.decode(x_0, geometry), end.x_0, micro_batch=1)
+    assert images.shape == (2, 3, height, width)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+
+def test_the_guidance_embedding_is_used_where_the_model_has_one(flux_dev, flux_schnell):
+    x = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(1))
+    for folder, differs in ((flux_dev, True), (flux_schnell, False)):
+        outputs = []
+        for guidance in (1.0, 5.0):
+            policy, conditioning = load(folder, guidance)
+            with torch.no_grad():
+                velocity = policy.velocity(conditioning, Geometry(64, 64))
+                outputs.append(velocity(x, torch.full((2,), 0.5), torch.arange(2)))
+        assert torch.equal(*outputs) != differs
+
+
+def test_in_bfloat16_states_stay_float32_and_full_batches_give_equal_bits(flux_dev):
+    """The reason for `fill`: a row evaluated in a batch of another shape may differ, of the same shape may not."""
+    source = resolve(str(flux_dev))
+    policy = load_flux(source, device="cpu", dtype="bfloat16", guidance=3.5)
+    conditioning = encode_prompts(source, PROMPTS, tokens=12, device="cpu", dtype=torch.bfloat16)
+    velocity = micro_batched(policy.velocity(conditioning, Geometry(64, 64)), 4)
+    x = torch.randn(7, 16, 64, generator=torch.Generator().manual_seed(1))
+    rows = torch.tensor([0, 1, 0, 1, 1, 0, 0])
+    with torch.no_grad():
+        whole = velocity(x, torch.full((7,), 0.5), rows)
+        part = velocity(x[[5, 2, 6]], torch.full((3,), 0.5), rows[[5, 2, 6]])
+    assert whole.dtype == torch.float32
+    assert torch.equal(part, whole[[5, 2, 6]])
+
+
+def test_prompts_are_encoded_like_the_pipeline_does_in_any_batch(flux_dev, monkeypatch):
+    pipeline = FluxPipeline.from_pretrained(flux_dev, local_files_only=True)
+    prompts = [f"{n} apples" for n in range(5)]
+    expected, pooled, _ = pipeline.encode_prompt(prompts, None, max_sequence_length=12)
+    monkeypatch.setattr("trainer.models.text.BATCH", 2)
+    conditioning = encode_prompts(resolve(str(flux_dev)), prompts, tokens=12, device="cpu", dtype=torch.float32)
+    torch.testing.assert_close(conditioning.embeddings, expected)
+    torch.testing.assert_close(conditioning.pooled, pooled)
+
+
+def test_the_dynamic_shift_gives_diffusers_grid(flux_dev):
+    pipeline = FluxPipeline.from_pretrained(flux_dev, local_files_only=True)
+    pipeline.scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=0.9)
+    ours = sigma_grid(4, torch.tensor(0.9).exp().item())
+    torch.testing.assert_close(ours, pipeline.scheduler.sigmas.double(), rtol=0, atol=1e-6)
+
+
+def test_a_missing_model_is_named_with_the_remedy(tmp_path, flux_dev):
+    with pytest.raises(ModelError, match=r"'/nowhere'.*no diffusers folder.*hub:owner/name"):
+        resolve("/nowhere")
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError, match="no folder 'transformer'"):
+        load_flux(resolve(str(tmp_path)), device="cpu", dtype="float32", guidance=1)
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(ModelError, match="its transformer does not load"):
+        load_flux(resolve(str(tmp_path)), device="cpu", dtype="float32", guidance=1)
+
+
+def test_the_network_is_asked_for_hub_names_only(flux_dev):
+    seen = []
+
+    class Part:
+        @staticmethod
+        def from_pretrained(location, **options):
+            seen.append((location, options["local_files_only"]))
+
+    resolve(str(flux_dev)).load(Part, "transformer")
+    resolve("hub:owner/name").load(Part, "transformer")
+    assert seen == [(str(flux_dev), True), ("owner/name", False)]
