@@ -139,7 +139,7 @@ def _prompts(value: Any, folder: Path) -> tuple[str, ...]:
 def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
     reward = _section(RewardSettings, table, where)
     _known(reward.kind, KINDS, "reward kind")
-    known = KINDS[reward.kind][0]
+    known = KINDS[reward.kind].options
     for key in reward.options:
         _known(key, known, f"option of the reward {reward.kind!r}") if known else require(
             False, f"{where}.options.{key}", reward.options[key], f"the reward {reward.kind!r} takes no options"

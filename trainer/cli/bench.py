@@ -8,7 +8,7 @@ from pathlib import Path
 from ..benchmarks import memory, overhead
 from ..config_file import load_config
 from .demo import CONFIG
-from .terminal import print_json, say
+from .terminal import print_json, quiet_libraries, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    quiet_libraries()
     overrides = list(arguments.set)
     if arguments.config == CONFIG:
         overrides.insert(0, 'prompts=["red apple on a blue background", "panda on a pink background"]')

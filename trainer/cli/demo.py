@@ -16,7 +16,7 @@ from ..run import LORA, start_run
 from ..setup import encode
 from ..tiny.build.data import COMBINATIONS, caption
 from .sample import both
-from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, say
+from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, quiet_libraries, say
 
 CONFIG = Path(tiny.__file__).parent / "demo.toml"
 TRAINED, TESTED, SEEDS = 48, 48, 3  # prompts trained on, prompts and seeds tested on
@@ -37,6 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
 
     quiet = arguments.json
+    quiet_libraries()
     say(
         f"training a LoRA on the embedded model: {len(trained)} prompts, {config.run.iterations} iterations",
         quiet=quiet,

@@ -12,7 +12,7 @@ from ..models.lora import read_lora, set_weights
 from ..pictures import before_after
 from ..run import LORA
 from ..setup import prepare
-from .terminal import print_json, say
+from .terminal import print_json, quiet_libraries, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     path = arguments.lora / LORA if arguments.lora.is_dir() else arguments.lora
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
+    quiet_libraries()
     weights, _, metadata = read_lora(path)
     setup = prepare(config_of(path, metadata, arguments.prompts))
     set_weights(setup.lora, weights)

@@ -64,6 +64,15 @@ def interruptible() -> Iterator[Interrupt]:
         signal.signal(signal.SIGINT, previous)
 
 
+def quiet_libraries() -> None:
+    """No progress bars for models that load in a moment: the run's own bar is the one to look at."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def say(text: str, *, quiet: bool = False) -> None:
     if not quiet:
         print(text, flush=True)

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..config_file import load_config
-from ..run import LORA, start_run
-from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, say
+from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, quiet_libraries, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)
+    from ..run import LORA, start_run  # diffusers and all: a mistake in the config is answered before
+
     last: dict[str, float] = {}
 
     def remember(event: object) -> None:
         last.update(getattr(event, "metrics", {}))
 
+    quiet_libraries()
     with interruptible() as interrupt:
         reason, _ = start_run(
             config,

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .. import tiny
 from ..errors import UserError
 
@@ -29,7 +31,7 @@ class ModelSource:
             raise self.error(f"it has no folder {part!r}")
         try:
             return cls.from_pretrained(self.location, subfolder=part, local_files_only=not self.hub, **options)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise self.error(f"its {part} does not load ({reason[:200]})") from error
 

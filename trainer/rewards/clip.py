@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
@@ -32,7 +33,7 @@ class ClipReward:
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise RewardError(f"CLIP reward: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
         self.model.requires_grad_(False)
         self.size = self.model.config.vision_config.image_size
@@ -53,8 +54,9 @@ class ClipReward:
         """[N, 3, H, W] in [0, 1] -> normalised [N, 3, size, size]."""
         height, width = images.shape[-2:]
         if (height, width) != (self.size, self.size):
-            shrink = self.size / min(height, width)
-            size = (max(self.size, round(height * shrink)), max(self.size, round(width * shrink)))
+            shortest = min(height, width)
+            # rounded down, as CLIP's processor does
+            size = (self.size * height // shortest, self.size * width // shortest)
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
             top, left = (size[0] - self.size) // 2, (size[1] - self.size) // 2
             images = images[..., top : top + self.size, left : left + self.size]

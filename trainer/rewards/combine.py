@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..advantages import group_advantages
+from ..advantages import FLAT, group_advantages
 
 NORMALISATIONS = ("advantage", "raw")
 
@@ -36,7 +36,11 @@ def combine(scores: Mapping[str, Tensor], weights: Mapping[str, float], normalis
         trained = {name: group_advantages(s)[0] for name, s in trained.items()}
     elif normalisation != "raw":
         raise ValueError(f"reward normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
-    total = torch.stack([weights[name] * s.double() for name, s in trained.items()]).sum(0)
+    parts = torch.stack([weights[name] * s.double() for name, s in trained.items()])  # [rewards, P, G]
+    total = parts.sum(0)
+    # rewards that cancel leave their rounding, which must not be normalised into an advantage
+    cancelled = total.amax(-1) - total.amin(-1) <= FLAT * parts.abs().sum(0).amax(-1)
+    total = torch.where(cancelled[:, None], 0, total)
     advantages, informative = group_advantages(total)
     informative = informative & finite
     return Combined(torch.where(informative[:, None], advantages, 0), informative)

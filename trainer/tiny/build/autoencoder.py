@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from .data import Compositions
 from .fit import fit
 
-ENCODER_STEPS, DECODER_STEPS = 4200, 1500
+ENCODER_STEPS, DECODER_STEPS = 3000, 4000
 BATCH = 8
 KL_WEIGHT = 64e-4
 LATENT_NOISE = 0.05  # the decoder also meets latents that no encoder made
@@ -25,7 +25,7 @@ def new_autoencoder() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=16,
-        norm_num_groups=8,
+        norm_num_groups=1,  # more groups would normalise the colours away
         sample_size=64,
         scaling_factor=1.0,
         shift_factor=0.0,
@@ -50,7 +50,7 @@ def train_autoencoder(data: Compositions, folder: Path) -> tuple[AutoencoderKL, 
         reconstruction = vae.decode(posterior.sample()).sample
         return picture_loss(reconstruction, x) + KL_WEIGHT * posterior.kl().mean() / x[0].numel()
 
-    last = fit("autoencoder", vae, loss, folder, steps=ENCODER_STEPS, lr=1e-3, seed=1)
+    last = fit("autoencoder", vae, loss, folder, steps=ENCODER_STEPS, lr=1.5e-3, seed=1)
     normalise_latents(vae, data)
     return vae, last
 

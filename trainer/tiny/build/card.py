@@ -10,7 +10,7 @@ from diffusers import FluxPipeline
 from PIL import Image
 
 from ...metrics import to_pictures
-from ...rewards import ClipReward
+from ...rewards.clip import ClipReward
 from .data import COMBINATIONS, EMOJI, SIZE, Compositions, caption
 
 CAPTIONS, CHOICES = 200, 32
@@ -41,7 +41,7 @@ trained on its own with another seed, width, depth and patch size, is there to n
 | | |
 |---|---|
 | reconstruction, PSNR on compositions held out from the autoencoder's training | {psnr:.1f} dB |
-| held-out CLIP picks the caption out of {choices}, pictures generated for {captions} captions | {generated_heldout:.1%} |
+| held-out CLIP, right caption out of {choices}: pictures generated for {captions} captions | {generated_heldout:.1%} |
 | the same for original pictures (the ceiling) | {real_heldout:.1%} |
 | tiny-clip, generated pictures | {generated_clip:.1%} |
 | tiny-clip, original pictures | {real_clip:.1%} |

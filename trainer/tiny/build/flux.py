@@ -12,7 +12,7 @@ from .data import COMBINATIONS, Compositions, caption
 from .fit import fit
 from .text import CLIP_LENGTH, clip_tokenizer, t5_tokenizer
 
-STEPS, BATCH = 5000, 48
+STEPS, BATCH = 4000, 48
 PLACEMENTS = 8  # latents of so many random placements of each combination
 TEXT_WIDTH = 128
 # T5 lengths (tokens) met in training. The reference pipelines do not mask padding, so its amount must not matter.

@@ -1,0 +1,91 @@
+"""The command line as a user meets it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def command(*words: object, **options) -> subprocess.Popen:
+    line = [sys.executable, "-m", "trainer", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, **pipes, **options)
+
+
+def call(*words: object) -> subprocess.CompletedProcess:
+    process = command(*words)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def test_train_then_sample(config_file, tmp_path):
+    path = config_file()
+    trained = call("train", path, "--json")
+    assert trained.returncode == 0, trained.stderr
+    report = json.loads(trained.stdout)
+    assert report["reason"] == "complete"
+    assert report["last"]["ratio_error"] == 0
+    assert Path(report["lora"]).is_file()
+    for source in (report["run"], report["lora"]):
+        grid = tmp_path / "sheet" / "grid.png"
+        prompts = ("a red apple", "a \N{SNOWMAN} that was not trained on " + "and on " * 30)
+        sampled = call("sample", source, "--prompts", *prompts, "--seeds", 1, 2, 3, "-o", grid, "--json")
+        assert sampled.returncode == 0, sampled.stderr
+        assert json.loads(sampled.stdout)["rewards"]["colourfulness"]["standard_error"] > 0
+        with Image.open(grid) as image:
+            assert image.width > image.height > 200
+
+
+def test_ctrl_c_finishes_the_iteration_saves_says_how_to_resume_and_exits_130(config_file):
+    path = config_file()
+    process = command("train", path, "--set", "run.iterations=100000")
+    begun = threading.Event()
+
+    def watch():
+        for line in process.stderr:
+            if "1/100000" in line.replace("\r", "\n"):
+                begun.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    assert begun.wait(120), "the run did not begin"
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped: " in out
+    assert f"go on with: python -m trainer train {path}" in out
+    resumed = call("train", path, "--resume", "--set", "run.iterations=1", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "CONFIG", "--set", "grpo.anchor=3"), "error: 'anchor' is no key of [grpo]: did you mean 'anchors'?"),
+        (("train", "CONFIG", "--set", "model.path=nowhere"), "no diffusers folder there"),
+        (("train", "none.toml"), "error: none.toml: cannot be read (No such file or directory)"),
+        (("sample", "none", "--prompts", "a"), "error: none: no such file; give a run's folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(config_file, tmp_path, words, message):
+    path = config_file()
+    result = call(*(path if word == "CONFIG" else word for word in words))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_every_command():
+    result = call("--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("train", "sample", "demo", "bench"))

@@ -1,0 +1,219 @@
+"""The loop: what one iteration does, and what happens when something in it goes wrong."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.config_file import load_config
+from trainer.events import Finished, IterationDone, Skipped, Started
+from trainer.loop import PATIENCE, Clock, collect, draw, improve, new_state, train
+from trainer.setup import prepare
+
+
+class Recorder(list):
+    def __call__(self, event):
+        self.append(event)
+
+    def of(self, kind):
+        return [e for e in self if isinstance(e, kind)]
+
+
+class ScriptedReward:
+    """Returns what `script(call number, N)` says."""
+
+    def __init__(self, script):
+        self.script, self.calls = script, 0
+
+    def score(self, images, prompts):
+        assert len(images) == len(prompts)
+        self.calls += 1
+        return self.script(self.calls - 1, len(images))
+
+
+@pytest.fixture
+def make(config_file):
+    def make(reward=None, overrides=(), **sections):
+        setup = prepare(load_config(config_file(**sections), overrides))
+        return replace(setup, rewards={"colourfulness": reward}) if reward else setup
+
+    return make
+
+
+def run(setup, state=None, **options):
+    events, state = Recorder(), state or new_state(setup)
+    reason = train(setup, state, on_event=events, save=lambda s: events(("saved", s.iteration)), **options)
+    return reason, state, events
+
+
+def weights(setup):
+    return {name: p.detach().clone() for name, p in setup.lora.items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_iteration_reports_everything_a_listener_needs(make):
+    setup = make(
+        rewards='[[rewards]]\nkind = "colourfulness"\n[[rewards]]\nkind = "jpeg-compressibility"\nheld_out = true'
+    )
+    reason, state, events = run(setup)
+    assert reason == "complete"
+    assert [type(e) for e in events if not isinstance(e, tuple)] == [Started, *[IterationDone] * 3, Finished]
+    assert [e for e in events if isinstance(e, tuple)] == [("saved", 2), ("saved", 3)]
+    assert state.updates == 3
+    event = events.of(IterationDone)[0]
+    assert event.images.shape == (8, 3, 64, 64)
+    assert {name: s.shape for name, s in event.scores.items()} == {
+        "colourfulness": (2, 4),
+        "jpeg-compressibility": (2, 4),
+    }
+    assert event.anchors.sum(1).tolist() == [2, 2]
+    expected = {"loss", "grad_norm", "clip_fraction", "kl_old", "ratio_error", "flatness", "diversity", "learning_rate"}
+    expected |= {f"seconds/{phase}" for phase in ("rollout", "decode", "reward", "update")}
+    expected |= {"reward/colourfulness", "reward_std/jpeg-compressibility", "skipped_groups", "seconds"}
+    assert expected <= event.metrics.keys()
+    assert event.metrics["reward/colourfulness"] == pytest.approx(event.scores["colourfulness"].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("micro_batch", [3, 4, 8])
+def test_the_ratio_is_exactly_one_before_the_first_update(make, micro_batch, dtype):
+    setup = make(overrides=[f"run.micro_batch={micro_batch}", f"model.dtype='{dtype}'"])
+    generator = torch.Generator().manual_seed(0)
+    for p in setup.lora.values():
+        p.data = 0.1 * torch.randn(p.shape, generator=generator)
+    _, _, events = run(setup)
+    assert [e.metrics["ratio_error"] for e in events.of(IterationDone)] == [0, 0, 0]
+
+
+def test_a_second_update_on_the_same_rollout_moves_the_ratio(make):
+    setup = make(overrides=["grpo.updates_per_rollout=3", "optimizer.learning_rate=0.05", "grpo.clip=0.0001"])
+    _, state, events = run(setup)
+    last = events.of(IterationDone)[-1].metrics
+    assert state.updates == 9
+    assert last["kl_old"] > 0
+    assert last["clip_fraction"] > 0
+
+
+def test_the_kl_penalty_is_zero_at_the_start_and_holds_the_policy_back_later(make):
+    moved = {}
+    for weight in (0.0, 1e4):
+        setup = make(overrides=[f"grpo.kl_weight={weight}", "optimizer.learning_rate=0.02", "run.iterations=6"])
+        _, _, events = run(setup)
+        assert events.of(IterationDone)[0].metrics["kl_reference"] == pytest.approx(0, abs=1e-7)
+        moved[weight] = sum(p.square().sum().item() for name, p in setup.lora.items() if "lora_B" in name)
+    assert events.of(IterationDone)[-1].metrics["kl_reference"] > 0
+    assert moved[1e4] < 0.9 * moved[0.0]
+
+
+def test_the_held_out_reward_changes_nothing(make):
+    trained = "[[rewards]]\nkind = 'colourfulness'\n"
+    held_out = "[[rewards]]\nkind = 'jpeg-compressibility'\nheld_out = true\n"
+    alone, watched = make(rewards=trained), make(rewards=trained + held_out)
+    run(alone)
+    run(watched)
+    assert same(weights(alone), weights(watched))
+
+
+def test_the_micro_batch_changes_nothing_but_rounding(make):
+    results = {}
+    for size in (1, 3, 8):
+        setup = make(overrides=[f"run.micro_batch={size}"])
+        group = collect(setup, 0, Clock(setup.policy.device))
+        improve(setup, new_state(setup), group, draw(setup, group, 0))
+        results[size] = (group.scores["colourfulness"], weights(setup))
+    for size in (3, 8):
+        torch.testing.assert_close(results[size][0], results[1][0], rtol=1e-4, atol=1e-4)
+        # Adam's first step is lr * sign(gradient): equal up to gradients that are rounding noise
+        different = sum((results[size][1][n] - w).abs().gt(1e-5).sum().item() for n, w in results[1][1].items())
+        assert different < 0.02 * sum(w.numel() for w in results[1][1].values())
+
+
+def test_equal_rewards_skip_the_update_and_three_in_a_row_stop_the_run(make):
+    setup = make(ScriptedReward(lambda call, n: torch.full((n,), 0.25)), overrides=["run.iterations=9"])
+    before = weights(setup)
+    reason, state, events = run(setup)
+    assert reason.startswith("gave up: no update in 3 iterations in a row")
+    assert reason.endswith("no group has rewards that differ")
+    assert len(events.of(Skipped)) == PATIENCE == 3
+    assert [e for e in events if isinstance(e, tuple)][-1] == ("saved", 3)
+    assert (state.updates, state.iteration) == (0, 3)
+    assert same(weights(setup), before)
+
+
+def test_two_bad_iterations_are_forgiven(make):
+    def script(call, n):
+        return torch.full((n,), float("nan")) if call in (1, 2, 4, 5) else torch.arange(n).float()
+
+    setup = make(ScriptedReward(script), overrides=["run.iterations=7"])
+    reason, state, events = run(setup)
+    assert reason == "complete"
+    assert [e.iteration for e in events.of(Skipped)] == [1, 2, 4, 5]
+    assert {e.reason for e in events.of(Skipped)} == {"a reward was not a finite number"}
+    assert state.updates == 3
+
+
+def test_one_bad_group_does_not_stop_the_other(make):
+    def script(call, n):
+        scores = torch.arange(n).float()
+        scores[0] = float("inf")  # in the first of two groups
+        return scores
+
+    setup = make(ScriptedReward(script))
+    _, state, events = run(setup)
+    event = events.of(IterationDone)[0]
+    assert state.updates == 3
+    assert event.metrics["skipped_groups"] == 1
+    assert event.advantages[0].eq(0).all()
+    assert event.anchors[0].sum() == 0
+    assert event.anchors[1].sum() == 2
+    assert all(torch.isfinite(p).all() for p in setup.lora.values())
+
+
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make):
+    setup = make(overrides=["run.iterations=1"])
+    run(setup)
+    state = new_state(setup)
+    state.iteration = 0
+    before, original = weights(setup), setup.policy.velocity
+
+    def broken(conditioning, geometry):
+        velocity = original(conditioning, geometry)
+
+        def sometimes(x, sigma, rows):
+            v = velocity(x, sigma, rows)
+            return v * float("nan") if torch.is_grad_enabled() else v
+
+        return sometimes
+
+    setup.policy.velocity = broken
+    _, state, events = run(setup, state)
+    assert events.of(Skipped)[0].reason == "the gradient was not finite"
+    assert same(weights(setup), before)
+    assert state.updates == 0
+    assert not state.optimizer.state
+
+
+def test_a_stop_is_answered_between_iterations_and_saves(make):
+    setup = make(overrides=["run.iterations=50"])
+    asked = iter([False, False, False, False, True])
+    reason, state, events = run(setup, should_stop=lambda: next(asked))
+    assert reason == "stopped"
+    assert state.iteration == 4
+    assert events[-2:] == [("saved", 4), Finished(4, "stopped")]
+
+
+def test_only_the_lora_moves_and_the_average_follows(make):
+    setup = make()
+    base = {n: p.detach().clone() for n, p in setup.policy.transformer.named_parameters() if not p.requires_grad}
+    start = weights(setup)
+    _, state, _ = run(setup)
+    assert same(base, dict(setup.policy.transformer.named_parameters()))
+    assert not same(weights(setup), start)
+    distance = {
+        name: sum((w[n] - start[n]).square().sum().item() for n in start)
+        for name, w in (("average", state.average.shadow), ("weights", weights(setup)))
+    }
+    assert 0 < distance["average"] < distance["weights"]

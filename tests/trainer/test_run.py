@@ -1,0 +1,142 @@
+"""Runs on disk: whatever stops a run, going on with it equals never having stopped."""
+
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.checkpoint import checkpoints
+from trainer.checkpoint import load as load_checkpoint
+from trainer.config_file import load_config
+from trainer.metrics import DATABASE
+from trainer.models.lora import read_lora
+from trainer.run import LORA, RunError, start_run
+
+ITERATIONS, KILLS = 20, 8
+
+
+@pytest.fixture
+def config(config_file, tmp_path):
+    def config(folder: str = "run", *overrides: str):
+        settings = [f"run.folder={str(tmp_path / folder)!r}", f"run.iterations={ITERATIONS}", *overrides]
+        return load_config(config_file(), settings)
+
+    return config
+
+
+def results(folder: Path) -> tuple[dict, list, list]:
+    """Everything a run leaves that does not depend on the clock."""
+    with sqlite3.connect(folder / DATABASE) as database:
+        metrics = database.execute("SELECT * FROM metrics WHERE name NOT LIKE 'seconds%' ORDER BY 1, 2").fetchall()
+        candidates = database.execute(
+            "SELECT * FROM candidates JOIN scores USING (iteration, slot, candidate) ORDER BY 1, 2, 3, 7"
+        ).fetchall()
+    checkpoint = load_checkpoint(folder / "checkpoint")
+    tensors = {**checkpoint.lora, **{f"average/{k}": v for k, v in checkpoint.average.items()}, **checkpoint.optimizer}
+    return {**tensors, **load_file(folder / LORA)}, metrics, candidates
+
+
+def assert_equal(folder: Path, expected: Path) -> None:
+    (tensors, *tables), (expected_tensors, *expected_tables) = results(folder), results(expected)
+    assert tables == expected_tables
+    assert tensors.keys() == expected_tensors.keys()
+    assert all(torch.equal(tensors[name], expected_tensors[name]) for name in tensors)
+
+
+def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path):
+    start_run(config("whole"))
+    for stop_after in (1, 5, 0):
+        asked = iter([False] * stop_after + [True])
+        reason, _ = start_run(config(), resume=True, should_stop=lambda asked=asked: next(asked))
+        assert reason == "stopped"
+    assert start_run(config(), resume=True)[0] == "complete"
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
+def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path):
+    """SIGKILL at moments spread over loading, iterations and saving; every time the run goes on by itself."""
+    start_run(config("whole"))
+    moments, killed = random.Random(1), 0
+    started = time.perf_counter()
+    start_run(config("timed"))
+    duration = time.perf_counter() - started
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                start_run(config(), resume=True)
+                code = 0
+            finally:
+                os._exit(code)
+        if killed < KILLS:
+            time.sleep(moments.uniform(0.1, 0.4) * duration)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+            continue
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+    assert killed >= 3, "the run was over before it could be killed"
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(config, tmp_path):
+    start_run(config("whole"))
+    start_run(config("run", "run.iterations=5"))
+    start_run(config(), resume=True)
+    assert_equal(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_folder_with_a_run_is_never_overwritten(config, tmp_path):
+    start_run(config("run", "run.iterations=2"))
+    before = results(tmp_path / "run")
+    with pytest.raises(RunError, match="already holds a run of 2 iterations: use --resume, or another folder"):
+        start_run(config())
+    with pytest.raises(RunError, match=r"other settings \(grpo.clip was 0.2, is 0.5\): undo them"):
+        start_run(config("run", "grpo.clip=0.5"), resume=True)
+    with pytest.raises(RunError, match=r"prompts was .*is"):
+        start_run(config("run", "prompts=['a cat']"), resume=True)
+    after = results(tmp_path / "run")
+    assert before[1:] == after[1:]
+
+
+def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, tmp_path, flux_dev):
+    config = config("run", "run.iterations=3")
+    start_run(config)
+    weights, alpha, metadata = read_lora(tmp_path / "run" / LORA)
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert all(torch.equal(weights[name], checkpoint.average[name]) for name in checkpoint.average)
+    assert any(not torch.equal(weights[name], checkpoint.lora[name]) for name in checkpoint.lora)
+    assert alpha == 8.0
+    assert metadata["base_model"] == str(flux_dev)
+    assert metadata["iteration"] == "3"
+    assert '"kind": "colourfulness"' in metadata["rewards"]
+    assert len(metadata["prompts_sha256"]) == 64
+
+
+def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch):
+    """Saving fails once in mid-run: the run ends with the error, and goes on afterwards as if nothing had been."""
+    start_run(config("whole"))
+    replace, count = os.replace, iter(range(100))
+
+    def fails_at_the_fourth(*names):
+        if next(count) == 4:
+            raise OSError(28, "No space left on device")
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", fails_at_the_fourth)
+    with pytest.raises(OSError, match="No space left"):
+        start_run(config())
+    monkeypatch.undo()
+    assert checkpoints(tmp_path / "run" / "checkpoint")
+    start_run(config(), resume=True)
+    assert_equal(tmp_path / "run", tmp_path / "whole")

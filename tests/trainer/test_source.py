@@ -1,0 +1,22 @@
+"""Damaged parts of a model folder: one line for the user, whichever library reads the part."""
+
+import shutil
+
+import pytest
+import torch
+
+from trainer.models.flux import load_flux
+from trainer.models.source import ModelError, resolve
+from trainer.models.text import encode_prompts
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae", "transformer"])
+def test_damaged_weights_are_named_by_their_part_in_one_line(flux_dev, tmp_path, part):
+    folder = shutil.copytree(flux_dev, tmp_path / "model")
+    (weights,) = (folder / part).glob("*.safetensors")
+    weights.write_bytes(b"not a safetensors file")
+    source = resolve(str(folder))
+    with pytest.raises(ModelError, match=f"its {part} does not load") as caught:  # noqa: PT012
+        encode_prompts(source, ["zebra"], tokens=12, device="cpu", dtype=torch.float32)
+        load_flux(source, device="cpu", dtype="float32", guidance=1)
+    assert "\n" not in str(caught.value)
