@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from trainer.tiny.build.text import clip_tokenizer, save_clip_tokenizer, t5_tokenizer
+from trainer import tiny
 
 torch.set_num_threads(1)
 
@@ -15,7 +15,8 @@ torch.set_num_threads(1)
 def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:
     """A FLUX of random weights in the layout of FLUX.1-dev's diffusers folder; 64 x 64 pictures take milliseconds."""
     torch.manual_seed(0)
-    clip, t5 = clip_tokenizer(), t5_tokenizer()
+    clip = CLIPTokenizer.from_pretrained(tiny.FLUX / "tokenizer")
+    t5 = T5TokenizerFast.from_pretrained(tiny.FLUX / "tokenizer_2")
     FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         transformer=FluxTransformer2DModel(
@@ -71,7 +72,6 @@ def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:
         ),
         tokenizer_2=t5,
     ).save_pretrained(folder)
-    save_clip_tokenizer(folder / "tokenizer")
     return folder
 
 

@@ -40,7 +40,7 @@ def derive_seed(*path: int) -> int:
 
     Seeds depend on the position alone, so a resumed run draws what the uninterrupted one would have drawn.
     """
-    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0]) >> 1
 
 
 def neighborhood(seed: int, shape: tuple[int, ...], strength: float, group_size: int) -> Tensor:

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config_file import load_config
 from trainer.events import Finished, IterationDone, Skipped, Started
-from trainer.loop import PATIENCE, Clock, collect, draw, improve, new_state, train
+from trainer.loop import PATIENCE, Clock, collect, draw, improve, new_state, policy_velocity, train
+from trainer.rollout import rollout
 from trainer.setup import prepare
+from trainer.update import accumulate_gradient
 
 
 class Recorder(list):
@@ -217,3 +220,45 @@ def test_only_the_lora_moves_and_the_average_follows(make):
         for name, w in (("average", state.average.shadow), ("weights", weights(setup)))
     }
     assert 0 < distance["average"] < distance["weights"]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations that make the host wait for a value on the device."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITING:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_rollout_and_gradients_never_wait_for_the_device(make):
+    setup = make(overrides=["grpo.kl_weight=0.1"])
+    group = collect(setup, 0, Clock(setup.policy.device))
+    velocity = policy_velocity(setup, group.prompts)
+    noise = torch.randn(8, 16, 64)
+    with HostReads() as reads:
+        rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, "dpm++2m", [0, 2])
+        tau = torch.ones(2, 2)
+        accumulate_gradient(
+            velocity,
+            group.trajectories,
+            draw(setup, group, 0),
+            group.advantages,
+            tau,
+            clip=0.2,
+            micro_batch=4,
+            normaliser=8,
+            reference=velocity,
+            kl_weight=0.1,
+        )
+    assert reads.seen == []
+    with HostReads() as reads:  # the counter counts
+        torch.ones(1).item()
+    assert reads.seen == ["_local_scalar_dense"]

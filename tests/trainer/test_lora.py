@@ -93,7 +93,7 @@ def test_the_exported_file_gives_diffusers_the_same_output(flux_dev, batch, tmp_
     policy, lora = random_policy(flux_dev, targets, rank, alpha)
     path = export_lora(tmp_path / "lora.safetensors", lora, alpha, {})
     pipeline = FluxPipeline.from_pretrained(flux_dev, local_files_only=True)
-    pipeline.load_lora_weights(path)
+    pipeline.load_lora_weights(path.parent, weight_name=path.name)
     x, sigma, _, conditioning = batch
     with torch.no_grad():
         loaded = pipeline.transformer(

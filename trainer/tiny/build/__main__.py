@@ -13,7 +13,7 @@ from transformers import CLIPModel
 from .. import TEXT_TOKENS
 from . import autoencoder, card, clip, flux
 from .data import Compositions, fetch
-from .text import clip_tokenizer, save_clip_tokenizer
+from .text import save_clip_tokenizer, save_t5_tokenizer
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
         save_clip(model, output / name)
     flux.assemble(vae, models).to(torch.bfloat16).save_pretrained(output / "flux")
     save_clip_tokenizer(output / "flux" / "tokenizer")
+    save_t5_tokenizer(output / "flux" / "tokenizer_2")
     for part in ("flux/text_encoder", "flux/text_encoder_2", *clips):
         load_as_float32(output / part)
 
@@ -51,7 +52,6 @@ def main() -> None:
 
 def save_clip(model: CLIPModel, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
     save_clip_tokenizer(folder)
     clip.image_processor().save_pretrained(folder)
 

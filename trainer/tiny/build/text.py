@@ -59,3 +59,12 @@ def t5_tokenizer() -> T5TokenizerFast:
     pieces += [(letter, -14.0) for letter in string.digits + string.ascii_letters + string.punctuation]
     pieces += [("▁a", math.log(words["a"] / total))]
     return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
+
+
+def save_t5_tokenizer(folder: Path) -> None:
+    """transformers 4 does not read the list of extra special tokens that transformers 5 writes; it is empty."""
+    t5_tokenizer().save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.pop("extra_special_tokens", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")

@@ -1,0 +1,83 @@
+"""The embedded model: what ships is a real FLUX that draws what its captions say, and training raises its reward."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+from transformers import CLIPModel
+
+from trainer import tiny
+from trainer.rewards.clip import ClipReward
+from trainer.tiny.build.card import CHOICES, generate, right_caption_share
+from trainer.tiny.build.data import COMBINATIONS, caption
+
+ROOT = Path(__file__).parents[2]
+ROWS = np.random.default_rng(9).choice(len(COMBINATIONS), 40, replace=False).tolist()
+
+
+@pytest.fixture(scope="module")
+def generated():
+    """40 pictures by the plain FluxPipeline."""
+    return generate(tiny.FLUX, [caption(*COMBINATIONS[r]) for r in ROWS], tokens=tiny.TEXT_TOKENS, seed=77)
+
+
+def test_everything_that_ships_is_at_most_30_megabytes():
+    files = [p for p in Path(tiny.__file__).parent.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    assert sum(p.stat().st_size for p in files) <= 30e6
+    assert sum(p.name.endswith(".safetensors") for p in files) == 6
+
+
+@pytest.mark.parametrize("folder", [tiny.CLIP, tiny.CLIP_HELD_OUT], ids=lambda f: f.name)
+def test_pictures_match_their_captions_for_both_clips(generated, folder):
+    """Chance is 1 in 32; the card has the measurement over 200 captions."""
+    assert CHOICES == 32
+    share = right_caption_share(ClipReward(folder), generated, ROWS, np.random.default_rng(5))
+    assert share >= 0.5
+
+
+def test_shuffled_captions_do_not_match(generated):
+    shifted = ROWS[1:] + ROWS[:1]
+    share = right_caption_share(ClipReward(tiny.CLIP_HELD_OUT), generated, shifted, np.random.default_rng(5))
+    assert share <= 0.15
+
+
+def test_the_two_clips_share_no_weights():
+    trained, held_out = (CLIPModel.from_pretrained(f, local_files_only=True) for f in (tiny.CLIP, tiny.CLIP_HELD_OUT))
+    assert trained.config.projection_dim != held_out.config.projection_dim
+    assert trained.config.vision_config.patch_size != held_out.config.vision_config.patch_size
+
+
+def test_pictures_differ_by_seed_and_repeat_by_seed():
+    prompts = ["panda on a pink background"] * 2
+    first, again = (generate(tiny.FLUX, prompts, tokens=tiny.TEXT_TOKENS, seed=5) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_geometry_is_that_of_flux():
+    pipeline = FluxPipeline.from_pretrained(tiny.FLUX, local_files_only=True)
+    assert pipeline.vae_scale_factor == 8
+    assert pipeline.vae.config.latent_channels == 16
+    assert pipeline.transformer.config.in_channels == 64
+    assert pipeline.scheduler.config.use_dynamic_shifting
+
+
+def test_a_short_demo_raises_the_reward_on_prompts_it_was_not_trained_on(tmp_path):
+    """The whole way, by the command a user types, with fewer iterations."""
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-m", "trainer", "demo", "--json", "--folder", str(folder)]
+    settings = ["--set", "run.iterations=25", "--set", "grpo.prompts_per_iteration=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["rewards"]["tiny-clip"]["rise"] >= 3
+    assert {"tiny-clip", "tiny-clip-heldout"} == report["rewards"].keys()
+    assert Path(report["grid"]).is_file()
+    assert Path(report["lora"]).is_file()
