@@ -97,7 +97,7 @@ def config_file(flux_dev, tmp_path):
             "lora": "rank = 4\nalpha = 8",
             "sampling": "width = 64\nheight = 64\nsteps = 4",
             "grpo": "group_size = 4\nanchors = 2\ntrained_steps = 2\nprompts_per_iteration = 2",
-            "optimizer": "learning_rate = 1e-3\nema_decay = 0.5",
+            "optimizer": "learning_rate = 1e-3\nema_decay = 0.5\nwarmup = 8",
             "run": f"folder = {str(tmp_path / 'run')!r}\niterations = 3\nmicro_batch = 4\nsave_every = 2",
             **sections,
         }

@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoint is what remains
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -222,6 +222,39 @@ def test_only_the_lora_moves_and_the_average_follows(make):
     assert 0 < distance["average"] < distance["weights"]
 
 
+def test_every_neighborhood_has_a_seed_of_its_own(make):
+    _, _, events = run(make())
+    seeds = [seed for event in events.of(IterationDone) for seed in event.seeds]
+    assert len(set(seeds)) == 3 * 2
+    _, _, other = run(make(overrides=["run.seed=1"]))
+    assert not set(seeds) & {seed for event in other.of(IterationDone) for seed in event.seeds}
+
+
+def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(make):
+    """The objective written out for one pair after the other, with the distances' table and no micro-batch."""
+    setup = make(overrides=["optimizer.max_grad_norm=1e9"])
+    group = collect(setup, 0, Clock(setup.policy.device))
+    pairs = draw(setup, group, 0)
+    assert len(pairs) == 2 * 2 * 2  # P * B * K
+    t, losses = group.trajectories, []
+    velocity = policy_velocity(setup, group.prompts)
+    for prompt, anchor, k in zip(pairs.prompt.tolist(), pairs.anchor.tolist(), pairs.step.tolist(), strict=True):
+        row, candidates = prompt * 4 + anchor, t.x_next[k, prompt * 4 : prompt * 4 + 4].double()
+        table = [[(a - b).square().sum() for b in candidates] for a in candidates]
+        tau = sum(table[i][j] for i in range(4) for j in range(4) if i != j) / 12
+        sigma, sigma_next = setup.sigmas[t.steps[k]], setup.sigmas[t.steps[k] + 1]
+        v = velocity(t.x[k, row : row + 1], t.sigma[k : k + 1], torch.tensor([prompt]))[0].double()
+        logits = {}
+        for policy, v_policy in (("new", v), ("old", t.v[k, row].double())):
+            point = t.x[k, row].double() + (sigma_next - sigma) * v_policy
+            logits[policy] = torch.stack([-(c - point).square().sum() / tau for c in candidates]).log_softmax(0)
+        losses.append(-(group.advantages[prompt].double() * (logits["new"] - logits["old"]).exp()).sum())
+    gradients = torch.autograd.grad(torch.stack(losses).mean(), list(setup.lora.values()))
+    expected = torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
+    metrics, _ = improve(setup, new_state(setup), group, pairs)
+    assert metrics["grad_norm"] == pytest.approx(expected, rel=1e-3)
+
+
 class HostReads(TorchDispatchMode):
     """Counts operations that make the host wait for a value on the device."""
 
