@@ -101,9 +101,9 @@ def test_a_second_update_on_the_same_rollout_moves_the_ratio(make):
 
 
 def test_the_kl_penalty_is_zero_at_the_start_and_holds_the_policy_back_later(make):
-    moved = {}
+    moved, fast = {}, ["optimizer.learning_rate=0.02", "optimizer.warmup=0", "run.iterations=6"]
     for weight in (0.0, 1e4):
-        setup = make(overrides=[f"grpo.kl_weight={weight}", "optimizer.learning_rate=0.02", "run.iterations=6"])
+        setup = make(overrides=[f"grpo.kl_weight={weight}", *fast])
         _, _, events = run(setup)
         assert events.of(IterationDone)[0].metrics["kl_reference"] == pytest.approx(0, abs=1e-7)
         moved[weight] = sum(p.square().sum().item() for name, p in setup.lora.items() if "lora_B" in name)
