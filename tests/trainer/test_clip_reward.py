@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from trainer import tiny
 from trainer.rewards import RewardError, build
 from trainer.rewards.clip import ClipReward
-from trainer.tiny.build.text import CLIP_LENGTH, clip_tokenizer
 
-SIZE = 32
+SIZE, LENGTH = 32, 77  # pixels, tokens
 PROMPTS = ["red apple on a blue background", "zebra", "green tree"]
 # width and height: same, larger, wide, tall, smaller than the model's, and sizes whose long edge would be rounded up
 SIZES = [(32, 32), (64, 64), (96, 48), (48, 96), (24, 40), (82, 48), (48, 82), (127, 64)]
@@ -30,10 +30,10 @@ SIZES = [(32, 32), (64, 64), (96, 48), (48, 96), (24, 40), (82, 48), (48, 82), (
 def folder(tmp_path_factory):
     """A CLIPModel folder of random weights in the layout of openai's."""
     torch.manual_seed(0)
-    path, tokenizer = tmp_path_factory.mktemp("models") / "clip", clip_tokenizer()
+    path, tokenizer = tmp_path_factory.mktemp("models") / "clip", CLIPTokenizer.from_pretrained(tiny.FLUX / "tokenizer")
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    text = {**tower, **special, "vocab_size": len(tokenizer), "max_position_embeddings": CLIP_LENGTH}
+    text = {**tower, **special, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
     vision = {**tower, "image_size": SIZE, "patch_size": 8}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=32, logit_scale_init_value=3.0)
     CLIPModel(config).save_pretrained(path)
@@ -56,7 +56,7 @@ def pictures(width: int, height: int) -> torch.Tensor:
 @torch.no_grad()
 def by_transformers(folder, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pixel values, cosines and logits of each picture and its prompt, by CLIPProcessor and CLIPModel."""
-    processor = CLIPProcessor(CLIPImageProcessor.from_pretrained(folder), clip_tokenizer())
+    processor = CLIPProcessor(CLIPImageProcessor.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder))
     pil = [Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()) for image in images]
     inputs = processor(text=PROMPTS, images=pil, return_tensors="pt", padding=True)
     output = CLIPModel.from_pretrained(folder).eval()(**inputs)
@@ -99,7 +99,7 @@ def test_a_prompt_is_encoded_once(reward, monkeypatch):
 def test_a_prompt_beyond_the_models_context_is_cut(reward, folder):
     long = "red apple " * 200
     assert reward.text_features(long).isfinite().all()
-    tokens = clip_tokenizer()(long, truncation=True, max_length=CLIP_LENGTH, return_tensors="pt")
+    tokens = CLIPTokenizer.from_pretrained(folder)(long, truncation=True, max_length=LENGTH, return_tensors="pt")
     output = CLIPModel.from_pretrained(folder).eval().get_text_features(**tokens)
     expected = F.normalize(getattr(output, "pooler_output", output), dim=-1)[0]
     torch.testing.assert_close(reward.text_features(long), expected.detach())

@@ -74,7 +74,8 @@ def test_a_short_demo_raises_the_reward_on_prompts_it_was_not_trained_on(tmp_pat
     command = [sys.executable, "-m", "trainer", "demo", "--json", "--folder", str(folder)]
     settings = ["--set", "run.iterations=25", "--set", "grpo.prompts_per_iteration=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*command, *settings], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    words = [*command, *settings]
+    result = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["rewards"]["tiny-clip"]["rise"] >= 3

@@ -52,7 +52,7 @@ def main() -> None:
 
 def save_clip(model: CLIPModel, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
-    save_clip_tokenizer(folder)
+    save_clip_tokenizer(folder, clip.TEXT_LENGTH)
     clip.image_processor().save_pretrained(folder)
 
 

@@ -10,9 +10,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from .data import COMBINATIONS, SIZE, Compositions, caption
 from .fit import fit
-from .text import CLIP_LENGTH, clip_tokenizer
+from .text import clip_tokenizer
 
 BATCH = 96
+TEXT_LENGTH = 32  # tokens
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def new_clip(recipe: Recipe) -> CLIPModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    text = {**tower, **tokens, "num_hidden_layers": 2, "max_position_embeddings": CLIP_LENGTH}
+    text = {**tower, **tokens, "num_hidden_layers": 2, "max_position_embeddings": TEXT_LENGTH}
     vision = {**tower, "num_hidden_layers": recipe.layers, "image_size": SIZE, "patch_size": recipe.patch}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=recipe.width))
 
@@ -58,7 +59,7 @@ def train(data: Compositions, folder: Path, recipe: Recipe) -> tuple[CLIPModel, 
     """Contrastive training (in-batch softmax) on distorted pictures; returns the model and its last loss."""
     torch.manual_seed(recipe.seed)
     model = new_clip(recipe)
-    ids = torch.tensor(clip_tokenizer()([caption(*c) for c in COMBINATIONS], padding="max_length").input_ids)
+    ids = torch.tensor(clip_tokenizer(TEXT_LENGTH)([caption(*c) for c in COMBINATIONS], padding="max_length").input_ids)
     ids = ids[:, : int((ids != ids[0, -1]).sum(1).max()) + 1]  # as long as the longest caption
     row = {c: i for i, c in enumerate(COMBINATIONS)}
     normalise = Normalise()

@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 from .data import COMBINATIONS, caption
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-CLIP_LENGTH = 77  # tokens, as in every CLIP
+CLIP_LENGTH = 77  # tokens, as in FLUX
 
 
 def captions() -> list[str]:
@@ -36,15 +36,15 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
 
 
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer(length: int = CLIP_LENGTH) -> CLIPTokenizer:
     vocabulary, merges = clip_vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_LENGTH)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
 
 
-def save_clip_tokenizer(folder: Path) -> None:
+def save_clip_tokenizer(folder: Path, length: int = CLIP_LENGTH) -> None:
     """Both layouts: tokenizer.json (transformers 5) and vocab.json with merges.txt (transformers 4)."""
     vocabulary, merges = clip_vocabulary()
-    clip_tokenizer().save_pretrained(folder)
+    clip_tokenizer(length).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
