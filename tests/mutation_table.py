@@ -310,4 +310,110 @@ TARGETS = [
             "not shuffled": ("np.random.default_rng([seed, epoch]).permutation(count)", "np.arange(count)"),
         },
     ),
+    Target(
+        "trainer/loop.py",
+        ("test_loop.py",),
+        {
+            "held-out reward is trained on": (
+                "combine(scores, config.weights, grpo",
+                "combine(scores, dict.fromkeys(scores, 1.0), grpo",
+            ),
+            "uninformative groups are trained on": ("pairs.only(group.combined.informative.cpu())", "pairs"),
+            "every iteration has the same noise": (
+                "derive_seed(NOISE, config.run.seed, iteration, slot)",
+                "derive_seed(NOISE, config.run.seed, slot)",
+            ),
+            "every prompt has the same noise": (
+                "derive_seed(NOISE, config.run.seed, iteration, slot)",
+                "derive_seed(NOISE, config.run.seed, iteration)",
+            ),
+            "a good iteration does not reset the patience": (
+                "state.skipped_in_row + 1 if skipped else 0",
+                "state.skipped_in_row + bool(skipped)",
+            ),
+            "gradient not averaged over the steps": (
+                "normaliser=prompts * grpo.anchors * grpo.trained_steps",
+                "normaliser=prompts * grpo.anchors",
+            ),
+            "plain advantages without the quasi-norm": (
+                "quasi_norm_reweight(combined.advantages, grpo.quasi_norm)",
+                "combined.advantages",
+            ),
+            "the average is not updated": ("state.average.update(setup.lora)", "pass"),
+            "saves at the wrong iterations": (
+                "state.iteration % run.save_every == 0",
+                "state.iteration % run.save_every == 1",
+            ),
+            "ends without saving": ("if saved != state.iteration:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/run.py",
+        ("test_run.py",),
+        {
+            "optimiser not restored": ("restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)", "pass"),
+            "average not restored": ("set_weights(state.average.shadow, checkpoint.average)", "pass"),
+            "warm-up starts again": ('state.updates = checkpoint.counters["updates"]', "state.updates = 0"),
+            "ramp of the average starts again": (
+                'state.average.updates = checkpoint.counters["average_updates"]',
+                "state.average.updates = 0",
+            ),
+            "store not rewound": ("store.rewind(state.iteration)", "pass"),
+            "weights exported instead of their average": (
+                "state.average.shadow if config.optimizer.ema_decay else setup.lora",
+                "setup.lora",
+            ),
+            "other settings accepted": ("    if changed:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/checkpoint.py",
+        ("test_checkpoint.py",),
+        {
+            "only one is kept": ("KEPT = 2", "KEPT = 1"),
+            "the oldest is loaded": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder):"),
+            "no second try": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder)[-1:]:"),
+            "a damaged one is taken for whole": ("target.exists() and _is_whole(target)", "target.exists()"),
+            "written in place": ('partial = folder / f"{target.name}.partial"', "partial = target"),
+            "only damaged ones start anew in silence": ("    if errors:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/metrics.py",
+        ("test_metrics.py",),
+        {
+            "rewinds one too few": ("WHERE iteration >= ?", "WHERE iteration > ?"),
+            "tiles in the order of prompts": (
+                "slot, candidate = divmod(n, group_size)",
+                "candidate, slot = divmod(n, len(event.prompts))",
+            ),
+            "NaN not caught": ("images.nan_to_num(0) * 255", "images * 255"),
+        },
+    ),
+    Target(
+        "trainer/models/lora.py",
+        ("test_lora.py",),
+        {
+            "alpha always 1": ("torch.tensor(float(alpha))", "torch.tensor(1.0)"),
+            "bare names": ('tensors = {f"transformer.{name}": w.', 'tensors = {f"{name}": w.'),
+            "last layer trained too": (
+                "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
+                "(.+\\.)?(proj_mlp|proj_out)",
+            ),
+            "LoRA in the model's precision": ("parameter.data = parameter.data.float()", "pass"),
+            "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+        },
+    ),
+    Target(
+        "trainer/models/flux.py",
+        ("test_flux.py", "test_lora.py"),
+        {
+            "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
+            "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
+            "pictures not centred": ("/ 2 + 0.5", "/ 2"),
+            "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
+            "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),
+            "conditions in the wrong order": ("conditioning.pooled[rows]", "conditioning.pooled[rows.flip(0)]"),
+        },
+    ),
 ]

@@ -67,9 +67,9 @@ def dpmpp_2m(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator
             estimate = x_0
         else:
             estimate = x_0 + h / (2 * h_prev) * (x_0 - x_0_prev)
-        # exp(-h) * alpha_next = sigma_next * alpha / sigma stays finite at both ends
+        # sigma_next / sigma * x - alpha_next * (exp(-h) - 1) * estimate; for alpha = 1 - sigma it stays finite
         ratio = s_next / s
-        x_next = ratio * x + ((1 - s_next) - ratio * (1 - s)) * estimate
+        x_next = ratio * x + (1 - ratio) * estimate
         yield x, v, x_next
         x, x_0_prev, lambda_prev = x_next, x_0, lam
 

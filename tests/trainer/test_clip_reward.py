@@ -120,6 +120,16 @@ def test_the_preprocessor_file_decides_mean_and_standard_deviation(folder, tmp_p
     assert values.tolist() == pytest.approx([1.0, 0.4, 0.15], abs=1e-6)
 
 
+def test_a_folder_saved_by_the_newest_processor_is_read_too(folder, tmp_path):
+    """transformers 5 keeps the image processor's settings inside processor_config.json."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text("utf-8"))
+    (tmp_path / "preprocessor_config.json").unlink()
+    nested = {"processor_class": "CLIPProcessor", "image_processor": settings}
+    (tmp_path / "processor_config.json").write_text(json.dumps(nested), "utf-8")
+    assert torch.equal(ClipReward(tmp_path).mean, ClipReward(folder).mean)
+
+
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
 def test_a_missing_file_is_named(folder, tmp_path, missing):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(missing))

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 from .base import RewardError
 
 SCALES = ("cosine", "logit")
-PARTS = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+# each by the names that transformers has given it
+PARTS = (("config.json",), ("preprocessor_config.json", "processor_config.json"), ("tokenizer_config.json",))
 
 
 class ClipReward:
@@ -26,9 +27,9 @@ class ClipReward:
         folder = Path(folder).expanduser()
         if scale not in SCALES:
             raise RewardError(f"CLIP reward: scale must be one of {', '.join(SCALES)}, got {scale!r}")
-        for part in PARTS:
-            if not (folder / part).is_file():
-                raise RewardError(f"CLIP reward: {folder} is not a CLIPModel folder, {part} is missing")
+        for names in PARTS:
+            if not any((folder / name).is_file() for name in names):
+                raise RewardError(f"CLIP reward: {folder} is not a CLIPModel folder, {names[0]} is missing")
         try:
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -65,7 +66,9 @@ class ClipReward:
     def text_features(self, prompt: str) -> Tensor:
         """Unit text vector [D]. A prompt longer than the model's context is cut."""
         if prompt not in self.texts:
-            tokens = self.tokenizer(prompt, truncation=True, return_tensors="pt").to(self.mean.device)
+            length = self.model.config.text_config.max_position_embeddings
+            tokens = self.tokenizer(prompt, truncation=True, max_length=length, return_tensors="pt")
+            tokens = tokens.to(self.mean.device)
             self.texts[prompt] = F.normalize(_tensor(self.model.get_text_features(**tokens)), dim=-1)[0]
         return self.texts[prompt]
 

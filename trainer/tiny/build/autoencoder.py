@@ -43,7 +43,7 @@ def train_autoencoder(data: Compositions, folder: Path) -> tuple[AutoencoderKL, 
     torch.manual_seed(0)
     vae = new_autoencoder()
 
-    def loss(rng: np.random.Generator) -> torch.Tensor:
+    def loss(rng: np.random.Generator, step: int) -> torch.Tensor:
         _, images = data.sample(BATCH, rng, unseen=False)
         x = images * 2 - 1
         posterior = vae.encode(x).latent_dist
@@ -59,7 +59,7 @@ def train_decoder(vae: AutoencoderKL, data: Compositions, folder: Path) -> float
     """Train the decoder on for the final latents, slightly disturbed; returns the last loss."""
     vae.encoder.requires_grad_(False)
 
-    def loss(rng: np.random.Generator) -> torch.Tensor:
+    def loss(rng: np.random.Generator, step: int) -> torch.Tensor:
         _, images = data.sample(BATCH, rng, unseen=False)
         x = images * 2 - 1
         with torch.no_grad():

@@ -64,7 +64,7 @@ def train(data: Compositions, folder: Path, recipe: Recipe) -> tuple[CLIPModel, 
     row = {c: i for i, c in enumerate(COMBINATIONS)}
     normalise = Normalise()
 
-    def contrastive(rng: np.random.Generator) -> torch.Tensor:
+    def contrastive(rng: np.random.Generator, step: int) -> torch.Tensor:
         combinations, images = data.sample(BATCH, rng)
         # half of the batch in families, so that emoji and background alike must be read
         combinations[BATCH // 2 :] = related(combinations[: BATCH // 2], rng)

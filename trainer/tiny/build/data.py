@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,19 @@ from PIL import Image
 
 PACKAGE = "emoji-datasource-google@16.0.0"
 SIZE = 64  # pixels
-EMOJI_SIZES = range(46, 57, 2)  # pixels: a picture of 46 to 56 pixels on a canvas of 64
-MAX_SHIFT = 3  # pixels, away from the centre
 BACKGROUND_JITTER = 10  # of 255, per channel
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How much size and place of the emoji vary, in pixels."""
+
+    sizes: range
+    max_shift: int  # away from the centre
+
+
+VARIED = Placement(range(46, 57, 2), 3)
+STEADY = Placement(range(50, 55, 2), 1)
 
 BACKGROUNDS = {
     "white": (250, 250, 250),
@@ -100,11 +111,11 @@ class Compositions:
 
     def __init__(self, package: Path):
         index = {e["short_name"]: e["image"] for e in json.loads((package / "emoji.json").read_text("utf-8"))}
-        self.sprites = []  # [emoji][size] -> premultiplied colour [s, s, 3] and alpha [s, s, 1], in [0, 1]
+        self.sprites = []  # [emoji][size in pixels] -> premultiplied colour [s, s, 3] and alpha [s, s, 1], in [0, 1]
         for name in EMOJI:
             image = Image.open(package / "img" / "google" / "64" / index[name]).convert("RGBA")
             premultiplied = image.convert("RGBa")
-            self.sprites.append([self._sprite(premultiplied, size) for size in EMOJI_SIZES])
+            self.sprites.append({size: self._sprite(premultiplied, size) for size in VARIED.sizes})
         self.colours = np.array(list(BACKGROUNDS.values()), np.float32) / 255
 
     @staticmethod
@@ -112,14 +123,16 @@ class Compositions:
         pixels = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS), np.float32) / 255
         return pixels[..., :3], pixels[..., 3:]
 
-    def draw(self, combinations: list[tuple[int, int]], rng: np.random.Generator) -> torch.Tensor:
+    def draw(
+        self, combinations: list[tuple[int, int]], rng: np.random.Generator, placement: Placement = VARIED
+    ) -> torch.Tensor:
         """One random placement of each combination: images [N, 3, 64, 64] in [0, 1]."""
         batch = np.empty((len(combinations), SIZE, SIZE, 3), np.float32)
         for canvas, (emoji, background) in zip(batch, combinations, strict=True):
             canvas[:] = self.colours[background] + rng.uniform(-1, 1, 3) * BACKGROUND_JITTER / 255
-            colour, alpha = self.sprites[emoji][rng.integers(len(EMOJI_SIZES))]
+            colour, alpha = self.sprites[emoji][int(rng.choice(placement.sizes))]
             size = len(colour)
-            x, y = (SIZE - size) // 2 + rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
+            x, y = (SIZE - size) // 2 + rng.integers(-placement.max_shift, placement.max_shift + 1, 2)
             window = canvas[y : y + size, x : x + size]
             window[:] = window * (1 - alpha) + colour
         return torch.from_numpy(batch.clip(0, 1)).permute(0, 3, 1, 2).contiguous()

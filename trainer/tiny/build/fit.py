@@ -17,7 +17,7 @@ SAVE_EVERY = 250
 def fit(
     name: str,
     module: nn.Module,
-    loss: Callable[[np.random.Generator], torch.Tensor],
+    loss: Callable[[np.random.Generator, int], torch.Tensor],
     folder: Path,
     *,
     steps: int,
@@ -29,8 +29,9 @@ def fit(
 ) -> float:
     """Train `module` in place with AdamW and a cosine schedule, and leave the averaged (EMA) weights in it.
 
-    `loss` gets a generator that depends on the step alone, so a resumed run sees the same data. Progress is kept in
-    `folder/name.pt`; a finished stage is loaded, not trained again. Returns the mean loss of the last logged steps.
+    `loss` gets a generator that depends on the step alone, so a resumed run sees the same data, and the step. Progress
+    is kept in `folder/name.pt`; a finished stage is loaded, not trained again. Returns the mean loss of the last
+    logged steps.
     """
     path = folder / f"{name}.pt"
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -50,7 +51,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr * schedule(step, steps, warmup)
         torch.manual_seed(seed * 1_000_003 + step)
-        value = loss(np.random.default_rng([seed, step]))
+        value = loss(np.random.default_rng([seed, step]), step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -8,11 +8,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from .data import COMBINATIONS, Compositions, caption
+from .data import COMBINATIONS, STEADY, VARIED, Compositions, Placement, caption
 from .fit import fit
 from .text import CLIP_LENGTH, clip_tokenizer, t5_tokenizer
 
-STEPS, BATCH = 4000, 48
+STEPS, BATCH = 5000, 48
+# First shapes in any size and place, then steadier pictures: those are what the finished model draws.
+VARIED_STEPS = 1500
 PLACEMENTS = 8  # latents of so many random placements of each combination
 TEXT_WIDTH = 128
 # T5 lengths (tokens) met in training. The reference pipelines do not mask padding, so its amount must not matter.
@@ -67,13 +69,14 @@ def train(vae: AutoencoderKL, data: Compositions, folder: Path) -> tuple[nn.Modu
     """Flow matching: v = eps - x_0 at sigma, mean squared error. Returns the models and the last loss."""
     torch.manual_seed(0)
     models = new_models()
-    latents = packed_latents(vae, data, folder)  # [combinations, PLACEMENTS, 16, 64]
+    varied, steady = (packed_latents(vae, data, p) for p in (VARIED, STEADY))  # [combinations, PLACEMENTS, 16, 64]
     texts = [caption(*c) for c in COMBINATIONS]
     clip_ids = torch.tensor(clip_tokenizer()(texts, padding="longest").input_ids)
     t5_ids = torch.tensor(t5_tokenizer()(texts, padding="max_length", max_length=max(TEXT_LENGTHS)).input_ids)
     image_ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
 
-    def flow_matching(rng: np.random.Generator) -> torch.Tensor:
+    def flow_matching(rng: np.random.Generator, step: int) -> torch.Tensor:
+        latents = varied if step < VARIED_STEPS else steady
         rows = torch.from_numpy(rng.choice(len(latents), BATCH, replace=False))
         x_0 = latents[rows, torch.from_numpy(rng.integers(PLACEMENTS, size=BATCH))]  # [B, 16, 64]
         eps = torch.randn_like(x_0)
@@ -96,18 +99,15 @@ def train(vae: AutoencoderKL, data: Compositions, folder: Path) -> tuple[nn.Modu
 
 
 @torch.no_grad()
-def packed_latents(vae: AutoencoderKL, data: Compositions, folder: Path) -> torch.Tensor:
+def packed_latents(vae: AutoencoderKL, data: Compositions, placement: Placement) -> torch.Tensor:
     """Latents of PLACEMENTS compositions of every combination, packed 2 x 2: [combinations, PLACEMENTS, 16, 64]."""
-    path = folder / "latents.pt"
-    if not path.exists():
-        rng = np.random.default_rng(3)
-        packed = []
-        for _ in range(PLACEMENTS):
-            images = data.draw(COMBINATIONS, rng)
-            z = torch.cat([vae.encode(x * 2 - 1).latent_dist.mean for x in images.split(32)])
-            packed.append(FluxPipeline._pack_latents(z, len(z), 16, 8, 8))
-        torch.save(torch.stack(packed, 1), path)
-    return torch.load(path, weights_only=True)
+    rng = np.random.default_rng(3)
+    packed = []
+    for _ in range(PLACEMENTS):
+        images = data.draw(COMBINATIONS, rng, placement)
+        z = torch.cat([vae.encode(x * 2 - 1).latent_dist.mean for x in images.split(32)])
+        packed.append(FluxPipeline._pack_latents(z, len(z), 16, 8, 8))
+    return torch.stack(packed, 1)
 
 
 def assemble(vae: AutoencoderKL, models: nn.ModuleDict) -> FluxPipeline:
