@@ -387,7 +387,7 @@ TARGETS = [
                 "slot, candidate = divmod(n, group_size)",
                 "candidate, slot = divmod(n, len(event.prompts))",
             ),
-            "NaN not caught": ("images.nan_to_num(0) * 255", "images * 255"),
+            "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
         },
     ),
     Target(

@@ -73,6 +73,7 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
         "jpeg-compressibility": (2, 4),
     }
     assert event.anchors.sum(1).tolist() == [2, 2]
+    assert event.advantages.abs().pow(0.8).sum(1).tolist() == pytest.approx([1, 1], abs=1e-4)  # the quasi-norm, p = 0.8
     expected = {"loss", "grad_norm", "clip_fraction", "kl_old", "ratio_error", "flatness", "diversity", "learning_rate"}
     expected |= {f"seconds/{phase}" for phase in ("rollout", "decode", "reward", "update")}
     expected |= {"reward/colourfulness", "reward_std/jpeg-compressibility", "skipped_groups", "seconds"}
