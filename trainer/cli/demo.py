@@ -4,6 +4,7 @@ It is taught the emoji that the model draws worst: on half of the backgrounds, a
 """
 
 import argparse
+import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from .. import tiny
 from ..config import Config
 from ..config_file import load_config
 from ..evaluate import Difference, compare
+from ..loop import Setup
 from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
@@ -36,12 +38,9 @@ def main(arguments: argparse.Namespace) -> int:
     folder = arguments.folder or unused(Path("runs/demo"))
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
 
-    quiet = arguments.json
     quiet_libraries()
-    say(
-        f"training a LoRA on the embedded model: {len(trained)} prompts, {config.run.iterations} iterations",
-        quiet=quiet,
-    )
+    iterations = config.run.iterations
+    say(f"training on {len(trained)} prompts for {iterations} iterations", quiet=arguments.json)
     started = time.perf_counter()
     with interruptible() as interrupt:
         progress = ProgressBar([r.label for r in config.rewards])
@@ -50,36 +49,39 @@ def main(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     seconds = time.perf_counter() - started
 
+    rewards = test(setup, tested, folder / "before_after.png")
+    rose = reason == "complete" and all(rewards[name].rise >= RISE for name in config.weights)
+    report = {
+        "rewards": {name: {**asdict(r), "rise": r.rise} for name, r in rewards.items()},
+        "seconds": round(seconds, 1),
+        "pictures": len(tested) * SEEDS,
+        "run": str(folder),
+        "grid": str(folder / "before_after.png"),
+        "lora": str(folder / LORA),
+        "rose": rose,
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if arguments.json:
+        print_json(report)
+        return 0 if rose else 1
+    say(f"\ntrained in {seconds:.0f} s; {report['pictures']} pictures of {len(tested)} prompts not trained on:\n")
+    say(summary(config, rewards))
+    say(f"\nrun:   {report['run']}\ngrid:  {report['grid']}\nLoRA:  {report['lora']}")
+    if not rose:
+        say(f"the trained reward did not rise by {RISE:g} standard errors ({reason})")
+    return 0 if rose else 1
+
+
+def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
+    """Compare base model and LoRA on SEEDS pictures of each prompt; the first of each goes to `grid`."""
+    config = setup.config
     prompts = [p for p in tested for _ in range(SEEDS)]
     seeds = list(range(1_000_000, 1_000_000 + len(prompts)))
     setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
     before, after = both(setup, prompts, seeds)
-    grid = folder / "before_after.png"
-    every = slice(None, None, SEEDS)  # the first picture of each prompt
-    before_after(before.images[every], after.images[every], prompts[every]).save(grid)
-    rewards = {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
-    trained_reward = next(iter(config.weights))
-    rose = reason == "complete" and rewards[trained_reward].rise >= RISE
-    if quiet:
-        print_json(
-            {
-                "rewards": {name: {**asdict(r), "rise": r.rise} for name, r in rewards.items()},
-                "seconds": seconds,
-                "run": str(folder),
-                "grid": str(grid),
-                "lora": str(folder / LORA),
-                "rose": rose,
-            }
-        )
-    else:
-        say(
-            f"\ntrained in {seconds:.0f} s; {len(prompts)} pictures of {len(tested)} prompts that were not trained on:\n"
-        )
-        say(summary(config, rewards))
-        say(f"\nrun:   {folder}\ngrid:  {grid}\nLoRA:  {folder / LORA}")
-        if not rose:
-            say(f"the trained reward did not rise by {RISE:g} standard errors ({reason})")
-    return 0 if rose else 1
+    first = slice(None, None, SEEDS)
+    before_after(before.images[first], after.images[first], prompts[first]).save(grid)
+    return {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
 
 
 def summary(config: Config, rewards: dict[str, Difference]) -> str:

@@ -28,8 +28,8 @@ class Recipe:
     steps: int
 
 
-TRAINED = Recipe("clip", width=128, layers=4, patch=8, seed=21, steps=1200)
-HELD_OUT = Recipe("clip-heldout", width=160, layers=3, patch=16, seed=22, steps=2200)
+TRAINED = Recipe("clip", width=128, layers=4, patch=8, seed=21, steps=1500)
+HELD_OUT = Recipe("clip-heldout", width=160, layers=3, patch=16, seed=22, steps=2600)
 
 
 def new_clip(recipe: Recipe) -> CLIPModel:

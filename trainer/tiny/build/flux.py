@@ -12,7 +12,7 @@ from .data import COMBINATIONS, STEADY, VARIED, Compositions, Placement, caption
 from .fit import fit
 from .text import CLIP_LENGTH, clip_tokenizer, t5_tokenizer
 
-STEPS, BATCH = 3800, 48
+STEPS, BATCH = 4300, 48
 # First shapes in any size and place, then steadier pictures: those are what the finished model draws.
 VARIED_STEPS = 1500
 PLACEMENTS = 8  # latents of so many random placements of each combination

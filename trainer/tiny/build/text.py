@@ -10,7 +10,7 @@ import string
 from collections import Counter
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from .data import COMBINATIONS, caption
@@ -25,15 +25,38 @@ def captions() -> list[str]:
 
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Byte-level BPE with `</w>` word ends; `<|endoftext|>` has the highest id, as CLIP's pooling expects."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=2000, end_of_word_suffix="</w>", show_progress=False)
-    # the words on their own: CLIP's tokenizer never joins a space to a word
-    tokenizer.train_from_iterator((word for text in captions() for word in text.split()), trainer)
-    merges = [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*alphabet, *(a + "</w>" for a in alphabet), *("".join(m) for m in merges), START, END]
-    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges
+    vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + "</w>" for a in alphabet)])}
+    merges = []
+    words = Counter(word for text in captions() for word in text.split())
+    pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    while pairs := count_pairs(pieces, words):
+        # ties go to the lower ids: the library's own trainer decides them differently in every process
+        best = min(pairs, key=lambda pair: (-pairs[pair], vocabulary[pair[0]], vocabulary[pair[1]]))
+        merges.append(best)
+        vocabulary.setdefault("".join(best), len(vocabulary))
+        pieces = {word: merge(tokens, best) for word, tokens in pieces.items()}
+    for special in (START, END):
+        vocabulary[special] = len(vocabulary)
+    return vocabulary, merges
+
+
+def count_pairs(pieces: dict[str, list[str]], words: Counter) -> Counter:
+    pairs: Counter = Counter()
+    for word, tokens in pieces.items():
+        for pair in zip(tokens, tokens[1:], strict=False):
+            pairs[pair] += words[word]
+    return pairs
+
+
+def merge(tokens: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for token in tokens:
+        if merged and (merged[-1], token) == pair:
+            merged[-1] += token
+        else:
+            merged.append(token)
+    return merged
 
 
 def clip_tokenizer(length: int = CLIP_LENGTH) -> CLIPTokenizer:
