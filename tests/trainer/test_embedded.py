@@ -16,6 +16,7 @@ from trainer import tiny
 from trainer.rewards.clip import ClipReward
 from trainer.tiny.build.card import CHOICES, generate, right_caption_share
 from trainer.tiny.build.data import COMBINATIONS, caption
+from trainer.tiny.build.text import clip_vocabulary
 
 ROOT = Path(__file__).parents[2]
 ROWS = np.random.default_rng(9).choice(len(COMBINATIONS), 40, replace=False).tolist()
@@ -58,6 +59,13 @@ def test_pictures_differ_by_seed_and_repeat_by_seed():
     first, again = (generate(tiny.FLUX, prompts, tokens=tiny.TEXT_TOKENS, seed=5) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("folder", [tiny.FLUX / "tokenizer", tiny.CLIP, tiny.CLIP_HELD_OUT], ids=lambda f: f.name)
+def test_the_vocabulary_that_ships_is_the_one_every_build_makes(folder):
+    vocabulary, merges = clip_vocabulary()
+    assert json.loads((folder / "vocab.json").read_text("utf-8")) == vocabulary
+    assert (folder / "merges.txt").read_text("utf-8").splitlines()[1:] == [" ".join(m) for m in merges]
 
 
 def test_geometry_is_that_of_flux():

@@ -26,7 +26,7 @@ class ProgressBar:
             case Started():
                 self.bar = tqdm(
                     total=event.iterations, initial=event.iteration, unit="it", dynamic_ncols=True, file=sys.stderr,
-                    bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {postfix}]",
+                    bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
                 )  # fmt: skip
             case IterationDone():
                 values = {name: f"{event.metrics[f'reward/{name}']:.4f}" for name in self.rewards}

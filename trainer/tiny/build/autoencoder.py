@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from .data import Compositions
 from .fit import fit
 
-ENCODER_STEPS, DECODER_STEPS = 3000, 2400
+ENCODER_STEPS, DECODER_STEPS = 3000, 3000
 BATCH = 8
 KL_WEIGHT = 64e-4
 LATENT_NOISE = 0.05  # the decoder also meets latents that no encoder made
