@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do the tests notice plausible mistakes? Each mutation of mutation_table.py must make one of its tests fail.
+"""Do the tests notice plausible mistakes? Each mutation in mutated/ must make one of its tests fail.
 
 usage: python tests/mutations.py [--only TEXT] [-j N]
 
@@ -20,7 +20,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
-from mutation_table import TARGETS
+from mutated import TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("trainer", "tests", "pyproject.toml")

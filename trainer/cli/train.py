@@ -1,6 +1,7 @@
 """`python -m trainer train CONFIG.toml [--set key=value ...] [--resume]`"""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from ..config_file import load_config
@@ -38,7 +39,8 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         say(f"{reason}: {folder}\nLoRA: {folder / LORA}")
         if reason != "complete":
-            say(f"go on with: python -m trainer train {arguments.config} --resume")
+            sets = [word for override in arguments.set for word in ("--set", override)]
+            say(f"go on with: python -m trainer train {shlex.join([str(arguments.config), *sets])} --resume")
     if interrupt:
         return INTERRUPTED
     return 0 if reason == "complete" else 1

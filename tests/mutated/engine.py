@@ -1,0 +1,97 @@
+"""Mistakes in what drives the stages: prompts, loop, run, checkpoint, metrics."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/prompts.py",
+        ("test_prompts.py",),
+        {
+            "every epoch in the same order": ("default_rng([seed, epoch])", "default_rng([seed])"),
+            "every seed in the same order": ("default_rng([seed, epoch])", "default_rng([epoch])"),
+            "iterations overlap": ("first = iteration * per_iteration", "first = iteration"),
+            "with replacement": (".permutation(count)", ".integers(count, size=count)"),
+            "not shuffled": ("np.random.default_rng([seed, epoch]).permutation(count)", "np.arange(count)"),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_loop.py",),
+        {
+            "held-out reward is trained on": (
+                "combine(scores, config.weights, grpo",
+                "combine(scores, dict.fromkeys(scores, 1.0), grpo",
+            ),
+            "uninformative groups are trained on": ("pairs.only(group.combined.informative.cpu())", "pairs"),
+            "every iteration has the same noise": (
+                "derive_seed(NOISE, config.run.seed, iteration, slot)",
+                "derive_seed(NOISE, config.run.seed, slot)",
+            ),
+            "every prompt has the same noise": (
+                "derive_seed(NOISE, config.run.seed, iteration, slot)",
+                "derive_seed(NOISE, config.run.seed, iteration)",
+            ),
+            "a good iteration does not reset the patience": (
+                "state.skipped_in_row + 1 if skipped else 0",
+                "state.skipped_in_row + bool(skipped)",
+            ),
+            "gradient not averaged over the steps": (
+                "normaliser=prompts * grpo.anchors * grpo.trained_steps",
+                "normaliser=prompts * grpo.anchors",
+            ),
+            "plain advantages without the quasi-norm": (
+                "quasi_norm_reweight(combined.advantages, grpo.quasi_norm)",
+                "combined.advantages",
+            ),
+            "the average is not updated": ("state.average.update(setup.lora)", "pass"),
+            "saves at the wrong iterations": (
+                "state.iteration % run.save_every == 0",
+                "state.iteration % run.save_every == 1",
+            ),
+            "ends without saving": ("if saved != state.iteration:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/run.py",
+        ("test_run.py",),
+        {
+            "optimiser not restored": ("restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)", "pass"),
+            "average not restored": ("set_weights(state.average.shadow, checkpoint.average)", "pass"),
+            "warm-up starts again": ('state.updates = checkpoint.counters["updates"]', "state.updates = 0"),
+            "ramp of the average starts again": (
+                'state.average.updates = checkpoint.counters["average_updates"]',
+                "state.average.updates = 0",
+            ),
+            "store not rewound": ("store.rewind(state.iteration)", "pass"),
+            "weights exported instead of their average": (
+                "state.average.shadow if config.optimizer.ema_decay else setup.lora",
+                "setup.lora",
+            ),
+            "other settings accepted": ("    if changed:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/checkpoint.py",
+        ("test_checkpoint.py",),
+        {
+            "only one is kept": ("KEPT = 2", "KEPT = 1"),
+            "the oldest is loaded": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder):"),
+            "no second try": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder)[-1:]:"),
+            "a damaged one is taken for whole": ("target.exists() and _is_whole(target)", "target.exists()"),
+            "written in place": ('partial = folder / f"{target.name}.partial"', "partial = target"),
+            "only damaged ones start anew in silence": ("    if errors:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/metrics.py",
+        ("test_metrics.py",),
+        {
+            "rewinds one too few": ("WHERE iteration >= ?", "WHERE iteration > ?"),
+            "tiles in the order of prompts": (
+                "slot, candidate = divmod(n, group_size)",
+                "candidate, slot = divmod(n, len(event.prompts))",
+            ),
+            "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
+        },
+    ),
+]

@@ -1,0 +1,49 @@
+"""Mistakes around FLUX: geometry, LoRA, decoding."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/models/geometry.py",
+        ("test_geometry.py",),
+        {
+            "channels last in a token": ("permute(0, 2, 4, 1, 3, 5)", "permute(0, 2, 4, 3, 5, 1)"),
+            "unpacked columns for rows": ("permute(0, 3, 1, 4, 2, 5)", "permute(0, 3, 1, 5, 2, 4)"),
+            "column before row": ("(rows), rows, columns]", "(rows), columns, rows]"),
+            "latents lie on their side": ("2 * self.rows, 2 * self.columns)", "2 * self.columns, 2 * self.rows)"),
+            "any multiple of 8 allowed": ("pixels % PIXELS_PER_TOKEN:", "pixels % 8:"),
+            "suggests 0": ("max(1, pixels // PIXELS_PER_TOKEN)", "(pixels // PIXELS_PER_TOKEN)"),
+        },
+    ),
+    Target(
+        "trainer/models/source.py",
+        ("test_source.py",),
+        {"damaged weights uncaught": ("RuntimeError, SafetensorError)", "RuntimeError)")},
+    ),
+    Target(
+        "trainer/models/lora.py",
+        ("test_lora.py",),
+        {
+            "alpha always 1": ("torch.tensor(float(alpha))", "torch.tensor(1.0)"),
+            "bare names": ('tensors = {f"transformer.{name}": w.', 'tensors = {f"{name}": w.'),
+            "last layer trained too": (
+                "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
+                "(.+\\.)?(proj_mlp|proj_out)",
+            ),
+            "LoRA in the model's precision": ("parameter.data = parameter.data.float()", "pass"),
+            "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+        },
+    ),
+    Target(
+        "trainer/models/flux.py",
+        ("test_flux.py", "test_lora.py"),
+        {
+            "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
+            "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
+            "pictures not centred": ("/ 2 + 0.5", "/ 2"),
+            "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
+            "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),
+            "conditions in the wrong order": ("conditioning.pooled[rows]", "conditioning.pooled[rows.flip(0)]"),
+        },
+    ),
+]
