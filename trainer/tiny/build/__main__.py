@@ -1,6 +1,6 @@
 """Build the embedded model: `python -m trainer.tiny.build FOLDER [--output FOLDER] [--threads N]`.
 
-About two hours on two CPU cores. FOLDER keeps the download and the progress; a second call goes on from there.
+About an hour and a half on one CPU core. FOLDER keeps the download and the progress; a second call goes on from there.
 """
 
 import argparse

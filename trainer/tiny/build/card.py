@@ -59,8 +59,8 @@ It knows nothing but these emoji and backgrounds: other words are spelt out, and
 
     python -m trainer.tiny.build FOLDER
 
-downloads the pictures with npm, trains everything from seeds, and writes this folder: about two hours on two CPU
-cores. It keeps its progress in FOLDER and goes on where it was stopped.
+downloads the pictures with npm, trains everything from seeds, and writes this folder: about an hour and a half on one
+CPU core. It keeps its progress in FOLDER and goes on where it was stopped.
 """
 
 
