@@ -22,7 +22,7 @@ from .sample import both
 from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, quiet_libraries, say
 
 CONFIG = Path(tiny.__file__).parent / "demo.toml"
-TAUGHT = "octopus doughnut strawberry boat lion_face butterfly".split()  # the lowest tiny-clip scores of all
+TAUGHT = "spider butterfly octopus tennis monkey_face umbrella".split()  # the lowest scores of both CLIPs
 SEEDS = 6  # pictures of each tested prompt
 RISE = 3.0  # standard errors that the trained reward has to rise by
 
