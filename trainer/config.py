@@ -1,6 +1,6 @@
 """The settings of a run: frozen, checked when they are made. Section and field names are those of the TOML file.
 
-Stages never see these objects: `loop.py` hands them scalars.
+Stages never see these objects: `iteration.py` hands them scalars.
 """
 
 from collections.abc import Mapping

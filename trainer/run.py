@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .checkpoint import Checkpoint, load, optimizer_tensors, restore_optimizer
+from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config
 from .errors import UserError
 from .events import Listener, Saved
-from .loop import Setup, State, new_state, train
+from .iteration import Setup, State, new_state
+from .loop import train
 from .metrics import open_store
 from .models.lora import export_lora, set_weights
 from .setup import prepare
@@ -32,15 +34,18 @@ def start_run(
     resume: bool = False,
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    load: Callable[[Config], Setup] = prepare,
 ) -> tuple[str, Setup]:
     """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
+
+    `load` makes the setup, once the folder is known to fit.
 
     Raises:
         RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
     """
     folder = Path(config.run.folder)
     checkpoint = find_checkpoint(config, resume)
-    setup = prepare(config)
+    setup = load(config)
     state = restore(setup, checkpoint) if checkpoint else new_state(setup)
 
     with open_store(folder, config.run.tiles_every) as store:
@@ -61,7 +66,7 @@ def start_run(
 def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from; checks that the folder's state fits the wish, before anything is loaded."""
     folder = Path(config.run.folder)
-    checkpoint = load(folder / CHECKPOINTS)
+    checkpoint = load_checkpoint(folder / CHECKPOINTS)
     if checkpoint is None:
         return None
     if not resume:

@@ -1,21 +1,23 @@
 """From settings to a loaded Setup."""
 
 import math
+from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from .config import AUTO, Config, ConfigError
-from .loop import Setup
-from .models.flux import DTYPES, load_flux
+from .iteration import Setup
+from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
 from .models.lora import attach_lora
 from .models.source import resolve
 from .models.text import Conditioning, encode_prompts
 from .noise import derive_seed
-from .rewards import build
+from .rewards import Reward, build
 from .schedule import resolution_mu, sigma_grid
 
-LORA_SEED = 4  # stream of random numbers, beside those of loop.py
+LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
 
 
 def prepare(config: Config) -> Setup:
@@ -35,10 +37,25 @@ def prepare(config: Config) -> Setup:
         targets=config.lora.targets,
         seed=derive_seed(LORA_SEED, config.run.seed),
     )
-    rewards = {r.label: build(r.kind, r.options, device) for r in config.rewards}
+    return assemble(config, policy, lora, conditioning, build_rewards(config))
+
+
+def assemble(
+    config: Config,
+    policy: FluxPolicy,
+    lora: Mapping[str, nn.Parameter],
+    conditioning: Conditioning,
+    rewards: Mapping[str, Reward],
+) -> Setup:
+    """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for."""
     geometry = Geometry(config.sampling.width, config.sampling.height)
     sigmas = sigma_grid(config.sampling.steps, time_shift(config, geometry))
     return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry)
+
+
+def build_rewards(config: Config) -> dict[str, Reward]:
+    device = pick_device(config.model.device)
+    return {r.label: build(r.kind, r.options, device) for r in config.rewards}
 
 
 def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning:
