@@ -24,19 +24,19 @@ TARGETS = [
             ),
             "uninformative groups are trained on": ("pairs.only(group.combined.informative.cpu())", "pairs"),
             "every iteration has the same noise": (
-                "derive_seed(NOISE, config.run.seed, iteration, slot)",
-                "derive_seed(NOISE, config.run.seed, slot)",
+                "derive_seed(NOISE, seed, iteration, slot)",
+                "derive_seed(NOISE, seed, slot)",
             ),
             "every prompt has the same noise": (
-                "derive_seed(NOISE, config.run.seed, iteration, slot)",
-                "derive_seed(NOISE, config.run.seed, iteration)",
+                "derive_seed(NOISE, seed, iteration, slot)",
+                "derive_seed(NOISE, seed, iteration)",
             ),
             "gradient not averaged over the steps": (
                 "normaliser=prompts * grpo.anchors * grpo.trained_steps",
                 "normaliser=prompts * grpo.anchors",
             ),
             "plain advantages without the quasi-norm": (
-                "quasi_norm_reweight(combined.advantages, grpo.quasi_norm)",
+                "quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm)",
                 "combined.advantages",
             ),
             "a stopped iteration keeps its first updates": ("        restore()\n        raise", "        raise"),
