@@ -13,6 +13,7 @@ from .config import Config
 from .errors import UserError
 from .events import Listener, Saved
 from .iteration import Setup, State, new_state
+from .lock import exclusive
 from .loop import train
 from .metrics import open_store
 from .models.lora import export_lora, set_weights
@@ -42,12 +43,20 @@ def start_run(
 
     Raises:
         RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
+        Busy: another process is training in the folder.
     """
     folder = Path(config.run.folder)
-    checkpoint = find_checkpoint(config, resume)
-    setup = load(config)
-    state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+    with exclusive(
+        str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"
+    ):
+        checkpoint = find_checkpoint(config, resume)
+        setup = load(config)
+        state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+        return _train(setup, state, listeners, should_stop), setup
 
+
+def _train(setup: Setup, state: State, listeners: Sequence[Listener], should_stop: Callable[[], bool]) -> str:
+    config, folder = setup.config, Path(setup.config.run.folder)
     with open_store(folder, config.run.tiles_every) as store:
         store.rewind(state.iteration)
         store.set_info(settings=config.to_dict())
@@ -60,7 +69,7 @@ def start_run(
             save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
             on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
 
-        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop), setup
+        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop)
 
 
 def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:

@@ -109,4 +109,12 @@ TARGETS = [
             "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
         },
     ),
+    Target(
+        "trainer/lock.py",
+        ("test_lock.py",),
+        {
+            "never locked": ("            _lock(file)\n", "            pass\n"),
+            "one lock for all": ("()} {thing}", "()}"),
+        },
+    ),
 ]

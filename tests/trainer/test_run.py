@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from trainer.checkpoint import checkpoints
 from trainer.checkpoint import load as load_checkpoint
 from trainer.config_file import load_config
+from trainer.lock import Busy
 from trainer.metrics import DATABASE
 from trainer.models.lora import read_lora
 from trainer.run import LORA, RunError, start_run
@@ -115,6 +116,14 @@ def test_a_folder_with_a_run_is_never_overwritten(config, tmp_path):
         start_run(config("run", "prompts=['a cat']"), resume=True)
     after = results(tmp_path / "run")
     assert before[1:] == after[1:]
+
+
+def test_a_folder_that_is_being_trained_is_refused(config, tmp_path):
+    def intrude(event):
+        with pytest.raises(Busy, match="is being trained by another process: wait for it"):
+            start_run(config(), resume=True)
+
+    start_run(config("run", "run.iterations=1"), listeners=[intrude])
 
 
 def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, tmp_path, flux_dev):
