@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from .config import AUTO, Config, ConfigError
+from .config import AUTO, Config, ConfigError, LoraSettings
 from .iteration import Setup
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
-from .models.lora import attach_lora
+from .models.lora import ADAPTER, LoraError, attach_lora, read_lora, set_weights
 from .models.source import resolve
 from .models.text import Conditioning, encode_prompts
 from .noise import derive_seed
@@ -30,14 +31,31 @@ def prepare(config: Config) -> Setup:
     conditioning = encode(config, config.prompts)
     source = resolve(config.model.path)
     policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
+    policy.adapter = ADAPTER
+    lora = add_lora(policy, config.lora, config.run.seed)
+    return assemble(config, policy, lora, conditioning, build_rewards(config))
+
+
+def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
+    """Put a LoRA named `policy.adapter` on the policy's transformer, new or from the file that the settings name.
+
+    Raises:
+        LoraError: the file is no LoRA, or one of another rank or for other layers.
+    """
     lora = attach_lora(
         policy.transformer,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=config.lora.targets,
-        seed=derive_seed(LORA_SEED, config.run.seed),
+        rank=settings.rank,
+        alpha=settings.alpha,
+        targets=settings.targets,
+        seed=derive_seed(LORA_SEED, seed),
+        adapter=policy.adapter,
     )
-    return assemble(config, policy, lora, conditioning, build_rewards(config))
+    if settings.start:
+        weights, alpha, _ = read_lora(Path(settings.start))
+        set_weights(lora, weights)
+        if alpha != settings.alpha:
+            raise LoraError(f"{settings.start} has alpha {alpha:g}: set lora.alpha to it, it was {settings.alpha:g}")
+    return lora
 
 
 def assemble(
