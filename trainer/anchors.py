@@ -22,6 +22,12 @@ class Pairs:
         mask = prompts[self.prompt]
         return Pairs(self.prompt[mask], self.anchor[mask], self.step[mask])
 
+    def anchors(self, prompts: int, group_size: int) -> Tensor:
+        """Which candidates are an anchor, [P, G] bool."""
+        mask = torch.zeros(prompts, group_size, dtype=torch.bool)
+        mask[self.prompt, self.anchor] = True
+        return mask
+
     def to(self, device: torch.device) -> "Pairs":
         return Pairs(self.prompt.to(device), self.anchor.to(device), self.step.to(device))
 

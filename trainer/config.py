@@ -1,6 +1,6 @@
 """The settings of a run: frozen, checked when they are made. Section and field names are those of the TOML file.
 
-Stages never see these objects: `loop.py` hands them scalars.
+Stages never see these objects: `iteration.py` hands them scalars.
 """
 
 from collections.abc import Mapping
@@ -48,6 +48,7 @@ class LoraSettings:
     rank: int = 16
     alpha: float = 16.0
     targets: str = "all-linear"
+    start: str = ""  # a LoRA file to go on from, of the same rank and targets; empty starts from the base model
 
     def __post_init__(self):
         require(self.rank >= 1, "lora.rank", self.rank, "must be at least 1")

@@ -68,6 +68,8 @@ def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     require("model" in table, "model", None, "this section is needed, with a path")
     sections = {name: _section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
     sections["model"] = _resolved(sections["model"], folder)
+    if "lora" in sections:
+        sections["lora"] = _started(sections["lora"], folder)
     rewards = table.get("rewards", [])
     require(
         isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed"
@@ -120,6 +122,15 @@ def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
     except ModelError as error:
         raise ConfigError(f"model.path: {error}") from None
     return model
+
+
+def _started(lora: LoraSettings, folder: Path) -> LoraSettings:
+    """The LoRA with an absolute path of the file to go on from, checked to be there."""
+    if not lora.start:
+        return lora
+    path = (folder / Path(lora.start).expanduser()).absolute()
+    require(path.is_file(), "lora.start", lora.start, f"there is no file {path}")
+    return LoraSettings(**{**vars(lora), "start": str(path)})
 
 
 def _prompts(value: Any, folder: Path) -> tuple[str, ...]:

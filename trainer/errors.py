@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it and exits with 2; nothing has been written by then.
     """
+
+
+class Stopped(Exception):
+    """Someone asked the run to stop in the middle of an iteration."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .decode import decode
-from .loop import Setup
+from .iteration import Setup
 from .models.text import Conditioning
 from .noise import base_noise
 from .rollout import micro_batched, rollout

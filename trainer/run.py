@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .checkpoint import Checkpoint, load, optimizer_tensors, restore_optimizer
+from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config
 from .errors import UserError
 from .events import Listener, Saved
-from .loop import Setup, State, new_state, train
+from .iteration import Setup, State, new_state
+from .lock import exclusive
+from .loop import train
 from .metrics import open_store
 from .models.lora import export_lora, set_weights
 from .setup import prepare
@@ -32,17 +35,28 @@ def start_run(
     resume: bool = False,
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    load: Callable[[Config], Setup] = prepare,
 ) -> tuple[str, Setup]:
     """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
 
+    `load` makes the setup, once the folder is known to fit.
+
     Raises:
         RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
+        Busy: another process is training in the folder.
     """
     folder = Path(config.run.folder)
-    checkpoint = find_checkpoint(config, resume)
-    setup = prepare(config)
-    state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+    with exclusive(
+        str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"
+    ):
+        checkpoint = find_checkpoint(config, resume)
+        setup = load(config)
+        state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+        return _train(setup, state, listeners, should_stop), setup
 
+
+def _train(setup: Setup, state: State, listeners: Sequence[Listener], should_stop: Callable[[], bool]) -> str:
+    config, folder = setup.config, Path(setup.config.run.folder)
     with open_store(folder, config.run.tiles_every) as store:
         store.rewind(state.iteration)
         store.set_info(settings=config.to_dict())
@@ -55,13 +69,13 @@ def start_run(
             save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
             on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
 
-        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop), setup
+        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop)
 
 
 def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from; checks that the folder's state fits the wish, before anything is loaded."""
     folder = Path(config.run.folder)
-    checkpoint = load(folder / CHECKPOINTS)
+    checkpoint = load_checkpoint(folder / CHECKPOINTS)
     if checkpoint is None:
         return None
     if not resume:

@@ -1,21 +1,24 @@
 """From settings to a loaded Setup."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from .config import AUTO, Config, ConfigError
-from .loop import Setup
-from .models.flux import DTYPES, load_flux
+from .config import AUTO, Config, ConfigError, LoraSettings
+from .iteration import Setup
+from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
-from .models.lora import attach_lora
+from .models.lora import ADAPTER, LoraError, attach_lora, read_lora, set_weights
 from .models.source import resolve
 from .models.text import Conditioning, encode_prompts
 from .noise import derive_seed
-from .rewards import build
+from .rewards import Reward, build
 from .schedule import resolution_mu, sigma_grid
 
-LORA_SEED = 4  # stream of random numbers, beside those of loop.py
+LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
 
 
 def prepare(config: Config) -> Setup:
@@ -28,17 +31,49 @@ def prepare(config: Config) -> Setup:
     conditioning = encode(config, config.prompts)
     source = resolve(config.model.path)
     policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
+    policy.adapter = ADAPTER
+    lora = add_lora(policy, config.lora, config.run.seed)
+    return assemble(config, policy, lora, conditioning, build_rewards(config))
+
+
+def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
+    """Put a LoRA named `policy.adapter` on the policy's transformer, new or from the file that the settings name.
+
+    Raises:
+        LoraError: the file is no LoRA, or one of another rank or for other layers.
+    """
     lora = attach_lora(
         policy.transformer,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=config.lora.targets,
-        seed=derive_seed(LORA_SEED, config.run.seed),
+        rank=settings.rank,
+        alpha=settings.alpha,
+        targets=settings.targets,
+        seed=derive_seed(LORA_SEED, seed),
+        adapter=policy.adapter,
     )
-    rewards = {r.label: build(r.kind, r.options, device) for r in config.rewards}
+    if settings.start:
+        weights, alpha, _ = read_lora(Path(settings.start))
+        set_weights(lora, weights)
+        if alpha != settings.alpha:
+            raise LoraError(f"{settings.start} has alpha {alpha:g}: set lora.alpha to it, it was {settings.alpha:g}")
+    return lora
+
+
+def assemble(
+    config: Config,
+    policy: FluxPolicy,
+    lora: Mapping[str, nn.Parameter],
+    conditioning: Conditioning,
+    rewards: Mapping[str, Reward],
+) -> Setup:
+    """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for."""
     geometry = Geometry(config.sampling.width, config.sampling.height)
     sigmas = sigma_grid(config.sampling.steps, time_shift(config, geometry))
     return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry)
+
+
+def build_rewards(config: Config) -> dict[str, Reward]:
+    device = pick_device(config.model.device)
+    return {r.label: build(r.kind, r.options, device) for r in config.rewards}
 
 
 def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning:

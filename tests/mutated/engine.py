@@ -15,40 +15,55 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/iteration.py",
         ("test_loop.py",),
         {
             "held-out reward is trained on": (
-                "combine(scores, config.weights, grpo",
-                "combine(scores, dict.fromkeys(scores, 1.0), grpo",
+                "combine(scores, config.weights, config.grpo",
+                "combine(scores, dict.fromkeys(scores, 1.0), config.grpo",
             ),
             "uninformative groups are trained on": ("pairs.only(group.combined.informative.cpu())", "pairs"),
             "every iteration has the same noise": (
-                "derive_seed(NOISE, config.run.seed, iteration, slot)",
-                "derive_seed(NOISE, config.run.seed, slot)",
+                "derive_seed(NOISE, seed, iteration, slot)",
+                "derive_seed(NOISE, seed, slot)",
             ),
             "every prompt has the same noise": (
-                "derive_seed(NOISE, config.run.seed, iteration, slot)",
-                "derive_seed(NOISE, config.run.seed, iteration)",
-            ),
-            "a good iteration does not reset the patience": (
-                "state.skipped_in_row + 1 if skipped else 0",
-                "state.skipped_in_row + bool(skipped)",
+                "derive_seed(NOISE, seed, iteration, slot)",
+                "derive_seed(NOISE, seed, iteration)",
             ),
             "gradient not averaged over the steps": (
                 "normaliser=prompts * grpo.anchors * grpo.trained_steps",
                 "normaliser=prompts * grpo.anchors",
             ),
             "plain advantages without the quasi-norm": (
-                "quasi_norm_reweight(combined.advantages, grpo.quasi_norm)",
+                "quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm)",
                 "combined.advantages",
             ),
+            "a stopped iteration keeps its first updates": ("        restore()\n        raise", "        raise"),
+            "a stopped iteration leaves gradients behind": (
+                "state.optimizer.zero_grad(set_to_none=True)\n        restore",
+                "restore",
+            ),
             "the average is not updated": ("state.average.update(setup.lora)", "pass"),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_loop.py",),
+        {
+            "a good iteration does not reset the patience": (
+                "state.skipped_in_row + 1 if skipped else 0",
+                "state.skipped_in_row + bool(skipped)",
+            ),
             "saves at the wrong iterations": (
                 "state.iteration % run.save_every == 0",
                 "state.iteration % run.save_every == 1",
             ),
             "ends without saving": ("if saved != state.iteration:", "if False:"),
+            "a stop in mid-iteration counts it as done": (
+                'reason = "stopped"\n            break\n        state',
+                'reason, skipped = "stopped", ""\n        state',
+            ),
         },
     ),
     Target(
@@ -92,6 +107,14 @@ TARGETS = [
                 "candidate, slot = divmod(n, len(event.prompts))",
             ),
             "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
+        },
+    ),
+    Target(
+        "trainer/lock.py",
+        ("test_lock.py",),
+        {
+            "never locked": ("            _lock(file)\n", "            pass\n"),
+            "one lock for all": ("()} {thing}", "()}"),
         },
     ),
 ]

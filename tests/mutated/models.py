@@ -46,4 +46,19 @@ TARGETS = [
             "conditions in the wrong order": ("conditioning.pooled[rows]", "conditioning.pooled[rows.flip(0)]"),
         },
     ),
+    Target(
+        "trainer/models/single_file.py",
+        ("test_single_file.py",),
+        {
+            "scale and shift stay": ("torch.cat(tensor.chunk(2)[::-1])", "tensor"),
+            "keys before queries": ('QKV = ("q", "k", "v")', 'QKV = ("k", "q", "v")'),
+            "text and picture swapped": ('block[3].startswith("img")', 'block[3].startswith("txt")'),
+            "prefix kept": ("name.removeprefix(PREFIX): name", "name: name"),
+            "axes of equal size": ("[head - 2 * side, side, side]", "[side, side, head - 2 * side]"),
+            "strange tensors ignored": (
+                "odd = [*wrong.missing_keys, *wrong.unexpected_keys]",
+                "odd = wrong.missing_keys",
+            ),
+        },
+    ),
 ]

@@ -7,8 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config_file import load_config
+from trainer.errors import Stopped
 from trainer.events import Finished, IterationDone, Skipped, Started
-from trainer.loop import PATIENCE, Clock, collect, draw, improve, new_state, policy_velocity, train
+from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity
+from trainer.loop import PATIENCE, train
 from trainer.rollout import rollout
 from trainer.setup import prepare
 from trainer.update import accumulate_gradient
@@ -209,6 +211,37 @@ def test_a_stop_is_answered_between_iterations_and_saves(make):
     assert events[-2:] == [("saved", 4), Finished(4, "stopped")]
 
 
+@pytest.mark.parametrize("calls", [1, 7, 9, 12, 14, 15])  # in rollout, decoding, the first, second and third update
+def test_a_stop_in_mid_iteration_undoes_that_iteration_and_loses_nothing(make, calls):
+    """Two iterations, a stop `calls` model calls into the third, and on: equals never having stopped."""
+    overrides = ["grpo.updates_per_rollout=3", "run.iterations=4"]
+    whole = make(overrides=overrides)
+    _, expected, _ = run(whole)
+
+    setup = make(overrides=overrides)
+    total, seen, state = [0], [], new_state(setup)
+
+    def count():
+        total[0] += 1
+        if state.iteration == 2:
+            seen.append(total[0])
+            if len(seen) == calls:
+                raise Stopped
+
+    setup.policy.before_call = count
+    reason, state, events = run(setup, state)
+    assert reason == "stopped"
+    assert len(seen) == calls
+    assert (state.iteration, state.updates) == (2, 6)
+    assert events[-1] == Finished(2, "stopped")
+    assert all(p.grad is None for p in setup.lora.values())
+    setup.policy.before_call = lambda: None
+    reason, state, _ = run(setup, state)
+    assert reason == "complete"
+    assert same(weights(setup), weights(whole))
+    assert same(state.average.shadow, expected.average.shadow)
+
+
 def test_only_the_lora_moves_and_the_average_follows(make):
     setup = make()
     base = {n: p.detach().clone() for n, p in setup.policy.transformer.named_parameters() if not p.requires_grad}
@@ -237,8 +270,8 @@ def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(mak
     group = collect(setup, 0, Clock(setup.policy.device))
     pairs = draw(setup, group, 0)
     assert len(pairs) == 2 * 2 * 2  # P * B * K
-    t, losses = group.trajectories, []
-    velocity = policy_velocity(setup, group.prompts)
+    t, losses = group.candidates.trajectories, []
+    velocity = policy_velocity(setup, group.candidates.prompts)
     for prompt, anchor, k in zip(pairs.prompt.tolist(), pairs.anchor.tolist(), pairs.step.tolist(), strict=True):
         row, candidates = prompt * 4 + anchor, t.x_next[k, prompt * 4 : prompt * 4 + 4].double()
         table = [[(a - b).square().sum() for b in candidates] for a in candidates]
@@ -275,14 +308,14 @@ class HostReads(TorchDispatchMode):
 def test_rollout_and_gradients_never_wait_for_the_device(make):
     setup = make(overrides=["grpo.kl_weight=0.1"])
     group = collect(setup, 0, Clock(setup.policy.device))
-    velocity = policy_velocity(setup, group.prompts)
+    velocity = policy_velocity(setup, group.candidates.prompts)
     noise = torch.randn(8, 16, 64)
     with HostReads() as reads:
         rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, "dpm++2m", [0, 2])
         tau = torch.ones(2, 2)
         accumulate_gradient(
             velocity,
-            group.trajectories,
+            group.candidates.trajectories,
             draw(setup, group, 0),
             group.advantages,
             tau,

@@ -11,7 +11,16 @@ from safetensors.torch import save_file
 
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
-from trainer.models.lora import TARGETS, LoraError, attach_lora, export_lora, lora_parameters, read_lora, set_weights
+from trainer.models.lora import (
+    ADAPTER,
+    TARGETS,
+    LoraError,
+    attach_lora,
+    export_lora,
+    lora_parameters,
+    read_lora,
+    set_weights,
+)
 from trainer.models.source import resolve
 from trainer.models.text import Conditioning
 
@@ -54,7 +63,7 @@ def test_only_the_lora_is_trained_and_in_float32(flux_dev):
     trained = {id(p) for p in policy.transformer.parameters() if p.requires_grad}
     assert trained == {id(p) for p in lora.values()}
     assert {p.dtype for p in lora.values()} == {torch.float32}
-    assert not any(p.requires_grad for p in policy.vae.parameters())
+    assert not any(p.requires_grad for p in policy.decoder.vae.parameters())
 
 
 def test_the_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(flux_dev):
@@ -129,7 +138,7 @@ def test_reading_an_export_returns_what_was_written(flux_dev, tmp_path):
     weights, alpha, metadata = read_lora(path)
     assert alpha == 10.0
     assert metadata["iteration"] == "7"
-    assert weights.keys() == lora_parameters(policy.transformer).keys()
+    assert weights.keys() == lora_parameters(policy.transformer, ADAPTER).keys()
     assert all(torch.equal(weights[name], lora[name]) for name in lora)
 
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from trainer.checkpoint import checkpoints
 from trainer.checkpoint import load as load_checkpoint
 from trainer.config_file import load_config
+from trainer.lock import Busy
 from trainer.metrics import DATABASE
-from trainer.models.lora import read_lora
+from trainer.models.lora import LoraError, read_lora
 from trainer.run import LORA, RunError, start_run
 
 ITERATIONS, KILLS = 20, 8
@@ -117,6 +118,14 @@ def test_a_folder_with_a_run_is_never_overwritten(config, tmp_path):
     assert before[1:] == after[1:]
 
 
+def test_a_folder_that_is_being_trained_is_refused(config, tmp_path):
+    def intrude(event):
+        with pytest.raises(Busy, match="is being trained by another process: wait for it"):
+            start_run(config(), resume=True)
+
+    start_run(config("run", "run.iterations=1"), listeners=[intrude])
+
+
 def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, tmp_path, flux_dev):
     config = config("run", "run.iterations=3")
     start_run(config)
@@ -129,6 +138,18 @@ def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, t
     assert metadata["iteration"] == "3"
     assert '"kind": "colourfulness"' in metadata["rewards"]
     assert len(metadata["prompts_sha256"]) == 64
+
+
+def test_a_run_goes_on_from_a_lora_file(config, tmp_path):
+    start_run(config("first", "run.iterations=2", "optimizer.ema_decay=0"))
+    start = tmp_path / "first" / LORA
+    _, setup = start_run(config("second", "run.iterations=1", f"lora.start={str(start)!r}", "optimizer.warmup=100000"))
+    weights, _, _ = read_lora(start)
+    assert all(torch.allclose(setup.lora[name], weights[name], atol=1e-6) for name in weights)
+    for settings, message in (("lora.rank=2", "has shape|is .* where the model has"), ("lora.alpha=3", "has alpha 8")):
+        with pytest.raises(LoraError, match=message):
+            start_run(config("third", f"lora.start={str(start)!r}", settings))
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch):

@@ -32,17 +32,17 @@ def test_the_trainer_knows_nothing_of_the_host(path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_knows_no_settings_and_no_loop(stage):
-    forbidden = {"config", "config_file", "loop", "run", "setup", "checkpoint", "metrics"}
+    forbidden = {"config", "config_file", "iteration", "loop", "run", "setup", "checkpoint", "metrics"}
     assert not imports(TRAINER / f"{stage}.py") & forbidden
 
 
-def test_only_the_loop_joins_the_stages():
+def test_only_the_iteration_joins_the_stages():
     joiners = {
         path.stem
         for path in TRAINER.glob("*.py")
         if path.stem not in STAGES and len(imports(path) & {"rollout", "anchors", "surrogate", "update"}) > 1
     }
-    assert joiners == {"loop"}
+    assert joiners == {"iteration"}
 
 
 def test_nothing_is_pickled():

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from ..config import Config, ConfigError
-from ..loop import new_state, train
+from ..iteration import new_state
+from ..loop import train
 from ..setup import prepare
 
 # (G, T, micro-batch): G and T grow at a fixed micro-batch, then the micro-batch grows

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..loop import Setup, new_state, train
+from ..iteration import Setup, new_state
+from ..loop import train
 from ..metrics import open_store
 from ..setup import prepare
 from ..solvers import EVALUATIONS

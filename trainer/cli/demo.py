@@ -13,7 +13,7 @@ from .. import tiny
 from ..config import Config
 from ..config_file import load_config
 from ..evaluate import Difference, compare
-from ..loop import Setup
+from ..iteration import Setup
 from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode

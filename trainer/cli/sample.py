@@ -7,7 +7,7 @@ from pathlib import Path
 from ..config import Config, ConfigError
 from ..config_file import parse
 from ..evaluate import Samples, compare, sample
-from ..loop import Setup
+from ..iteration import Setup
 from ..models.lora import read_lora, set_weights
 from ..pictures import before_after
 from ..run import LORA

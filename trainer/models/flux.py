@@ -1,6 +1,6 @@
 """FLUX as a policy: the velocity that is trained, and the decoder that makes pictures of latents."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,16 +13,25 @@ from .geometry import CHANNELS, Geometry
 from .source import ModelSource
 from .text import Conditioning
 
+Decoder = Callable[[Tensor], Tensor]  # latents [N, 16, height / 8, width / 8] -> images [N, 3, height, width] in [0, 1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
 class FluxPolicy:
-    """A FLUX transformer (the policy) and its autoencoder, on one device."""
+    """A FLUX transformer (the policy) and what turns its latents into pictures, on one device."""
 
     transformer: FluxTransformer2DModel
-    vae: AutoencoderKL
+    decoder: Decoder
     guidance: float  # of the guidance embedding; models without one (FLUX.1-schnell) ignore it
+    adapter: str = ""  # which LoRA of the transformer is the policy's; empty where there is one at most
+    # called before every model call; whoever wants a run to stop in mid-iteration raises Stopped here
+    before_call: Callable[[], None] = lambda: None
+
+    def activate(self) -> None:
+        """Make this policy's LoRA the one in use: several policies may share a transformer."""
+        if self.adapter:
+            self.transformer.set_adapter(self.adapter)
 
     @property
     def device(self) -> torch.device:
@@ -33,12 +42,14 @@ class FluxPolicy:
 
         The model computes in its own precision; x and v are float32.
         """
+        self.activate()
         dtype = self.transformer.dtype
         image_ids = geometry.position_ids(self.device)
         text_ids = image_ids.new_zeros(conditioning.embeddings.shape[1], 3)
         guided = self.transformer.config.guidance_embeds
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            self.before_call()
             return self.transformer(
                 hidden_states=x.to(dtype),
                 timestep=sigma.to(dtype),
@@ -64,8 +75,19 @@ class FluxPolicy:
     @torch.no_grad()
     def decode(self, x_0: Tensor, geometry: Geometry) -> Tensor:
         """Packed latents [N, tokens, 64] -> images [N, 3, height, width], float32 in [0, 1]."""
+        self.before_call()
+        return self.decoder(geometry.unpack(x_0))
+
+
+@dataclass(frozen=True)
+class VaeDecoder:
+    """The decoder of diffusers' autoencoder, with its scale and shift of the latents."""
+
+    vae: AutoencoderKL
+
+    def __call__(self, z: Tensor) -> Tensor:
         config = self.vae.config
-        z = geometry.unpack(x_0) / config.scaling_factor + (config.shift_factor or 0)
+        z = z / config.scaling_factor + (config.shift_factor or 0)
         images = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
@@ -90,7 +112,7 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
         )
     for module in (transformer, vae):
         _freeze(module, device)
-    return FluxPolicy(transformer, vae, guidance)
+    return FluxPolicy(transformer, VaeDecoder(vae), guidance)
 
 
 def _freeze(module: nn.Module, device: str) -> None:

@@ -31,7 +31,9 @@ class LoraError(UserError):
     """A LoRA file that cannot be read or does not fit the model."""
 
 
-def attach_lora(transformer: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> dict[str, nn.Parameter]:
+def attach_lora(
+    transformer: nn.Module, *, rank: int, alpha: float, targets: str, seed: int, adapter: str = ADAPTER
+) -> dict[str, nn.Parameter]:
     """Freeze `transformer` and add a LoRA to it in place: W + alpha / rank * B A, with B = 0 at the start.
 
     Args:
@@ -39,6 +41,7 @@ def attach_lora(transformer: nn.Module, *, rank: int, alpha: float, targets: str
         alpha: scale, above 0.
         targets: a key of TARGETS.
         seed: of A's random start; the global generator is left as it was.
+        adapter: the LoRA's name; it becomes the active one.
 
     Returns:
         the trainable parameters, float32, named `<module>.lora_A.weight` and `<module>.lora_B.weight`.
@@ -49,8 +52,8 @@ def attach_lora(transformer: nn.Module, *, rank: int, alpha: float, targets: str
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS[targets], init_lora_weights=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer.add_adapter(config, adapter_name=ADAPTER)
-    parameters = lora_parameters(transformer)
+        transformer.add_adapter(config, adapter_name=adapter)
+    parameters = lora_parameters(transformer, adapter)
     for parameter in parameters.values():
         parameter.data = parameter.data.float()  # updates of 1e-4 vanish in bf16
     return parameters
@@ -60,11 +63,12 @@ def lora_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
     return {name: m for name, m in transformer.named_modules() if isinstance(m, LoraLayer)}
 
 
-def lora_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+def lora_parameters(transformer: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
     return {
-        f"{name}.{half}.weight": getattr(layer, half)[ADAPTER].weight
+        f"{name}.{half}.weight": getattr(layer, half)[adapter].weight
         for name, layer in lora_layers(transformer).items()
         for half in ("lora_A", "lora_B")
+        if adapter in getattr(layer, half)
     }
 
 

@@ -1,0 +1,260 @@
+"""One iteration: the only file that joins the stages, in the order of the data flow.
+
+    prompts -> noise -> rollout -> decode -> reward -> advantages -> anchors -> surrogate -> update
+
+Departures from the paper, each a setting: the softmax temperature is scale-free (`surrogate.softmax_temperature`), the
+LoRA alone is trained, and a group without advantages is not passed through the model at all.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .advantages import quasi_norm_reweight
+from .anchors import Pairs, draw_pairs, draw_steps
+from .config import Config
+from .decode import decode
+from .models.flux import FluxPolicy
+from .models.geometry import Geometry
+from .models.text import Conditioning
+from .noise import derive_seed, neighborhood
+from .prompts import prompt_order
+from .rewards import Combined, Reward, combine
+from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
+from .surrogate import softmax_temperature
+from .update import Ema, PairMetrics, accumulate_gradient, make_optimizer, step_optimizer, warmed_up
+
+NOISE, STEPS, PAIRS = range(1, 4)  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run needs, loaded."""
+
+    config: Config
+    policy: FluxPolicy
+    lora: Mapping[str, nn.Parameter]
+    conditioning: Conditioning  # of config.prompts
+    rewards: Mapping[str, Reward]
+    sigmas: Tensor  # [T + 1]
+    geometry: Geometry
+
+
+@dataclass
+class State:
+    """What changes while training."""
+
+    optimizer: torch.optim.Optimizer
+    average: Ema
+    iteration: int = 0  # iterations done
+    updates: int = 0  # optimiser steps done
+    skipped_in_row: int = 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Stages 1 to 3: the neighborhoods of P prompts, where they led, and the pictures."""
+
+    prompts: list[int]  # P, into config.prompts
+    seeds: list[int]  # P, of each neighborhood
+    trajectories: Trajectories  # of P * G candidates
+    images: Tensor  # [P * G, 3, H, W]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stages 4 and 5: what the candidates are worth."""
+
+    candidates: Candidates
+    scores: dict[str, Tensor]  # [P, G] each
+    combined: Combined  # A, [P, G]
+    advantages: Tensor  # A', [P, G]
+
+
+@dataclass
+class Clock:
+    """Seconds of each phase."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
+
+
+def new_state(setup: Setup) -> State:
+    o = setup.config.optimizer
+    parameters = list(setup.lora.values())
+    optimizer = make_optimizer(parameters, lr=o.learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
+    return State(optimizer, Ema(setup.lora, o.ema_decay))
+
+
+def collect(setup: Setup, iteration: int, clock: Clock) -> Group:
+    """Stages 1 to 5 of one iteration: neighborhoods, trajectories, pictures, scores, advantages."""
+    config = setup.config
+    keep = draw_steps(
+        config.sampling.steps, config.grpo.trained_steps, generator=_generator(STEPS, config.run.seed, iteration)
+    )
+    candidates = sample_candidates(setup, iteration, keep, clock)
+    with clock.phase("reward"):
+        scores = score(setup, candidates)
+    return judge(config, candidates, scores)
+
+
+def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: Clock) -> Candidates:
+    """Stages 1 to 3 for the prompts whose turn it is; `keep` are the steps whose states are stored."""
+    config, policy, geometry = setup.config, setup.policy, setup.geometry
+    grpo, seed = config.grpo, config.run.seed
+    prompts = prompt_order(len(config.prompts), seed, iteration, grpo.prompts_per_iteration)
+    seeds = [derive_seed(NOISE, seed, iteration, slot) for slot in range(len(prompts))]
+    with clock.phase("rollout"):
+        noise = [geometry.pack(neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size)) for s in seeds]
+        rows = torch.arange(len(prompts), device=policy.device).repeat_interleave(grpo.group_size)  # [N]
+        trajectories = rollout(
+            policy_velocity(setup, prompts),
+            torch.cat(noise).to(policy.device),
+            rows,
+            setup.sigmas,
+            config.sampling.solver,
+            keep,
+        )
+    with clock.phase("decode"):
+        images = decode(lambda x_0: policy.decode(x_0, geometry), trajectories.x_0, config.run.micro_batch)
+    return Candidates(prompts, seeds, trajectories, images)
+
+
+def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
+    """Stage 4: every reward's scores, [P, G] each."""
+    group_size = setup.config.grpo.group_size
+    texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(group_size)]
+    return {
+        name: reward.score(candidates.images, texts).float().view(-1, group_size)
+        for name, reward in setup.rewards.items()
+    }
+
+
+def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
+    """Stage 5: advantages of the trained rewards."""
+    combined = combine(scores, config.weights, config.grpo.reward_normalisation)
+    return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
+
+
+def policy_velocity(setup: Setup, prompts: Sequence[int]) -> BatchVelocity:
+    """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update."""
+    conditioning = setup.conditioning[torch.tensor(prompts, device=setup.policy.device)]
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), setup.config.run.micro_batch)
+
+
+def draw(setup: Setup, group: Group, iteration: int) -> Pairs:
+    """Stage 6a: the drawn triples, on the CPU, those of uninformative groups left out."""
+    grpo = setup.config.grpo
+    prompts, group_size = group.advantages.shape
+    generator = _generator(PAIRS, setup.config.run.seed, iteration)
+    pairs = draw_pairs(prompts, group_size, grpo.anchors, grpo.trained_steps, generator=generator)
+    return pairs.only(group.combined.informative.cpu())
+
+
+def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dict[str, float], str]:
+    """Stages 6b and 7: `updates_per_rollout` optimiser steps on the pairs.
+
+    Returns the metrics, and why an update was skipped (empty where none was).
+    """
+    grpo, optimizer, trajectories = setup.config.grpo, setup.config.optimizer, group.candidates.trajectories
+    if len(pairs) == 0:
+        finite = all(group.scores[name].isfinite().all() for name in setup.config.weights)
+        return {}, "no group has rewards that differ" if finite else "a reward was not a finite number"
+
+    prompts, group_size = group.advantages.shape
+    candidates = trajectories.x_next.unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
+    tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in candidates])
+    velocity = policy_velocity(setup, group.candidates.prompts)
+    pairs = pairs.to(setup.policy.device)
+
+    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        with setup.policy.reference():
+            return velocity(x, sigma, rows)
+
+    skipped, measured, norms = "", [], []
+    for _ in range(grpo.updates_per_rollout):
+        measured.append(
+            accumulate_gradient(
+                velocity,
+                trajectories,
+                pairs,
+                group.advantages,
+                tau,
+                clip=grpo.clip,
+                micro_batch=setup.config.run.micro_batch,
+                normaliser=prompts * grpo.anchors * grpo.trained_steps,
+                reference=reference,
+                kl_weight=grpo.kl_weight,
+            )
+        )
+        lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
+        norm, applied = step_optimizer(state.optimizer, optimizer.max_grad_norm, lr)
+        norms.append(norm)
+        if applied:
+            state.updates += 1
+            state.average.update(setup.lora)
+        else:
+            skipped = "the gradient was not finite"
+    return {"learning_rate": lr, "grad_norm": max(norms), **_read(measured)}, skipped
+
+
+@contextmanager
+def all_or_nothing(setup: Setup, state: State) -> Iterator[None]:
+    """An iteration that an exception cuts short leaves weights, optimiser and average as they were before it.
+
+    Nothing but the optimiser's steps changes them, so a copy is kept only where there are several in an iteration.
+    """
+    restore = _remember(setup, state) if setup.config.grpo.updates_per_rollout > 1 else lambda: None
+    try:
+        yield
+    except BaseException:
+        state.optimizer.zero_grad(set_to_none=True)
+        restore()
+        raise
+
+
+def _remember(setup: Setup, state: State) -> Callable[[], None]:
+    weights = {name: p.detach().clone() for name, p in setup.lora.items()}
+    optimizer = copy.deepcopy(state.optimizer.state_dict())
+    shadow = {name: p.clone() for name, p in state.average.shadow.items()}
+    counters = state.updates, state.average.updates
+
+    def restore() -> None:
+        with torch.no_grad():
+            for name, p in setup.lora.items():
+                p.copy_(weights[name])
+        state.optimizer.load_state_dict(optimizer)
+        state.average.shadow = shadow
+        state.updates, state.average.updates = counters
+
+    return restore
+
+
+def _read(measured: Sequence[PairMetrics]) -> dict[str, float]:
+    """Metrics of an iteration's updates: the ratio error at the start, the others of the last update."""
+    first, last = measured[0], measured[-1]
+    values = {
+        "loss": last.loss,
+        "clip_fraction": last.clip_fraction,
+        "kl_old": last.kl_old,
+        "kl_reference": last.kl_reference,
+        "ratio_error": first.ratio_error,
+    }
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+
+
+def _generator(*path: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(*path))
