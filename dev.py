@@ -3,6 +3,7 @@
 
 usage: python dev.py COMMAND [ARGS...]
 
+  comfy [ARGS...]  run a ComfyUI with this checkout as a pack: --port PORT, and ComfyUI's own options
   demo [ARGS...]   train a LoRA on the embedded model, compare before and after (python -m trainer demo ARGS)
   test [ARGS...]   ruff check, ruff format --check, then pytest ARGS
 
@@ -201,21 +202,26 @@ def physical_cores() -> int:
     return len(siblings)
 
 
+def comfy(args: list[str]) -> int:
+    return run(["tests/host/serve.py", *args])
+
+
 def demo(args: list[str]) -> int:
     return run(["-m", "trainer", "demo", *args], OMP_NUM_THREADS=threads(min(4, physical_cores())))
 
 
 def test(args: list[str]) -> int:
-    """Stops at the first check that fails, with its exit code."""
-    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["pytest", *args]):
-        code = run(["-m", *check], OMP_NUM_THREADS=threads(1), HF_HUB_OFFLINE="1")
+    """Stops at the first step that fails, with its exit code. prepare.py installs ComfyUI and a browser if it can."""
+    checks = ["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/host/prepare.py"]
+    for step in (*checks, ["-m", "pytest", *args]):
+        code = run(step, OMP_NUM_THREADS=threads(1), HF_HUB_OFFLINE="1")
         if code:
-            say(f"{' '.join(check)}: exit code {code}")
+            say(f"{' '.join(step)}: exit code {code}")
             return code
     return 0
 
 
-COMMANDS = {"demo": demo, "test": test}
+COMMANDS = {"comfy": comfy, "demo": demo, "test": test}
 
 
 def main(argv: list[str]) -> int:

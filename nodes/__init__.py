@@ -1,0 +1,37 @@
+"""The nodes, as one extension of ComfyUI.
+
+ComfyUI imports this at every start: what is slow to import (diffusers, peft, the trainer) belongs inside the functions.
+"""
+
+import logging
+import re
+
+MINIMUM = "0.3.75"
+
+try:
+    from comfy_api.latest import ComfyExtension, io
+except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`, so this is the place to tell
+    logging.error(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer: update ComfyUI")
+    ComfyExtension = object
+
+
+class NeighborGRPO(ComfyExtension):
+    async def get_node_list(self) -> "list[type[io.ComfyNode]]":
+        return []
+
+
+async def comfy_entrypoint() -> NeighborGRPO:
+    """What ComfyUI calls to get the nodes.
+
+    Raises:
+        RuntimeError: this ComfyUI is too old. ComfyUI logs the message, without a stack trace.
+    """
+    from comfyui_version import __version__ as found
+
+    if _numbers(found) < _numbers(MINIMUM):
+        raise RuntimeError(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer, this is {found}: update ComfyUI")
+    return NeighborGRPO()
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

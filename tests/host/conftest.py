@@ -1,0 +1,82 @@
+"""A running ComfyUI with the pack in it, and a browser on it.
+
+Where either is missing these tests skip and say why; with CI=true they fail. `python dev.py test` installs both.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import browser
+import comfy_install
+import pytest
+from comfy_install import HostError
+from comfy_server import PACK, ComfyServer
+
+HERE = Path(__file__).parent
+TEST_PACKS = {name: HERE / name for name in ("tiny_flux_shim", "probe")}
+
+
+def required(find: Callable[[], Path]) -> Path:
+    """What `find` finds, or the end of the test."""
+    try:
+        return find()
+    except HostError as problem:
+        reason = str(problem)
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The folder of ComfyUI."""
+    return required(comfy_install.find)
+
+
+@pytest.fixture(scope="module")
+def server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
+    """ComfyUI with our pack and the test-only ones."""
+    base = tmp_path_factory.mktemp("comfyui")
+    with ComfyServer(comfyui, PACK | TEST_PACKS, base=base) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bare_server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
+    """ComfyUI with the test-only packs alone."""
+    base = tmp_path_factory.mktemp("comfyui-bare")
+    with ComfyServer(comfyui, TEST_PACKS, base=base) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser. It ends with the module, as no other asyncio loop can run in the meantime."""
+    with browser.launched(required(browser.find)) as running:
+        yield running
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """The page's errors so far, uncaught exceptions included, without those that ComfyUI's frontend makes by itself."""
+    return []
+
+
+@pytest.fixture
+def page(chromium, server, console):
+    """A Playwright page on `server`, with the app and our extension loaded."""
+    page = browser.open_page(chromium, server.url, console)
+    yield page
+    page.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure comes with a picture of the page and the end of ComfyUI's log."""
+    report = yield
+    if report.failed and "page" in item.funcargs:
+        report.sections.append(("the page", str(browser.screenshot(item.funcargs["page"], item.name))))
+    if report.failed and "server" in item.funcargs:
+        report.sections.append(("ComfyUI's log", "\n".join(item.funcargs["server"].log().splitlines()[-30:])))
+    return report
