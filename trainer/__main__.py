@@ -9,7 +9,7 @@ from .errors import UserError
 COMMANDS = {
     "train": "train a LoRA as a TOML file says",
     "sample": "pictures before and after, side by side",
-    "demo": "train the embedded model for three minutes and compare before and after",
+    "demo": "train the embedded model for two minutes, compare before and after",
     "bench": "measure the engine",
 }
 
