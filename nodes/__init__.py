@@ -17,7 +17,19 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
-        return []
+        from .lora import SaveLora
+        from .pictures import RewardCurve, TileNeighborhood
+        from .policy import LoadPolicy
+        from .prompts import PromptSet
+        from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
+        from .sampling import NoiseNeighborhood, Rollout
+        from .settings import GrpoSettingsNode
+        from .training import Step, Train
+
+        sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
+        rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
+        training = [GrpoSettingsNode, Step, Train, SaveLora]
+        return [*sampling, *rewards, *training, TileNeighborhood, RewardCurve]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:
@@ -30,6 +42,9 @@ async def comfy_entrypoint() -> NeighborGRPO:
 
     if _numbers(found) < _numbers(MINIMUM):
         raise RuntimeError(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer, this is {found}: update ComfyUI")
+    from .rewards import register_folder
+
+    register_folder()
     return NeighborGRPO()
 
 

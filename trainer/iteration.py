@@ -101,14 +101,17 @@ def new_state(setup: Setup) -> State:
 
 def collect(setup: Setup, iteration: int, clock: Clock) -> Group:
     """Stages 1 to 5 of one iteration: neighborhoods, trajectories, pictures, scores, advantages."""
-    config = setup.config
-    keep = draw_steps(
-        config.sampling.steps, config.grpo.trained_steps, generator=_generator(STEPS, config.run.seed, iteration)
-    )
-    candidates = sample_candidates(setup, iteration, keep, clock)
+    candidates = sample_candidates(setup, iteration, trained_steps(setup, iteration), clock)
     with clock.phase("reward"):
         scores = score(setup, candidates)
-    return judge(config, candidates, scores)
+    return judge(setup.config, candidates, scores)
+
+
+def trained_steps(setup: Setup, iteration: int) -> list[int]:
+    """The K steps whose turn it is."""
+    config = setup.config
+    generator = _generator(STEPS, config.run.seed, iteration)
+    return draw_steps(config.sampling.steps, config.grpo.trained_steps, generator=generator)
 
 
 def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: Clock) -> Candidates:

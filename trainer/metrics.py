@@ -118,6 +118,11 @@ class RunStore:
             paths[slot, candidate] = path.as_posix()
         return paths
 
+    def names(self, prefix: str = "") -> list[str]:
+        """Metrics that begin with `prefix`, sorted."""
+        query = "SELECT DISTINCT name FROM metrics WHERE substr(name, 1, ?) = ? ORDER BY name"
+        return [name for (name,) in self.database.execute(query, (len(prefix), prefix))]
+
     def curve(self, name: str) -> list[tuple[int, float | None]]:
         """(iteration, value) of one metric."""
         query = "SELECT iteration, value FROM metrics WHERE name = ? ORDER BY iteration"

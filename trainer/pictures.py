@@ -1,7 +1,9 @@
 """Contact sheets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from .metrics import to_pictures
 
 GAP = 6  # pixels
 LINE = 16  # pixels of a line of text
-PAPER, INK = (255, 255, 255), (30, 30, 30)
+PAPER, INK, FAINT, MARK = (255, 255, 255), (30, 30, 30), (120, 120, 120), (222, 110, 30)
 
 
 def before_after(
@@ -40,6 +42,54 @@ def before_after(
         sheet.paste(left[n], (x, y + LINE))
         sheet.paste(right[n], (x + width + GAP, y + LINE))
     return sheet
+
+
+def contact_sheet(
+    images: Tensor,
+    prompts: Sequence[str],
+    scores: Mapping[str, Tensor],
+    advantages: Tensor,
+    anchors: Tensor,
+    columns: int = 6,
+    edge: int = 192,
+) -> Image.Image:
+    """The candidates of P neighborhoods, a block for each prompt; rank, advantage and rewards under each picture.
+
+    Args:
+        images: [P * G, 3, H, W] in [0, 1].
+        prompts: P texts.
+        scores: [P, G] of each reward.
+        advantages: A', [P, G]; rank 1 is the highest of its prompt.
+        anchors: [P, G] bool; anchors get a frame.
+        columns: pictures in a row.
+        edge: longest edge of a picture on the sheet, pixels.
+    """
+    pictures = [_fit(p, edge) for p in to_pictures(images)]
+    count, group_size = advantages.shape
+    width, height = pictures[0].size
+    cell = (width + GAP, height + GAP + LINE * (1 + len(scores)))
+    block = LINE + GAP + cell[1] * -(-group_size // columns)
+    sheet = Image.new("RGB", (min(columns, group_size) * cell[0] + GAP, count * block + GAP), PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    ranks = advantages.argsort(1, descending=True).argsort(1) + 1
+    for p, prompt in enumerate(prompts):
+        pen.text((GAP, p * block + GAP / 2), _cut(prompt, pen, font, sheet.width - 2 * GAP), INK, font)
+        for i in range(group_size):
+            x, y = GAP + (i % columns) * cell[0], p * block + LINE + GAP + (i // columns) * cell[1]
+            sheet.paste(pictures[p * group_size + i], (x, y))
+            if anchors[p, i]:
+                pen.rectangle((x - 2, y - 2, x + width + 1, y + height + 1), outline=MARK, width=2)
+            lines = [f"#{ranks[p, i]}  A {advantages[p, i]:+.3f}" + ("  anchor" if anchors[p, i] else "")]
+            lines += [f"{name} {values[p, i]:.4f}" for name, values in scores.items()]
+            for n, line in enumerate(lines):
+                text = _cut(line, pen, font, width)
+                pen.text((x, y + height + 1 + n * LINE), text, INK if n == 0 else FAINT, font)
+    return sheet
+
+
+def image_tensor(picture: Image.Image) -> Tensor:
+    """[1, H, W, 3] float32 in [0, 1], ComfyUI's IMAGE."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
 
 
 def _fit(picture: Image.Image, edge: int) -> Image.Image:

@@ -23,6 +23,12 @@ class Trajectories:
     v: Tensor  # the old policy's velocity at (x_j, s_j), [K, N, *latent]
     x_next: Tensor  # x_{j+1}, [K, N, *latent]
 
+    def only(self, steps: Sequence[int]) -> "Trajectories":
+        """The same trajectories with these of the kept steps, ascending."""
+        rows = [self.steps.index(j) for j in sorted(steps)]
+        kept = {name: getattr(self, name)[rows] for name in ("sigma", "step_size", "x", "v", "x_next")}
+        return Trajectories(x_0=self.x_0, steps=sorted(steps), **kept)
+
 
 @torch.no_grad()
 def rollout(

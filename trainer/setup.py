@@ -11,7 +11,7 @@ from .config import AUTO, Config, ConfigError, LoraSettings
 from .iteration import Setup
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
-from .models.lora import ADAPTER, LoraError, attach_lora, read_lora, set_weights
+from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora, set_weights
 from .models.source import resolve
 from .models.text import Conditioning, encode_prompts
 from .noise import derive_seed
@@ -51,11 +51,19 @@ def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str,
         adapter=policy.adapter,
     )
     if settings.start:
-        weights, alpha, _ = read_lora(Path(settings.start))
-        set_weights(lora, weights)
-        if alpha != settings.alpha:
-            raise LoraError(f"{settings.start} has alpha {alpha:g}: set lora.alpha to it, it was {settings.alpha:g}")
+        try:
+            _start_from(Path(settings.start), lora, settings.alpha)
+        except LoraError:
+            detach_lora(policy.transformer, policy.adapter)
+            raise
     return lora
+
+
+def _start_from(path: Path, lora: Mapping[str, nn.Parameter], expected: float) -> None:
+    weights, alpha, _ = read_lora(path)
+    if alpha != expected:
+        raise LoraError(f"{path} has alpha {alpha:g}: set lora.alpha to it, it was {expected:g}")
+    set_weights(lora, weights)
 
 
 def assemble(

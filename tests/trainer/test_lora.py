@@ -2,6 +2,8 @@
 
 import json
 import re
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from trainer.config import LoraSettings
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
 from trainer.models.lora import (
@@ -16,6 +19,7 @@ from trainer.models.lora import (
     TARGETS,
     LoraError,
     attach_lora,
+    detach_lora,
     export_lora,
     lora_parameters,
     read_lora,
@@ -23,6 +27,7 @@ from trainer.models.lora import (
 )
 from trainer.models.source import resolve
 from trainer.models.text import Conditioning
+from trainer.setup import add_lora
 
 GEOMETRY = Geometry(64, 64)
 
@@ -170,3 +175,32 @@ def test_other_files_are_refused_with_the_reason(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(LoraError, match="not a LoRA"):
         read_lora(tmp_path / "other.safetensors")
+
+
+def test_two_loras_share_a_transformer_and_keep_apart(flux_dev):
+    """Each policy sees its own LoRA alone, trains it alone, and leaves the other as it was when it goes."""
+    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+    first, second = (replace(policy, adapter=name) for name in ("a", "b"))
+    a, b = (add_lora(p, LoraSettings(rank=4, alpha=8), seed) for p, seed in ((first, 1), (second, 2)))
+    assert a.keys() == b.keys()
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    for p in a.values():
+        p.data = torch.full_like(p, 0.05)
+    conditioning = Conditioning(torch.zeros(1, 3, 32), torch.zeros(1, 32))
+    x, sigma, rows = torch.randn(1, 16, 64), torch.tensor([0.5]), torch.tensor([0])
+
+    def velocity(policy):
+        return policy.velocity(conditioning, GEOMETRY)(x, sigma, rows)
+
+    with policy.reference():
+        base = velocity(policy)
+    v_a, v_b = velocity(first), velocity(second)
+    assert torch.equal(v_b, base)  # B = 0 at the start
+    assert not torch.allclose(v_a, base)
+    v_b.square().sum().backward()
+    assert all(p.grad is None for p in a.values())
+    assert any(p.grad is not None and p.grad.any() for p in b.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detach_lora(policy.transformer, "b")
+    assert torch.equal(velocity(first), v_a)

@@ -1,7 +1,7 @@
 """The LoRA: attached by peft, stored under the names that diffusers and ComfyUI both load."""
 
 import json
-import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..files import written_whole
 
 ADAPTER = "neighbor_grpo"
 _ATTENTION = (
@@ -50,13 +51,22 @@ def attach_lora(
         raise ValueError(f"LoRA targets must be one of {', '.join(TARGETS)}, got {targets!r}")
     transformer.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS[targets], init_lora_weights=True)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # several LoRAs on one transformer are meant
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         torch.manual_seed(seed)
         transformer.add_adapter(config, adapter_name=adapter)
     parameters = lora_parameters(transformer, adapter)
     for parameter in parameters.values():
         parameter.data = parameter.data.float()  # updates of 1e-4 vanish in bf16
     return parameters
+
+
+def detach_lora(transformer: nn.Module, adapter: str) -> None:
+    """Remove a LoRA; another one becomes the active one, if there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
+        transformer.delete_adapters(adapter)
 
 
 def lora_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
@@ -86,22 +96,29 @@ def set_weights(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor])
 
 
 def export_lora(path: Path, weights: Mapping[str, Tensor], alpha: float, metadata: Mapping[str, object]) -> Path:
-    """Write a LoRA file: `transformer.<module>.lora_A/B.weight` and `.alpha`.
+    """Write a LoRA file of `file_tensors` and `file_metadata`; it appears whole or not at all."""
+    with written_whole(path) as partial:
+        save_file(file_tensors(weights, alpha), partial, metadata=file_metadata(metadata))
+    return path
 
-    The `.alpha` tensors are there because ComfyUI scales by alpha / rank only when it finds them. Values of `metadata`
-    that are not text are stored as JSON. The file appears whole or not at all.
+
+def file_tensors(weights: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Copies of the weights as diffusers and ComfyUI name them: `transformer.<module>.lora_A/B.weight` and `.alpha`.
+
+    The `.alpha` tensors are there because ComfyUI scales by alpha / rank only when it finds them.
     """
-    tensors = {f"transformer.{name}": w.detach().float().cpu().contiguous() for name, w in weights.items()}
+    tensors = {f"transformer.{name}": w.detach().float().cpu().clone() for name, w in weights.items()}
     for name in weights:
         module, half, _ = name.rsplit(".", 2)
         if half == "lora_A":
             tensors[f"transformer.{module}.alpha"] = torch.tensor(float(alpha))
+    return tensors
+
+
+def file_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
+    """Values that are not text become JSON."""
     text = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in metadata.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"format": "pt", **text})
-    os.replace(partial, path)
-    return path
+    return {"format": "pt", **text}
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], float, dict[str, str]]:

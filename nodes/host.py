@@ -1,0 +1,96 @@
+"""What the nodes need from ComfyUI: its device, its folders, its progress bar, its Cancel button."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy import model_management
+from comfy.utils import ProgressBar
+
+from ..trainer.errors import Stopped
+from ..trainer.events import Event, IterationDone, Skipped, Started
+from ..trainer.metrics import to_pictures
+
+PREVIEW_EDGE = 512  # pixels
+
+
+def device() -> str:
+    return str(model_management.get_torch_device())
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """ComfyUI runs nodes in inference mode, whose tensors can never take part in a backward pass."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def free_models() -> None:
+    """Ask ComfyUI to take its own models off the device: training needs the room."""
+    model_management.unload_all_models()
+    model_management.soft_empty_cache()
+
+
+def stop_if_cancelled() -> None:
+    """What a model call of ours asks before it begins. The flag stays up until `raise_if_cancelled`."""
+    if model_management.processing_interrupted():
+        raise Stopped
+
+
+def raise_if_cancelled() -> None:
+    """End the node as ComfyUI ends a cancelled one."""
+    model_management.throw_exception_if_processing_interrupted()
+
+
+def runs_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / "neighbor_grpo"
+
+
+def loras_folder() -> Path:
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+class Progress:
+    """A listener: the node's progress bar, the best candidate as its preview, time left in the log."""
+
+    def __init__(self, preview_every: int):
+        self.preview_every = preview_every
+        self.bar: ProgressBar | None = None
+        self.started = (0.0, 0)  # time, iteration
+        self.total = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.bar, self.total = ProgressBar(event.iterations), event.iterations
+                self.started = (time.monotonic(), event.iteration)
+                self.bar.update_absolute(event.iteration)
+            case IterationDone():
+                self.bar.update_absolute(event.iteration + 1, preview=self.preview(event))
+                self.log(event)
+            case Skipped():
+                logging.warning(f"Neighbor GRPO: iteration {event.iteration}: update skipped, {event.reason}")
+
+    def preview(self, event: IterationDone) -> tuple | None:
+        """The candidate with the highest advantage, every few iterations."""
+        if not self.preview_every or event.iteration % self.preview_every:
+            return None
+        best = int(event.advantages.argmax())
+        return ("JPEG", next(to_pictures(event.images[best : best + 1])), PREVIEW_EDGE)
+
+    def log(self, event: IterationDone) -> None:
+        began, first = self.started
+        done = event.iteration + 1
+        left = (time.monotonic() - began) / (done - first) * (self.total - done)
+        rewards = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
+        logging.info(f"Neighbor GRPO: {done}/{self.total}, {rewards}, {clock(left)} left")
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,82 @@
+"""Save LoRA, and the LoRA as ComfyUI's LORA_MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..trainer.errors import UserError
+from . import host
+from .wires import CATEGORY, LORA, LoraFile
+
+SUFFIX = ".safetensors"
+
+
+class SaveLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOSaveLora",
+            display_name="Save LoRA (Neighbor GRPO)",
+            category=CATEGORY,
+            description="Writes the LoRA into models/loras, for Load LoRA and for diffusers.",
+            is_output_node=True,
+            inputs=[
+                LORA.Input("lora"),
+                io.String.Input(
+                    "name", default="neighbor_grpo", tooltip="Of the file in models/loras; folder/name works."
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="Off: a file that exists stays, and name-2, name-3, ... is written.",
+                ),
+            ],
+            outputs=[io.String.Output("path", tooltip="Of the file that was written.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str) -> bool | str:
+        return valid(name) or f"name {name!r} must be a file's name, or folder/name, inside models/loras"
+
+    @classmethod
+    def execute(cls, lora: Mapping, name: str, overwrite: bool) -> io.NodeOutput:
+        from safetensors.torch import save_file
+
+        from ..trainer.files import written_whole
+
+        if not valid(name):
+            raise UserError(f"name {name!r} must be a file's name, or folder/name, inside models/loras")
+        path = target(host.loras_folder() / (name.strip().removesuffix(SUFFIX) + SUFFIX), overwrite)
+        metadata = {"format": "pt", **getattr(lora, "metadata", {})}
+        with written_whole(path) as partial:
+            save_file({key: tensor.contiguous() for key, tensor in lora.items()}, partial, metadata=metadata)
+        return io.NodeOutput(str(path), ui={"text": (str(path),)})
+
+
+def valid(name: str) -> bool:
+    path = Path(name.strip())
+    return bool(name.strip()) and not path.is_absolute() and ".." not in path.parts and ":" not in name
+
+
+def target(path: Path, overwrite: bool) -> Path:
+    free, n = path, 2
+    while free.exists() and not overwrite:
+        free, n = path.with_stem(f"{path.stem}-{n}"), n + 1
+    return free
+
+
+def lora_file(weights: Mapping, alpha: float, metadata: Mapping[str, object]) -> LoraFile:
+    """Weights as ComfyUI and diffusers name them."""
+    from ..trainer.models.lora import file_metadata, file_tensors
+
+    return LoraFile(file_tensors(weights, alpha), file_metadata(metadata))
+
+
+def read_lora_file(path: Path) -> LoraFile:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return LoraFile({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118

@@ -1,0 +1,78 @@
+"""Tile Neighborhood and Reward Curve: pictures of what happens, for graphs without the panel."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..trainer.errors import UserError
+from .stepping import next_step
+from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings
+
+
+class TileNeighborhood(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOTileNeighborhood",
+            display_name="Tile Neighborhood",
+            category=CATEGORY,
+            description="A contact sheet of the candidates: rank, advantage and rewards of each; "
+            "framed ones are the next step's anchors.",
+            inputs=[
+                io.Image.Input("images", tooltip="The rollout's pictures."),
+                SCORES.Input("scores"),
+                io.Int.Input("columns", default=6, min=1, max=32, tooltip="Pictures in a row."),
+                io.Int.Input(
+                    "edge", default=192, min=32, max=1024, tooltip="Longest edge of a picture on the sheet, pixels."
+                ),
+                SETTINGS.Input("settings", optional=True, tooltip="As for the Step, which draws the anchors by it."),
+            ],
+            outputs=[io.Image.Output("sheet")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: object, scores: Scored, columns: int, edge: int, settings: Settings | None = None
+    ) -> io.NodeOutput:
+        from ..trainer.pictures import contact_sheet, image_tensor
+
+        expected = len(scores.of.texts)
+        if len(images) != expected:
+            raise UserError(
+                f"Tile Neighborhood got {len(images)} pictures, the rollout has {expected}: connect its images"
+            )
+        setup, group, pairs = next_step(scores.of, scores, settings)
+        prompts = [setup.config.prompts[p] for p in group.candidates.prompts]
+        anchors = pairs.anchors(*group.advantages.shape)
+        sheet = contact_sheet(images.movedim(-1, 1), prompts, group.scores, group.advantages, anchors, columns, edge)
+        return io.NodeOutput(image_tensor(sheet))
+
+
+class RewardCurve(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPORewardCurve",
+            display_name="Reward Curve",
+            category=CATEGORY,
+            description="The run's rewards over its iterations, each in a chart of its own; held-out ones too.",
+            inputs=[
+                RUN.Input("run"),
+                io.Int.Input("width", default=800, min=200, max=4096, tooltip="Pixels."),
+                io.Int.Input("height", default=240, min=100, max=2048, tooltip="Pixels of each chart."),
+            ],
+            outputs=[io.Image.Output("chart")],
+        )
+
+    @classmethod
+    def execute(cls, run: Run, width: int, height: int) -> io.NodeOutput:
+        from ..trainer.metrics import open_store
+        from ..trainer.pictures import image_tensor
+        from ..trainer.plot import curves
+
+        with open_store(run.folder) as store:
+            names = store.names("reward/")
+            series = {name.removeprefix("reward/"): store.curve(name) for name in names}
+        if not series:
+            raise UserError(f"{run.folder} has no finished iteration yet")
+        return io.NodeOutput(image_tensor(curves(series, width, height)))

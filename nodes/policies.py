@@ -1,0 +1,97 @@
+"""The loaded policies. One base model at a time stays loaded; its policies share it, each with a LoRA of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..trainer.config import LoraSettings, ModelSettings
+from . import host
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..trainer.iteration import State
+    from ..trainer.models.flux import FluxPolicy
+
+SINGLE_FILE = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the Load node was asked for: the same wish gets the same policy."""
+
+    model: ModelSettings
+    lora: LoraSettings
+    seed: int
+
+
+@dataclass(eq=False)
+class Policy:
+    """A FLUX with a LoRA that is trained step by step. `version` counts the optimiser's steps."""
+
+    wanted: Wanted
+    flux: FluxPolicy
+    lora: Mapping[str, nn.Parameter]
+    state: State | None = None  # optimiser and average, from the first step on
+    version: int = 0
+
+
+_policies: dict[Wanted, Policy] = {}
+_names = itertools.count()
+
+
+def version(wanted: Wanted) -> int:
+    """How many steps the policy has taken; 0 where it is not loaded."""
+    policy = _policies.get(wanted)
+    return policy.version if policy else 0
+
+
+def get(wanted: Wanted) -> Policy:
+    """The policy of a wish, loaded at most once. Another base model takes the place of the one before.
+
+    Raises:
+        ModelError, LoraError: the file or folder cannot be used, in one sentence.
+    """
+    if wanted not in _policies:
+        base = next((p.flux for p in _policies.values() if p.wanted.model == wanted.model), None)
+        if base is None:
+            _policies.clear()
+            host.free_models()
+            base = load(wanted.model)
+        flux, lora = fresh_lora(base, wanted)
+        _policies[wanted] = Policy(wanted, flux, lora)
+    return _policies[wanted]
+
+
+def load(model: ModelSettings) -> FluxPolicy:
+    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux
+    from ..trainer.models.source import resolve
+
+    with host.training_mode():
+        if model.path.endswith(SINGLE_FILE):
+            from ..trainer.models.single_file import load_single_file
+
+            transformer = load_single_file(Path(model.path), DTYPES[model.dtype])
+            return FluxPolicy(transformer.requires_grad_(False).eval().to(model.device), None, model.guidance)
+        return load_flux(resolve(model.path), device=model.device, dtype=model.dtype, guidance=model.guidance)
+
+
+def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:
+    """The base model with a new LoRA on it, beside those that are there."""
+    from dataclasses import replace
+
+    from ..trainer.setup import add_lora
+
+    flux = replace(base, adapter=f"lora_{next(_names)}")
+    with host.training_mode():
+        return flux, add_lora(flux, wanted.lora, wanted.seed)
+
+
+def drop_lora(flux: FluxPolicy) -> None:
+    from ..trainer.models.lora import detach_lora
+
+    detach_lora(flux.transformer, flux.adapter)

@@ -1,0 +1,128 @@
+"""Load FLUX Policy: the model that will be trained."""
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..trainer.config import LoraSettings, ModelSettings
+from ..trainer.models.source import EMBEDDED
+from . import host, policies
+from .wires import CATEGORY, POLICY
+
+NO_LORA = "none"
+MODELS, LORAS = "diffusion_models", "loras"
+
+
+class LoadPolicy(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOLoadPolicy",
+            display_name="Load FLUX Policy",
+            category=CATEGORY,
+            description="The FLUX that is trained, with a new LoRA on it (GRPO, RLHF, LoRA training by reward).",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[EMBEDDED, *folder_paths.get_filename_list(MODELS)],
+                    default=EMBEDDED,
+                    tooltip="A FLUX.1 file in models/diffusion_models, or the small model that comes with this pack "
+                    "(64 x 64 pixels, for trying things out). A file has no text encoders and no VAE: connect them.",
+                ),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="A diffusers folder such as /models/FLUX.1-dev, used instead of the model above. "
+                    "It brings its text encoders and its VAE along. Empty: the model above.",
+                ),
+                io.Int.Input(
+                    "rank",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip="Rank of the LoRA: its capacity and its file's size. 8 to 32 is usual.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=16.0,
+                    min=0.1,
+                    max=1024.0,
+                    step=0.1,
+                    tooltip="The LoRA is scaled by alpha / rank. Leave it equal to the rank if in doubt.",
+                ),
+                io.Combo.Input(
+                    "targets",
+                    options=["all-linear", "attention"],
+                    tooltip="Layers with a LoRA: all linear layers of the blocks, or those of the attention only.",
+                ),
+                io.Combo.Input(
+                    "start_from",
+                    options=[NO_LORA, *folder_paths.get_filename_list(LORAS)],
+                    tooltip="Go on from a LoRA that this pack saved, of the same rank, alpha and targets.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=3.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Guidance scale fed to FLUX.1-dev, as in FluxGuidance. FLUX.1-schnell ignores it.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", "bfloat16", "float32", "float16"],
+                    tooltip="Of the frozen model. auto: bfloat16 on a GPU, float32 on the CPU. The LoRA is float32.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=False,
+                    tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
+                ),
+            ],
+            outputs=[POLICY.Output("policy", tooltip="For Prompt Set, Rollout and Train.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> object:
+        """A policy that has moved is another input for everything behind it."""
+        return policies.version(wanted(**inputs))
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        from pathlib import Path
+
+        if folder.strip() and not (Path(folder.strip()).expanduser() / "model_index.json").is_file():
+            return (
+                f"{folder.strip()!r} is no diffusers folder (no model_index.json in it): correct it or leave it empty"
+            )
+        return True
+
+    @classmethod
+    def execute(cls, **inputs: object) -> io.NodeOutput:
+        return io.NodeOutput(policies.get(wanted(**inputs)))
+
+
+def wanted(
+    model: str,
+    folder: str,
+    rank: int,
+    alpha: float,
+    targets: str,
+    start_from: str,
+    guidance: float,
+    precision: str,
+    seed: int,
+) -> policies.Wanted:
+    """The widgets' values as settings."""
+    device = host.device()
+    dtype = ("float32" if device == "cpu" else "bfloat16") if precision == "auto" else precision
+    path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
+    tokens = 32 if path == EMBEDDED else 512
+    start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
+    return policies.Wanted(
+        ModelSettings(path=path, device=device, dtype=dtype, guidance=guidance, text_tokens=tokens),
+        LoraSettings(rank=rank, alpha=alpha, targets=targets, start=start),
+        seed,
+    )

@@ -1,0 +1,174 @@
+"""Prompt Set: captions and their embeddings."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..trainer.errors import UserError
+from . import host, policies
+from .wires import CATEGORY, POLICY, PROMPTS, Prompts
+
+if TYPE_CHECKING:
+    from ..trainer.config import ModelSettings
+    from ..trainer.models.text import Conditioning
+
+KEPT = 8  # sets of embeddings
+
+
+class PromptSet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOPromptSet",
+            display_name="Prompt Set",
+            category=CATEGORY,
+            description="The prompts that are trained on, encoded once. Chain several sets by 'more'.",
+            inputs=[
+                POLICY.Input(
+                    "policy", tooltip="The model the prompts are for. Its own text encoders are used if it has any."
+                ),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="red apple on a blue background\npanda on a pink background",
+                    tooltip="One prompt a line. Lines that begin with # are left out.",
+                ),
+                io.String.Input(
+                    "file",
+                    default="",
+                    tooltip="A .txt file (one prompt a line) or .jsonl file (objects with "
+                    "'prompt', 'text' or 'caption'), "
+                    "used instead of the text. Empty: the text.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The prompts as CLIPTextEncode made them (join several with "
+                    "Conditioning (Combine)); the text "
+                    "then says, in the same order, what they were. Needed where the model is a single file.",
+                ),
+                PROMPTS.Input("more", optional=True, tooltip="Another Prompt Set, put before this one."),
+            ],
+            outputs=[PROMPTS.Output("prompts"), io.Int.Output("count", tooltip="How many prompts there are.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        path = Path(file.strip()).expanduser()
+        return not file.strip() or path.is_file() or f"file: there is no {path}"
+
+    @classmethod
+    def execute(
+        cls,
+        policy: policies.Policy,
+        text: str,
+        file: str,
+        conditioning: list | None = None,
+        more: Prompts | None = None,
+    ) -> io.NodeOutput:
+        texts = tuple(read_file(Path(file.strip()).expanduser()) if file.strip() else lines(text))
+        if not texts:
+            raise UserError("Prompt Set has no prompt: write one a line")
+        with host.training_mode():
+            encoded = from_comfy(conditioning, texts, policy) if conditioning else encode(policy.wanted.model, texts)
+            prompts = Prompts(texts, encoded)
+            if more:
+                prompts = joined(more, prompts)
+        return io.NodeOutput(prompts, len(prompts.texts))
+
+
+def lines(text: str) -> list[str]:
+    stripped = (line.strip() for line in text.splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def read_file(path: Path) -> list[str]:
+    """Prompts of a .txt or .jsonl file."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({error})") from error
+    if path.suffix != ".jsonl":
+        return lines(text)
+    prompts = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            prompts.append(_caption(line, f"{path}, line {number}"))
+    return prompts
+
+
+def _caption(line: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+        return next(record[key] for key in ("prompt", "text", "caption") if key in record)
+    except (ValueError, TypeError, StopIteration):
+        raise UserError(f"{where}: not an object with 'prompt', 'text' or 'caption'") from None
+
+
+@lru_cache(KEPT)
+def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
+    """By the text encoders of a diffusers folder; kept, as a moving policy asks again and again."""
+    if model.path.endswith(policies.SINGLE_FILE):
+        raise UserError(
+            "the model is a single file without text encoders: connect CLIPTextEncode "
+            "(on DualCLIPLoader) to 'conditioning'"
+        )
+    from ..trainer.models.flux import DTYPES
+    from ..trainer.models.source import resolve
+    from ..trainer.models.text import encode_prompts
+
+    return encode_prompts(
+        resolve(model.path), texts, tokens=model.text_tokens, device=model.device, dtype=DTYPES[model.dtype]
+    )
+
+
+def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:
+    """ComfyUI's CONDITIONING as ours: T5's tokens and CLIP's pooled vector of every prompt."""
+    import torch
+
+    from ..trainer.models.text import Conditioning
+
+    if len(conditioning) != len(texts):
+        raise UserError(
+            f"{len(conditioning)} conditionings but {len(texts)} captions: write one "
+            "caption a line for each, in their order"
+        )
+    pooled = [extra.get("pooled_output") for _, extra in conditioning]
+    config = policy.flux.transformer.config
+    for tokens, vector in zip([c[0] for c in conditioning], pooled, strict=True):
+        widths = (tokens.shape[-1], None if vector is None else vector.shape[-1])
+        if widths != (config.joint_attention_dim, config.pooled_projection_dim):
+            raise UserError(
+                f"the conditioning is not for this FLUX (it is {widths[0]} and {widths[1]} wide, "
+                f"{config.joint_attention_dim} and {config.pooled_projection_dim} are "
+                "needed): encode with DualCLIPLoader, "
+                "type flux"
+            )
+    lengths = sorted({c[0].shape[1] for c in conditioning})
+    if len(lengths) > 1:
+        raise UserError(
+            f"the prompts have {lengths[0]} to {lengths[-1]} tokens: use prompts of one length, or a Prompt Set each"
+        )
+    like = {"device": policy.flux.device, "dtype": policy.flux.transformer.dtype}
+    embeddings = torch.cat([c[0] for c in conditioning]).to(**like, copy=True)
+    return Conditioning(embeddings, torch.cat(pooled).to(**like, copy=True))
+
+
+def joined(first: Prompts, second: Prompts) -> Prompts:
+    import torch
+
+    from ..trainer.models.text import Conditioning
+
+    a, b = first.conditioning, second.conditioning
+    if a.embeddings.shape[1:] != b.embeddings.shape[1:]:
+        raise UserError(
+            f"Prompt Sets of {a.embeddings.shape[1]} and {b.embeddings.shape[1]} "
+            "tokens cannot be joined: encode both alike"
+        )
+    both = Conditioning(torch.cat([a.embeddings, b.embeddings]), torch.cat([a.pooled, b.pooled]))
+    return Prompts(first.texts + second.texts, both)

@@ -1,0 +1,131 @@
+"""GRPO Settings: what rarely needs a change, for Step and Train alike. Defaults are the paper's."""
+
+from comfy_api.latest import io
+
+from ..trainer.config import GrpoSettings, OptimizerSettings
+from ..trainer.rewards.combine import NORMALISATIONS
+from ..trainer.surrogate import TEMPERATURE_MODES
+from .wires import CATEGORY, SETTINGS, Settings
+
+G, A = GrpoSettings(), OptimizerSettings()
+DEFAULTS = Settings(G, A)
+
+
+class GrpoSettingsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOSettings",
+            display_name="GRPO Settings",
+            category=CATEGORY,
+            description="Optional: how scores become an update. Without it, Step and Train use the paper's values.",
+            inputs=[
+                io.Int.Input(
+                    "anchors",
+                    default=G.anchors,
+                    min=1,
+                    max=128,
+                    tooltip="B, candidates of a group that are passed through the model for the update.",
+                ),
+                io.Int.Input(
+                    "trained_steps",
+                    default=G.trained_steps,
+                    min=1,
+                    max=100,
+                    tooltip="K of the T solver steps are trained, drawn anew each "
+                    "iteration. The update costs B x K passes.",
+                ),
+                io.Float.Input(
+                    "quasi_norm",
+                    default=G.quasi_norm,
+                    min=0.05,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="p: below 2, groups whose rewards hardly differ count less. 2 is plain GRPO.",
+                ),
+                io.Float.Input(
+                    "clip",
+                    default=G.clip,
+                    min=0.001,
+                    max=10.0,
+                    step=0.001,
+                    round=0.001,
+                    tooltip="How far the ratio of new to old policy may move; matters "
+                    "with several updates per rollout.",
+                ),
+                io.Int.Input(
+                    "updates_per_rollout",
+                    default=G.updates_per_rollout,
+                    min=1,
+                    max=32,
+                    tooltip="Optimiser steps on the same candidates. More use a rollout better, up to the clip.",
+                ),
+                io.Float.Input(
+                    "kl_weight",
+                    default=G.kl_weight,
+                    min=0.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="Holds the policy back to the base model; costs one more forward pass. 0: off.",
+                ),
+                io.Combo.Input(
+                    "reward_normalisation",
+                    options=list(NORMALISATIONS),
+                    tooltip="advantage: rewards of any scale count by their weights. raw: "
+                    "the scores themselves are added.",
+                ),
+                io.Combo.Input(
+                    "temperature_mode",
+                    options=list(TEMPERATURE_MODES),
+                    tooltip="Unit of the softmax temperature. scale-free suits every resolution; raw is the paper's.",
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=G.temperature,
+                    min=0.001,
+                    max=1e6,
+                    step=0.001,
+                    round=0.001,
+                    tooltip="Of the softmax over distances. Lower is sharper, and the clip acts sooner.",
+                ),
+                io.Float.Input(
+                    "max_grad_norm",
+                    default=A.max_grad_norm,
+                    min=0.001,
+                    max=1000.0,
+                    step=0.001,
+                    round=0.001,
+                    tooltip="Gradients are scaled down to this norm.",
+                ),
+                io.Float.Input(
+                    "weight_decay",
+                    default=A.weight_decay,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0001,
+                    round=0.0001,
+                    tooltip="AdamW's.",
+                ),
+                io.Int.Input(
+                    "warmup", default=A.warmup, min=0, max=10000, tooltip="Updates over which the learning rate rises."
+                ),
+                io.Float.Input(
+                    "ema_decay",
+                    default=A.ema_decay,
+                    min=0.0,
+                    max=0.9999,
+                    step=0.0001,
+                    round=0.0001,
+                    tooltip="Save an average of the LoRA instead of its last weights; 0.95 is smooth. 0: off.",
+                ),
+            ],
+            outputs=[SETTINGS.Output("settings")],
+        )
+
+    @classmethod
+    def execute(cls, **inputs: object) -> io.NodeOutput:
+        grpo = {name: inputs[name] for name in GrpoSettings.__dataclass_fields__ if name in inputs}
+        optimizer = {name: inputs[name] for name in OptimizerSettings.__dataclass_fields__ if name in inputs}
+        # anchors cannot be compared with the group here: the group size arrives with the neighborhood
+        group_size = max(G.group_size, grpo["anchors"])
+        return io.NodeOutput(Settings(GrpoSettings(**grpo, group_size=group_size), OptimizerSettings(**optimizer)))

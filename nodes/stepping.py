@@ -1,0 +1,59 @@
+"""From trajectories and scores to what a step trains, the same for Step and for the contact sheet that announces it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..trainer.config import GrpoSettings, OptimizerSettings
+from .settings import DEFAULTS
+from .wires import RolledOut, Scored, Settings
+
+if TYPE_CHECKING:
+    from ..trainer.anchors import Pairs
+    from ..trainer.iteration import Group, Setup
+
+
+def chosen(
+    settings: Settings | None, learning_rate: float, group_size: int, steps: int, **grpo: object
+) -> tuple[GrpoSettings, OptimizerSettings]:
+    """The settings of the optional node, with what the graph decides elsewhere.
+
+    The default numbers of anchors and trained steps bend to a small group or few steps; numbers that a user has set do
+    not, so that a contradiction is told and not hidden.
+    """
+    if settings is None:
+        grpo |= {
+            "anchors": min(DEFAULTS.grpo.anchors, group_size),
+            "trained_steps": min(DEFAULTS.grpo.trained_steps, steps),
+        }
+    settings = settings or DEFAULTS
+    return (
+        replace(settings.grpo, group_size=group_size, **grpo),
+        replace(settings.optimizer, learning_rate=learning_rate),
+    )
+
+
+def next_step(
+    rolled_out: RolledOut,
+    scored: Scored,
+    settings: Settings | None,
+    learning_rate: float = DEFAULTS.optimizer.learning_rate,
+) -> tuple[Setup, Group, Pairs]:
+    """The setup, the judged candidates and the drawn triples of the step these scores lead to."""
+    from ..trainer.iteration import draw, judge, trained_steps
+
+    rolled = rolled_out.setup.config
+    grpo, optimizer = chosen(
+        settings,
+        learning_rate,
+        rolled.grpo.group_size,
+        rolled.sampling.steps,
+        prompts_per_iteration=rolled.grpo.prompts_per_iteration,
+        strength=rolled.grpo.strength,
+    )
+    config = replace(rolled, grpo=grpo, optimizer=optimizer, rewards=scored.rewards)
+    setup = replace(rolled_out.setup, config=config)
+    drawn = rolled_out.candidates.trajectories.only(trained_steps(setup, rolled_out.version))
+    group = judge(config, replace(rolled_out.candidates, trajectories=drawn), dict(scored.scores))
+    return setup, group, draw(setup, group, rolled_out.version)
