@@ -1,13 +1,43 @@
-"""TEST-ONLY pack: tells which Python modules ComfyUI's process has imported."""
+"""TEST-ONLY pack: what ComfyUI's process has imported, how many objects of a class live in it, what a wire holds."""
 
+import gc
 import sys
+from pathlib import Path
 
+import folder_paths
+import psutil
 from aiohttp import web
+from safetensors.torch import save_file
 from server import PromptServer
 
-NODE_CLASS_MAPPINGS = {}
+
+class WritePrompts:
+    """The embeddings on a PROMPTS wire, as output/<name>.safetensors."""
+
+    CATEGORY, FUNCTION, OUTPUT_NODE, RETURN_TYPES = "probe", "run", True, ()
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"prompts": ("NEIGHBOR_GRPO_PROMPTS",), "name": ("STRING", {})}}
+
+    def run(self, prompts, name):
+        c = prompts.conditioning
+        tensors = {"embeddings": c.embeddings.contiguous(), "pooled": c.pooled.contiguous()}
+        save_file(tensors, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {"ProbeWritePrompts": WritePrompts}
 
 
 @PromptServer.instance.routes.get("/probe/modules")
 async def modules(_request: web.Request) -> web.Response:
     return web.json_response(sorted(sys.modules))
+
+
+@PromptServer.instance.routes.get("/probe/objects/{name}")
+async def objects(request: web.Request) -> web.Response:
+    """How many objects of the class `name` are alive, and this process's resident memory in bytes."""
+    gc.collect()
+    count = sum(type(each).__name__ == request.match_info["name"] for each in gc.get_objects())
+    return web.json_response({"count": count, "resident": psutil.Process().memory_info().rss})

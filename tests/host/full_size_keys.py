@@ -1,0 +1,67 @@
+"""Does every key of our LoRA find a layer of ComfyUI's FLUX.1-dev? In a process of its own, as ComfyUI claims names.
+
+usage: python full_size_keys.py COMFYUI TARGETS   prints one JSON object
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+COMFYUI, TARGETS = sys.argv[1:]
+del sys.argv[1:]  # ComfyUI reads them too
+sys.path[:0] = [COMFYUI, str(Path(__file__).parents[2])]
+
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+
+import comfy.lora  # noqa: E402
+import comfy.model_base  # noqa: E402
+import comfy.supported_models  # noqa: E402
+from diffusers import FluxTransformer2DModel  # noqa: E402
+
+from trainer.models.lora import attach_lora, file_tensors  # noqa: E402
+
+FLUX_DEV = {
+    "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768,
+    "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19,
+    "depth_single_blocks": 38, "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+}  # fmt: skip
+
+
+class Complaints(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def fits(layer: object, adapter: object, sizes: dict[str, torch.Size]) -> bool:
+    """Whether the LoRA's B A has the shape of the weight, or of the slice of it, that it is for."""
+    name, offset = layer if isinstance(layer, tuple) else (layer, None)
+    up, down = adapter.weights[:2]
+    rows = sizes[name][0] if offset is None else offset[2]
+    return (up.shape[0], down.shape[1]) == (rows, sizes[name][1])
+
+
+with torch.device("meta"):
+    theirs = comfy.model_base.Flux(comfy.supported_models.Flux(FLUX_DEV), device="meta")
+    ours = FluxTransformer2DModel(guidance_embeds=True)
+    parameters = attach_lora(ours, rank=4, alpha=8, targets=TARGETS, seed=0)
+weights = {name: torch.zeros(p.shape) for name, p in parameters.items()}
+complaints = Complaints()
+logging.getLogger().addHandler(complaints)
+loaded = comfy.lora.load_lora(file_tensors(weights, 8.0), comfy.lora.model_lora_keys_unet(theirs, {}))
+sizes = {name: t.shape for name, t in theirs.state_dict().items()}
+report = {
+    "modules": len(parameters) // 2,
+    "loaded": len(loaded),
+    "shapes_that_fit": sum(fits(layer, adapter, sizes) for layer, adapter in loaded.items()),
+    "complaints": complaints.texts[:3],
+}
+print(json.dumps(report))
