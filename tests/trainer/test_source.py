@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from trainer.models.flux import load_flux
 from trainer.models.source import ModelError, resolve
@@ -20,3 +21,16 @@ def test_damaged_weights_are_named_by_their_part_in_one_line(flux_dev, tmp_path,
         encode_prompts(source, ["zebra"], tokens=12, device="cpu", dtype=torch.float32)
         load_flux(source, device="cpu", dtype="float32", guidance=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae", "transformer"])
+def test_a_weight_that_is_missing_is_an_error_and_not_a_random_number(flux_dev, tmp_path, part):
+    folder = shutil.copytree(flux_dev, tmp_path / "model")
+    (weights,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = next(name for name in sorted(tensors) if "norm" in name)
+    save_file({name: t for name, t in tensors.items() if name != lost}, weights, metadata={"format": "pt"})
+    source = resolve(str(folder))
+    with pytest.raises(ModelError, match=f"its {part} lacks 1 weights, the first is .*{lost}"):  # noqa: PT012
+        encode_prompts(source, ["zebra"], tokens=12, device="cpu", dtype=torch.float32)
+        load_flux(source, device="cpu", dtype="float32", guidance=1)

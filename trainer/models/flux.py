@@ -104,8 +104,8 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
     Raises:
         ModelError: a missing folder, a missing part, or a model of another kind.
     """
-    transformer = source.load(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
-    vae = source.load(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
+    transformer = source.load_model(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
+    vae = source.load_model(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
     if transformer.config.in_channels != 4 * CHANNELS:
         raise source.error(
             f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"

@@ -35,6 +35,14 @@ class ModelSource:
             reason = " ".join(str(error).split())
             raise self.error(f"its {part} does not load ({reason[:200]})") from error
 
+    def load_model(self, cls: type, part: str, **options: Any) -> Any:
+        """Like `load`, for a part with weights; none of them may be missing, as it would silently be random."""
+        model, report = self.load(cls, part, output_loading_info=True, **options)
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise self.error(f"its {part} lacks {len(missing)} weights, the first is {missing[0]}")
+        return model
+
     def error(self, reason: str) -> ModelError:
         return ModelError(
             f"model {self.name!r} cannot be used: {reason}; a FLUX model in the layout of FLUX.1-dev's diffusers "

@@ -39,9 +39,9 @@ def encode_prompts(
         scheduler=None,
         vae=None,
         transformer=None,
-        text_encoder=source.load(CLIPTextModel, "text_encoder", torch_dtype=dtype).eval().to(device),
+        text_encoder=source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype).eval().to(device),
         tokenizer=source.load(CLIPTokenizer, "tokenizer"),
-        text_encoder_2=source.load(T5EncoderModel, "text_encoder_2", torch_dtype=dtype).eval().to(device),
+        text_encoder_2=source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype).eval().to(device),
         tokenizer_2=source.load(T5TokenizerFast, "tokenizer_2"),
     )
     parts = []

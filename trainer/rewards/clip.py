@@ -1,13 +1,15 @@
 """Rewards of the CLIP family: agreement of a picture with its prompt, by any `transformers.CLIPModel` folder."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
 from .base import RewardError
 
@@ -33,13 +35,13 @@ class ClipReward:
         try:
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            settings = _image_settings(folder)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise RewardError(f"CLIP reward: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
         self.model.requires_grad_(False)
         self.size = self.model.config.vision_config.image_size
-        self.mean = torch.tensor(processor.image_mean, device=device)[:, None, None]
-        self.std = torch.tensor(processor.image_std, device=device)[:, None, None]
+        self.mean = torch.tensor(settings["image_mean"], device=device)[:, None, None]
+        self.std = torch.tensor(settings["image_std"], device=device)[:, None, None]
         self.scale = self.model.logit_scale.exp() if scale == "logit" else 1.0
         self.texts: dict[str, Tensor] = {}  # prompt -> unit vector [D]
 
@@ -71,6 +73,14 @@ class ClipReward:
             tokens = tokens.to(self.mean.device)
             self.texts[prompt] = F.normalize(_tensor(self.model.get_text_features(**tokens)), dim=-1)[0]
         return self.texts[prompt]
+
+
+def _image_settings(folder: Path) -> dict[str, Any]:
+    """Of the image processor: transformers 4 keeps them in a file of their own, transformers 5 with the processor's."""
+    own = folder / "preprocessor_config.json"
+    if own.is_file():
+        return json.loads(own.read_text("utf-8"))
+    return json.loads((folder / "processor_config.json").read_text("utf-8"))["image_processor"]
 
 
 def _tensor(features: object) -> Tensor:

@@ -8,12 +8,15 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from .. import TEXT_TOKENS
 from . import autoencoder, card, clip, flux
 from .data import Compositions, fetch
 from .text import save_clip_tokenizer, save_t5_tokenizer
+
+PREFIX = "text_model."
 
 
 def main() -> None:
@@ -41,6 +44,8 @@ def main() -> None:
     flux.assemble(vae, models).to(torch.bfloat16).save_pretrained(output / "flux")
     save_clip_tokenizer(output / "flux" / "tokenizer")
     save_t5_tokenizer(output / "flux" / "tokenizer_2")
+    name_fast_tokenizer(output / "flux" / "model_index.json")
+    prefix_clip_weights(output / "flux" / "text_encoder" / "model.safetensors")
     for part in ("flux/text_encoder", "flux/text_encoder_2", *clips):
         load_as_float32(output / part)
 
@@ -54,6 +59,19 @@ def save_clip(model: CLIPModel, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
     save_clip_tokenizer(folder, clip.TEXT_LENGTH)
     clip.image_processor().save_pretrained(folder)
+
+
+def name_fast_tokenizer(path: Path) -> None:
+    """transformers 5 writes T5Tokenizer, which in transformers 4 is another class that wants other files."""
+    index = json.loads(path.read_text("utf-8"))
+    index["tokenizer_2"] = ["transformers", "T5TokenizerFast"]
+    path.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def prefix_clip_weights(path: Path) -> None:
+    """transformers 4 knows the weights by names with a prefix that transformers 5 leaves out, and reads either way."""
+    tensors = {f"{PREFIX}{name.removeprefix(PREFIX)}": t for name, t in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def load_as_float32(folder: Path) -> None:
