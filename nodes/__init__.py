@@ -25,11 +25,12 @@ class NeighborGRPO(ComfyExtension):
         from .sampling import NoiseNeighborhood, Rollout
         from .settings import GrpoSettingsNode
         from .training import Step, Train
+        from .values import ImageValues
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
         rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
-        return [*sampling, *rewards, *training, TileNeighborhood, RewardCurve]
+        return [*sampling, *rewards, ImageValues, *training, TileNeighborhood, RewardCurve]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:

@@ -21,20 +21,20 @@ class SaveLora(io.ComfyNode):
             node_id="NeighborGRPOSaveLora",
             display_name="Save LoRA (Neighbor GRPO)",
             category=CATEGORY,
-            description="Writes the LoRA into models/loras, for Load LoRA and for diffusers.",
+            description="Writes the trained LoRA into models/loras, for Load LoRA and for diffusers.",
             is_output_node=True,
             inputs=[
-                LORA.Input("lora"),
+                LORA.Input("lora", tooltip="The LoRA of Neighbor GRPO Train or Step."),
                 io.String.Input(
-                    "name", default="neighbor_grpo", tooltip="Of the file in models/loras; folder/name works."
+                    "name", default="neighbor_grpo", tooltip="Name of the file in models/loras; folder/name works."
                 ),
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
-                    tooltip="Off: a file that exists stays, and name-2, name-3, ... is written.",
+                    tooltip="On: a file of this name is replaced. Off: it stays, and name-2, name-3, ... is written.",
                 ),
             ],
-            outputs=[io.String.Output("path", tooltip="Of the file that was written.")],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
 
     @classmethod

@@ -20,14 +20,14 @@ class TileNeighborhood(io.ComfyNode):
             "framed ones are the next step's anchors.",
             inputs=[
                 io.Image.Input("images", tooltip="The rollout's pictures."),
-                SCORES.Input("scores"),
+                SCORES.Input("scores", tooltip="What Score Images made of the same rollout."),
                 io.Int.Input("columns", default=6, min=1, max=32, tooltip="Pictures in a row."),
                 io.Int.Input(
                     "edge", default=192, min=32, max=1024, tooltip="Longest edge of a picture on the sheet, pixels."
                 ),
                 SETTINGS.Input("settings", optional=True, tooltip="As for the Step, which draws the anchors by it."),
             ],
-            outputs=[io.Image.Output("sheet")],
+            outputs=[io.Image.Output("sheet", display_name="sheet", tooltip="One picture; a block for each prompt.")],
         )
 
     @classmethod
@@ -57,11 +57,11 @@ class RewardCurve(io.ComfyNode):
             category=CATEGORY,
             description="The run's rewards over its iterations, each in a chart of its own; held-out ones too.",
             inputs=[
-                RUN.Input("run"),
-                io.Int.Input("width", default=800, min=200, max=4096, tooltip="Pixels."),
+                RUN.Input("run", tooltip="The run of Neighbor GRPO Train."),
+                io.Int.Input("width", default=800, min=200, max=4096, tooltip="Of the picture, pixels."),
                 io.Int.Input("height", default=240, min=100, max=2048, tooltip="Pixels of each chart."),
             ],
-            outputs=[io.Image.Output("chart")],
+            outputs=[io.Image.Output("chart", display_name="chart", tooltip="One picture; a chart for each reward.")],
         )
 
     @classmethod

@@ -81,7 +81,7 @@ class LoadPolicy(io.ComfyNode):
                     tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
                 ),
             ],
-            outputs=[POLICY.Output("policy", tooltip="For Prompt Set, Rollout and Train.")],
+            outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
         )
 
     @classmethod
@@ -90,14 +90,10 @@ class LoadPolicy(io.ComfyNode):
         return policies.version(wanted(**inputs))
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        from pathlib import Path
-
-        if folder.strip() and not (Path(folder.strip()).expanduser() / "model_index.json").is_file():
-            return (
-                f"{folder.strip()!r} is no diffusers folder (no model_index.json in it): correct it or leave it empty"
-            )
-        return True
+    def validate_inputs(cls, model: str) -> bool | str:
+        if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
+            return True
+        return f"there is no {model!r} in models/{MODELS}: choose another, or put it there and press R"
 
     @classmethod
     def execute(cls, **inputs: object) -> io.NodeOutput:

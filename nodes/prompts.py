@@ -27,7 +27,7 @@ class PromptSet(io.ComfyNode):
             node_id="NeighborGRPOPromptSet",
             display_name="Prompt Set",
             category=CATEGORY,
-            description="The prompts that are trained on, encoded once. Chain several sets by 'more'.",
+            description="The prompts that the LoRA is trained on, encoded once. Chain several sets by 'more'.",
             inputs=[
                 POLICY.Input(
                     "policy", tooltip="The model the prompts are for. Its own text encoders are used if it has any."
@@ -54,7 +54,10 @@ class PromptSet(io.ComfyNode):
                 ),
                 PROMPTS.Input("more", optional=True, tooltip="Another Prompt Set, put before this one."),
             ],
-            outputs=[PROMPTS.Output("prompts"), io.Int.Output("count", tooltip="How many prompts there are.")],
+            outputs=[
+                PROMPTS.Output("prompts", display_name="prompts", tooltip="For Rollout and Train."),
+                io.Int.Output("count", display_name="count", tooltip="How many prompts there are."),
+            ],
         )
 
     @classmethod

@@ -14,6 +14,13 @@ from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOu
 
 FOLDER = "rewards"  # models/rewards: one CLIPModel folder each
 SOCKETS = 4
+SCORE_OUTPUTS = [
+    SCORES.Output("scores", display_name="scores", tooltip="For Neighbor GRPO Step and Tile Neighborhood."),
+    io.String.Output("table", display_name="table", tooltip="The scores, readable."),
+]
+REWARD_OUTPUT = REWARD.Output(
+    "reward", display_name="reward", tooltip="For Neighbor GRPO Train, Score Images and Combine Rewards."
+)
 
 
 def register_folder() -> None:
@@ -45,7 +52,8 @@ class ClipReward(io.ComfyNode):
             node_id="NeighborGRPOClipReward",
             display_name="CLIP Reward",
             category=CATEGORY,
-            description="How well a picture matches its prompt, by any CLIP model of transformers, PickScore included.",
+            description="How well a picture matches its prompt, by any CLIP model of transformers; PickScore (human "
+            "preference) is one.",
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -60,7 +68,7 @@ class ClipReward(io.ComfyNode):
                     tooltip="cosine: -1 to 1. logit: times the model's own scale, which is how PickScore is defined.",
                 ),
             ],
-            outputs=[REWARD.Output("reward")],
+            outputs=[REWARD_OUTPUT],
         )
 
     @classmethod
@@ -90,7 +98,7 @@ class ColourfulnessReward(io.ComfyNode):
             description="How colourful a picture is (Hasler and Suesstrunk 2003): about "
             "0 (grey) to 100. Needs no model.",
             inputs=[],
-            outputs=[REWARD.Output("reward")],
+            outputs=[REWARD_OUTPUT],
         )
 
     @classmethod
@@ -108,7 +116,7 @@ class JpegReward(io.ComfyNode):
             description="High for plain pictures, by their size as JPEG. A negative weight "
             "in Combine Rewards asks for detail.",
             inputs=[],
-            outputs=[REWARD.Output("reward")],
+            outputs=[REWARD_OUTPUT],
         )
 
     @classmethod
@@ -122,14 +130,14 @@ class CombineRewards(io.ComfyNode):
         sockets = []
         for n in range(1, SOCKETS + 1):
             sockets += [
-                REWARD.Input(f"reward_{n}", optional=True),
+                REWARD.Input(f"reward_{n}", optional=True, tooltip="A reward, or several that are combined already."),
                 io.Float.Input(
                     f"weight_{n}",
                     default=1.0,
                     min=-100.0,
                     max=100.0,
                     step=0.05,
-                    tooltip="Share in the sum of the advantages; a negative one asks for less.",
+                    tooltip="Share in the sum of the advantages; a negative one asks for less of it. Not 0.",
                 ),
                 io.Boolean.Input(
                     f"held_out_{n}",
@@ -144,7 +152,7 @@ class CombineRewards(io.ComfyNode):
             description="Several rewards as one, each with a weight. Its output fits its "
             "own sockets, for more than four.",
             inputs=sockets,
-            outputs=[REWARD.Output("reward")],
+            outputs=[REWARD_OUTPUT],
         )
 
     @classmethod
@@ -179,15 +187,15 @@ class ScoreImages(io.ComfyNode):
             node_id="NeighborGRPOScoreImages",
             display_name="Score Images",
             category=CATEGORY,
-            description="Scores the candidates of a rollout by a reward.",
+            description="Scores the candidates of a rollout by a reward, for training step by step.",
             inputs=[
-                TRAJECTORIES.Input("trajectories"),
+                TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
                 io.Image.Input(
                     "images", tooltip="The rollout's pictures, in their order (changed as you like in between)."
                 ),
-                REWARD.Input("reward"),
+                REWARD.Input("reward", tooltip="A reward node, or several through Combine Rewards."),
             ],
-            outputs=[SCORES.Output("scores"), io.String.Output("table", tooltip="The scores, readable.")],
+            outputs=SCORE_OUTPUTS,
         )
 
     @classmethod
@@ -216,7 +224,7 @@ class ScoresFromValues(io.ComfyNode):
             description="Any list of numbers as scores, one for each picture: so any node can be a reward.",
             is_input_list=True,
             inputs=[
-                TRAJECTORIES.Input("trajectories"),
+                TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
                 io.Float.Input(
                     "values",
                     force_input=True,
@@ -224,7 +232,7 @@ class ScoresFromValues(io.ComfyNode):
                 ),
                 io.String.Input("name", default="values", tooltip="What the reward is called in tables and curves."),
             ],
-            outputs=[SCORES.Output("scores"), io.String.Output("table", tooltip="The scores, readable.")],
+            outputs=SCORE_OUTPUTS,
         )
 
     @classmethod

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ..trainer.models.flux import Decoder, FluxPolicy
 
 
+PIXELS = "Of the candidates, pixels, a multiple of 16; 64 suits the embedded model. Larger takes more time and memory."
+
+
 class NoiseNeighborhood(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,14 +58,16 @@ class NoiseNeighborhood(io.ComfyNode):
                 io.Int.Input(
                     "group_size",
                     default=12,
-                    min=1,
+                    min=2,
                     max=128,
                     tooltip="G, candidates of each prompt. More compare better and take longer to draw.",
                 ),
-                io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
+                io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
+                io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
             ],
-            outputs=[NEIGHBORHOOD.Output("neighborhood")],
+            outputs=[
+                NEIGHBORHOOD.Output("neighborhood", display_name="neighborhood", tooltip="For Rollout and Train.")
+            ],
         )
 
     @classmethod
@@ -76,6 +81,12 @@ class NoiseNeighborhood(io.ComfyNode):
         return io.NodeOutput(Neighborhood(seed, strength, group_size, width, height))
 
 
+POLICY_INPUT = POLICY.Input("policy", tooltip="The model that draws and learns, by Load FLUX Policy.")
+PROMPTS_INPUT = PROMPTS.Input("prompts", tooltip="What is drawn: all of them in turn, shuffled.")
+NEIGHBORHOOD_INPUT = NEIGHBORHOOD.Input(
+    "neighborhood", tooltip="How many candidates are compared, their size, and how alike they begin."
+)
+VAE_INPUT = io.Vae.Input("vae", optional=True, tooltip="Decodes the pictures. Needed where the model is a single file.")
 SOLVER_INPUTS = [
     io.Combo.Input(
         "solver",
@@ -83,14 +94,20 @@ SOLVER_INPUTS = [
         default="dpm++2m",
         tooltip="Of the deterministic trajectories. dpm++2m is the paper's; heun takes two model calls a step.",
     ),
-    io.Int.Input("steps", default=8, min=1, max=100, tooltip="T, solver steps of a trajectory."),
+    io.Int.Input(
+        "steps",
+        default=8,
+        min=1,
+        max=100,
+        tooltip="T, solver steps of a trajectory. More draw cleaner pictures and take longer.",
+    ),
     io.Int.Input(
         "micro_batch",
         default=4,
         min=1,
         max=128,
-        tooltip="Candidates in the model at once. Memory grows with it and with nothing "
-        "else: lower it when memory runs out.",
+        tooltip="Candidates in the model at once. Memory depends on it and on the picture's size: "
+        "lower it when memory runs out.",
     ),
 ]
 
@@ -104,9 +121,9 @@ class Rollout(io.ComfyNode):
             category=CATEGORY,
             description="Draws the candidates of the next prompts. Runs again as soon as a Step has moved the policy.",
             inputs=[
-                POLICY.Input("policy"),
-                PROMPTS.Input("prompts"),
-                NEIGHBORHOOD.Input("neighborhood"),
+                POLICY_INPUT,
+                PROMPTS_INPUT,
+                NEIGHBORHOOD_INPUT,
                 *SOLVER_INPUTS,
                 io.Int.Input(
                     "prompts_per_step",
@@ -116,11 +133,17 @@ class Rollout(io.ComfyNode):
                     tooltip="P, prompts in one rollout. Each has a neighborhood of its "
                     "own; their gradients are averaged.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="Needed where the model is a single file."),
+                VAE_INPUT,
             ],
             outputs=[
-                TRAJECTORIES.Output("trajectories"),
-                io.Image.Output("images", tooltip="P x G candidates, one prompt's after the other's."),
+                TRAJECTORIES.Output(
+                    "trajectories",
+                    display_name="trajectories",
+                    tooltip="The candidates' states and velocities, for scoring and for Step.",
+                ),
+                io.Image.Output(
+                    "images", display_name="images", tooltip="P x G candidates, one prompt's after the other's."
+                ),
             ],
         )
 

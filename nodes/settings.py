@@ -50,7 +50,7 @@ class GrpoSettingsNode(io.ComfyNode):
                     max=10.0,
                     step=0.001,
                     round=0.001,
-                    tooltip="How far the ratio of new to old policy may move; matters "
+                    tooltip="How far the ratio of new to old policy may move from 1 (0.2: by 20 %); matters "
                     "with several updates per rollout.",
                 ),
                 io.Int.Input(
@@ -66,7 +66,8 @@ class GrpoSettingsNode(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.01,
-                    tooltip="Holds the policy back to the base model; costs one more forward pass. 0: off.",
+                    tooltip="Weight of the divergence from the base model: holds the policy back to it, for one more "
+                    "forward pass. 0: off.",
                 ),
                 io.Combo.Input(
                     "reward_normalisation",
@@ -95,7 +96,7 @@ class GrpoSettingsNode(io.ComfyNode):
                     max=1000.0,
                     step=0.001,
                     round=0.001,
-                    tooltip="Gradients are scaled down to this norm.",
+                    tooltip="Larger gradients are scaled down to this norm: no single update goes too far.",
                 ),
                 io.Float.Input(
                     "weight_decay",
@@ -104,10 +105,14 @@ class GrpoSettingsNode(io.ComfyNode):
                     max=1.0,
                     step=0.0001,
                     round=0.0001,
-                    tooltip="AdamW's.",
+                    tooltip="AdamW's: pulls the LoRA towards zero, so that it changes less. 0: off.",
                 ),
                 io.Int.Input(
-                    "warmup", default=A.warmup, min=0, max=10000, tooltip="Updates over which the learning rate rises."
+                    "warmup",
+                    default=A.warmup,
+                    min=0,
+                    max=10000,
+                    tooltip="Updates over which the learning rate rises to its full value. 0: none.",
                 ),
                 io.Float.Input(
                     "ema_decay",
@@ -116,10 +121,12 @@ class GrpoSettingsNode(io.ComfyNode):
                     max=0.9999,
                     step=0.0001,
                     round=0.0001,
-                    tooltip="Save an average of the LoRA instead of its last weights; 0.95 is smooth. 0: off.",
+                    tooltip="Train saves an average of the LoRA instead of its last weights; 0.95 is smooth. 0: off.",
                 ),
             ],
-            outputs=[SETTINGS.Output("settings")],
+            outputs=[
+                SETTINGS.Output("settings", display_name="settings", tooltip="For Step, Train and Tile Neighborhood.")
+            ],
         )
 
     @classmethod

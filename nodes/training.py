@@ -11,14 +11,11 @@ from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
 from ..trainer.errors import Stopped, UserError
 from . import host, policies
 from .lora import lora_file, read_lora_file
-from .sampling import SOLVER_INPUTS, ready
+from .sampling import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, ready
 from .stepping import chosen, next_step
 from .wires import (
     CATEGORY,
     LORA,
-    NEIGHBORHOOD,
-    POLICY,
-    PROMPTS,
     REWARD,
     RUN,
     SCORES,
@@ -40,7 +37,8 @@ LEARNING_RATE = io.Float.Input(
     max=1.0,
     step=1e-6,
     round=1e-7,
-    tooltip="Of AdamW on the LoRA. 1e-4 to 3e-4 suits FLUX.1-dev, 1e-3 the embedded model.",
+    tooltip="Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, "
+    "1e-3 the embedded model.",
 )
 GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it the paper's values.")
 
@@ -55,11 +53,22 @@ class Step(io.ComfyNode):
             description="One update of the policy by the scores of its candidates. With "
             "auto queue, every run is a step.",
             is_output_node=True,
-            inputs=[TRAJECTORIES.Input("trajectories"), SCORES.Input("scores"), LEARNING_RATE, GRPO_SETTINGS],
+            inputs=[
+                TRAJECTORIES.Input(
+                    "trajectories", tooltip="By Neighborhood Rollout: the policy that drew them is trained."
+                ),
+                SCORES.Input("scores", tooltip="Of the same rollout: by Score Images or Scores from Values."),
+                LEARNING_RATE,
+                GRPO_SETTINGS,
+            ],
             outputs=[
-                LORA.Output("lora", tooltip="The LoRA after the step, for Save LoRA or Load LoRA Model."),
-                io.String.Output("metrics", tooltip="What the step did, readable."),
-                io.Float.Output("reward", tooltip="Mean of the first trained reward over the candidates."),
+                LORA.Output(
+                    "lora", display_name="lora", tooltip="The LoRA after the step, for Save LoRA or Load LoRA Model."
+                ),
+                io.String.Output("metrics", display_name="metrics", tooltip="What the step did, readable."),
+                io.Float.Output(
+                    "reward", display_name="reward", tooltip="Mean of the first trained reward over the candidates."
+                ),
             ],
         )
 
@@ -122,16 +131,22 @@ class Train(io.ComfyNode):
             node_id="NeighborGRPOTrain",
             display_name="Neighbor GRPO Train",
             category=CATEGORY,
-            description="The whole training in one node: reinforcement learning (GRPO, RLHF) of a FLUX LoRA by reward. "
-            "Cancel saves; 'resume' goes on.",
+            description="The whole training in one node: fine-tunes a FLUX LoRA by reward (reinforcement learning, "
+            "GRPO, RLHF). Cancel saves; 'resume' goes on.",
             is_output_node=True,
             inputs=[
-                POLICY.Input("policy"),
-                PROMPTS.Input("prompts"),
-                NEIGHBORHOOD.Input("neighborhood"),
-                REWARD.Input("reward"),
+                POLICY_INPUT,
+                PROMPTS_INPUT,
+                NEIGHBORHOOD_INPUT,
+                REWARD.Input(
+                    "reward", tooltip="What a good picture is: a reward node, or several through Combine Rewards."
+                ),
                 io.Int.Input(
-                    "iterations", default=300, min=1, max=100000, tooltip="Rollouts, each followed by an update."
+                    "iterations",
+                    default=300,
+                    min=1,
+                    max=100000,
+                    tooltip="Rollouts, each followed by an update. 300 in the paper; the reward should rise earlier.",
                 ),
                 LEARNING_RATE,
                 io.Int.Input(
@@ -169,12 +184,12 @@ class Train(io.ComfyNode):
                     "iterations (moving average); 0 never.",
                 ),
                 GRPO_SETTINGS,
-                io.Vae.Input("vae", optional=True, tooltip="Needed where the model is a single file."),
+                VAE_INPUT,
             ],
             outputs=[
-                LORA.Output("lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
-                RUN.Output("run", tooltip="The run's folder, for Reward Curve."),
-                io.String.Output("summary", tooltip="Why it ended, and where everything is."),
+                LORA.Output("lora", display_name="lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
+                RUN.Output("run", display_name="run", tooltip="The run's folder, for Reward Curve."),
+                io.String.Output("summary", display_name="summary", tooltip="Why it ended, and where everything is."),
             ],
         )
 

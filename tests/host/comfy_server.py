@@ -40,6 +40,7 @@ class ComfyServer:
         port: wanted port; if it is taken, or 0, a free one.
         echo: ComfyUI's log goes to the terminal, not to `log()`.
         arguments: more of ComfyUI's command line.
+        environment: more environment variables.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class ComfyServer:
         port: int = 0,
         echo: bool = False,
         arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ):
         self._scratch = None if base else tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True)
         self.base = Path(base or self._scratch.name).resolve()
         self.url = f"http://{ADDRESS}:{_free_port(port)}"
         self.startup_seconds = 0.0
         self._comfyui, self._packs, self._echo, self._arguments = comfyui, packs, echo, arguments
+        self._environment = {"PYTHONUNBUFFERED": "1", **(environment or {})}
         self._log = Path(os.devnull) if echo else self.base / "comfyui.log"
         self._process: subprocess.Popen | None = None
 
@@ -75,7 +78,7 @@ class ComfyServer:
             HostError: it ended, or took longer than `timeout` seconds; with the end of its log.
         """
         comfy_base.prepare(self.base, self._packs)
-        command, env = self._command(), {**os.environ, "PYTHONUNBUFFERED": "1"}
+        command, env = self._command(), {**os.environ, **self._environment}
         begun = time.monotonic()
         try:
             with open(self._log, "wb") as log:

@@ -38,7 +38,8 @@ def comfyui() -> Path:
 def server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
     """ComfyUI with our pack and the test-only ones."""
     base = tmp_path_factory.mktemp("comfyui")
-    with ComfyServer(comfyui, PACK | TEST_PACKS, base=base) as running:
+    own_locks = {"TMPDIR": str(base)}  # so that tests that run side by side do not wait for one device
+    with ComfyServer(comfyui, PACK | TEST_PACKS, base=base, environment=own_locks) as running:
         yield running
 
 

@@ -52,3 +52,20 @@ def steps(**changes: Any) -> dict[str, Any]:
         "6": node("ScoreImages", trajectories=["5", 0], images=["5", 1], reward=["4", 0]),
         "7": node("Step", trajectories=["5", 0], scores=["6", 0], learning_rate=1e-3),
     }  # fmt: skip
+
+
+def with_settings(graph: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The graph with a GRPO Settings node (30) on its Train or Step."""
+    values = {
+        "anchors": 2, "trained_steps": 2, "quasi_norm": 0.8, "clip": 0.2, "updates_per_rollout": 1, "kl_weight": 0.0,
+        "reward_normalisation": "advantage", "temperature_mode": "scale-free", "temperature": 1.0,
+        "max_grad_norm": 1.0, "weight_decay": 0.0, "warmup": 0, "ema_decay": 0.0,
+    }  # fmt: skip
+    user = "5" if graph["5"]["class_type"] == "NeighborGRPOTrain" else "7"
+    inputs = {**graph[user]["inputs"], "settings": ["30", 0]}
+    return graph | {"30": node("Settings", **(values | settings)), user: {**graph[user], "inputs": inputs}}
+
+
+def with_reward(model: str) -> dict[str, Any]:
+    """A training by a CLIP model of models/rewards."""
+    return train() | {"4": node("ClipReward", model=model, scale="cosine")}

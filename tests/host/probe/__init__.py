@@ -27,7 +27,33 @@ class WritePrompts:
         return {}
 
 
-NODE_CLASS_MAPPINGS = {"ProbeWritePrompts": WritePrompts}
+class Floats:
+    """The mean of each picture, a list of numbers."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_IS_LIST = "probe", "run", ("FLOAT",), (True,)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"images": ("IMAGE",)}}
+
+    def run(self, images):
+        return (images.mean((1, 2, 3)).tolist(),)
+
+
+class Patches:
+    """How many weights of a MODEL a LoRA changes."""
+
+    CATEGORY, FUNCTION, OUTPUT_NODE, RETURN_TYPES = "probe", "run", True, ()
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",)}}
+
+    def run(self, model):
+        return {"ui": {"text": (str(len(model.patches)),)}}
+
+
+NODE_CLASS_MAPPINGS = {"ProbeWritePrompts": WritePrompts, "ProbeFloats": Floats, "ProbePatches": Patches}
 
 
 @PromptServer.instance.routes.get("/probe/modules")

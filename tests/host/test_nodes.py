@@ -1,0 +1,193 @@
+"""Training graphs in a real ComfyUI: what they leave, when they run again, what they say when something is wrong."""
+
+import sqlite3
+
+import graphs
+import pytest
+import tiny_files
+from comfy_server import ExecutionError
+from safetensors import safe_open
+
+from trainer.lock import exclusive
+
+
+def run(server, graph: dict, timeout: float = 300) -> dict:
+    """The texts that the graph's nodes show, by node."""
+    outputs = server.wait(server.queue(graph), timeout)["outputs"]
+    return {name: out["text"][0] for name, out in outputs.items() if "text" in out}
+
+
+def fails(server, graph: dict) -> str:
+    with pytest.raises(ExecutionError) as error:
+        run(server, graph)
+    return str(error.value)
+
+
+def rewards(folder) -> list[float]:
+    with sqlite3.connect(folder / "run.sqlite") as database:
+        query = "SELECT value FROM metrics WHERE name = 'reward/tiny-clip' ORDER BY iteration"
+        return [value for (value,) in database.execute(query)]
+
+
+def test_the_train_node_raises_the_reward_and_the_lora_lands_in_models_loras(server):
+    shown = run(server, graphs.train(name="rises", iterations=24, group_size=8, steps=6, save_every=12))
+    folder = server.base / "output/neighbor_grpo/rises"
+    assert shown["5"] == f"complete: {folder}"
+    curve = rewards(folder)
+    assert len(curve) == 24
+    assert sum(curve[-8:]) / 8 > sum(curve[:8]) / 8 + 0.01
+    lora = server.base / "models/loras/rises.safetensors"
+    assert shown["6"] == str(lora)
+    with safe_open(lora, "pt") as file:
+        assert file.metadata()["iteration"] == "24"
+        names = list(file.keys())
+    assert sum(name.endswith(".alpha") for name in names) == sum("lora_A" in name for name in names) > 0
+
+
+def test_a_graph_that_did_not_change_does_not_train_again(server):
+    graph = graphs.train(name="once")
+    assert "5" in executed(server.wait(server.queue(graph)))
+    assert executed(server.wait(server.queue(graph))) == []
+    assert not (server.base / "output/neighbor_grpo/once-2").exists()
+
+
+def test_a_file_that_exists_is_kept_unless_asked(server):
+    for expected in ("kept", "kept-2"):
+        graph = graphs.train(name="kept", iterations=1)
+        graph["6"]["inputs"]["name"] = "kept"
+        graph["3"]["inputs"]["seed"] = len(expected)
+        assert run(server, graph)["6"].endswith(f"/{expected}.safetensors")
+    graph["6"]["inputs"]["overwrite"] = True
+    assert run(server, graph)["6"].endswith("/kept.safetensors")
+
+
+def test_every_queue_run_is_a_step_and_only_a_moved_policy_is_drawn_again(server):
+    graph = graphs.steps(rank=5)  # a policy of its own
+    assert [run(server, graph)["7"].split()[:2] for _ in range(3)] == [["step", "1"], ["step", "2"], ["step", "3"]]
+    looking = {name: node for name, node in graph.items() if name != "7"}
+    looking["8"] = {"class_type": "PreviewAny", "inputs": {"source": ["6", 1]}}
+    first = server.wait(server.queue(looking))
+    again = server.wait(server.queue(looking))
+    assert set(executed(first)) > {"8"}
+    assert executed(again) == []  # nothing has moved
+
+
+def executed(entry: dict) -> list[str]:
+    """Nodes that were run and not taken from the cache."""
+    cached = next(d["nodes"] for event, d in entry["status"]["messages"] if event == "execution_cached")
+    return [name for name in entry["prompt"][2] if name not in cached]
+
+
+def test_scores_from_any_numbers_train_and_a_tile_sheet_and_curve_are_drawn(server):
+    graph = graphs.steps(rank=6) | {
+        "6": graphs.node("ScoresFromValues", trajectories=["5", 0], values=["9", 0], name="mine"),
+        "9": {"class_type": "ProbeFloats", "inputs": {"images": ["5", 1]}},
+        "10": graphs.node("TileNeighborhood", images=["5", 1], scores=["6", 0], columns=6, edge=96),
+        "11": {"class_type": "PreviewImage", "inputs": {"images": ["10", 0]}},
+    }
+    entry = server.wait(server.queue(graph))
+    assert "reward/mine" in entry["outputs"]["7"]["text"][0]
+    assert entry["outputs"]["11"]["images"]
+    train = graphs.train(name="curve") | {
+        "12": graphs.node("RewardCurve", run=["5", 1], width=400, height=160),
+        "13": {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}},
+    }
+    assert server.wait(server.queue(train))["outputs"]["13"]["images"]
+
+
+def test_comfyuis_own_node_applies_the_lora_to_a_model(server):
+    tiny_files.write(server.base / "models")
+    graph = graphs.train(name="applied") | {
+        "20": {"class_type": "UNETLoader", "inputs": {"unet_name": "tiny_flux.safetensors", "weight_dtype": "default"}},
+        "21": {
+            "class_type": "LoraModelLoader",
+            "inputs": {"model": ["20", 0], "lora": ["5", 0], "strength_model": 1.0},
+        },
+        "22": {"class_type": "ProbePatches", "inputs": {"model": ["21", 0]}},
+    }
+    before = len(server.log())
+    patched = int(run(server, graph)["22"])
+    assert patched == 2 * 8 + 4 * 2  # weights of the double and single blocks, where queries, keys and values are one
+    assert "lora key not loaded" not in server.log()[before:]
+
+
+def test_a_policy_that_is_loaded_twice_is_in_memory_once(server):
+    graph = graphs.steps(rank=7)
+    graph["1b"] = {**graph["1"], "inputs": {**graph["1"]["inputs"], "rank": 3}}
+    graph["2"]["inputs"]["policy"] = ["1b", 0]
+    run(server, graph)
+    assert server.get("/probe/objects/FluxTransformer2DModel")["count"] == 1
+
+
+def test_memory_returns_to_its_level_after_each_training(server):
+    levels = []
+    for n in range(4):
+        run(server, graphs.train(name=f"level-{n}", iterations=3, seed=n))
+        levels.append(server.get("/probe/objects/State")["resident"] / 2**20)
+    assert levels[3] - levels[1] < 30, levels  # MiB; the first runs fill caches
+
+
+def test_a_second_training_on_the_device_is_refused_with_the_reason(server, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(server.base))  # where this server keeps its locks
+    with exclusive("device cpu", "taken"):
+        assert "another training is running on cpu: wait for it, or cancel it" in fails(
+            server, graphs.train(name="busy")
+        )
+    assert run(server, graphs.train(name="free"))["5"].startswith("complete")
+
+
+MISTAKES = [
+    (graphs.train(group_size=1), "group_size must be at least 2, got 1"),
+    (graphs.train(run_name="../up"), "must be the plain name of a folder"),
+    (graphs.train(width=40), "width must be a multiple of 16 pixels, got 40: try 32"),
+    (graphs.train(folder="/nowhere"), "model '/nowhere': no diffusers folder there"),
+    (graphs.train(prompts="# nothing"), "Prompt Set has no prompt: write one a line"),
+    (graphs.train(model="missing.safetensors"), "there is no 'missing.safetensors' in models/diffusion_models"),
+    (graphs.with_settings(graphs.train(group_size=4), anchors=8), "must be between 1 and grpo.group_size = 4"),
+    (graphs.with_settings(graphs.train(steps=2), trained_steps=4), "must be at most sampling.steps = 2"),
+    (graphs.with_reward("nobody"), "put its folder (config.json, model.safetensors, ...) into models/rewards"),
+]
+
+
+@pytest.mark.parametrize(("graph", "message"), MISTAKES, ids=[message[:40] for _, message in MISTAKES])
+def test_a_mistake_is_one_clear_sentence(server, graph, message):
+    assert message in fails(server, graph)
+    server.wait(server.queue(graphs.train(name="after")))  # the next run works
+
+
+def test_wrong_files_are_named_with_the_remedy(server):
+    models = server.base / "models"
+    (models / "diffusion_models/broken.safetensors").write_bytes(b"nothing")
+    assert "is not a whole safetensors file" in fails(server, graphs.train(model="broken.safetensors"))
+    tiny_files.write(models)
+    wrong = tiny_files.NAMES["vae"].split("/")[1]
+    (models / "diffusion_models" / wrong).write_bytes((models / tiny_files.NAMES["vae"]).read_bytes())
+    assert "is not a FLUX transformer" in fails(server, graphs.train(model=wrong))
+    (models / "rewards/broken").mkdir(parents=True)
+    (models / "rewards/broken/config.json").write_text("{}")
+    assert "is not a CLIPModel folder" in fails(server, graphs.with_reward("broken"))
+
+
+def test_images_and_scores_that_do_not_belong_to_the_rollout_are_refused(server):
+    graph = graphs.steps(rank=9)
+    half = {"class_type": "ImageFromBatch", "inputs": {"image": ["5", 1], "batch_index": 0, "length": 5}}
+    few = graph | {"9": half, "6": graphs.node("ScoreImages", trajectories=["5", 0], images=["9", 0], reward=["4", 0])}
+    assert "Score Images got 5 pictures, the rollout has 12: connect its images" in fails(server, few)
+    other = graph | {
+        "15": {**graph["5"], "inputs": {**graph["5"]["inputs"], "steps": 3}},
+        "7": graphs.node("Step", trajectories=["15", 0], scores=["6", 0], learning_rate=1e-3),
+    }
+    assert "these scores belong to other trajectories" in fails(server, other)
+
+
+def test_old_trajectories_are_refused(server):
+    """Two steps on one rollout are a second update; a third finds it too old."""
+    graph = graphs.steps(rank=10)
+    step = {"trajectories": ["5", 0], "scores": ["6", 0], "learning_rate": 1e-3}
+    graph |= {
+        "8": graphs.node("Step", **{**step, "learning_rate": 2e-3}),
+        "9": graphs.node("Step", **step, after=["8", 0]),
+    }
+    graph["9"]["inputs"]["learning_rate"] = 3e-3
+    del graph["9"]["inputs"]["after"]
+    assert "updates old: queue again, so that the rollout is drawn by the policy of now" in fails(server, graph)
