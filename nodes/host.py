@@ -11,7 +11,7 @@ import torch
 from comfy import model_management
 from comfy.utils import ProgressBar
 
-from ..trainer.errors import Stopped
+from ..trainer.errors import Stopped, UserError
 from ..trainer.events import Event, IterationDone, Skipped, Started
 from ..trainer.metrics import to_pictures
 
@@ -44,6 +44,19 @@ def stop_if_cancelled() -> None:
 def raise_if_cancelled() -> None:
     """End the node as ComfyUI ends a cancelled one."""
     model_management.throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def memory_advice(micro_batch: int, width: int, height: int) -> Iterator[None]:
+    """Running out of memory becomes one sentence with what to lower."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        free_models()
+        smaller = f"micro_batch (now {micro_batch}), then the size (now {width} x {height} pixels) or the LoRA's rank"
+        if micro_batch == 1:
+            smaller = f"the size (now {width} x {height} pixels) or the LoRA's rank"
+        raise UserError(f"{device()} is out of memory: lower {smaller}; what was saved is kept") from error
 
 
 def runs_folder() -> Path:

@@ -179,7 +179,7 @@ class Rollout(io.ComfyNode):
         )
         calls = steps * EVALUATIONS[solver] * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
-        with host.training_mode():
+        with host.training_mode(), host.memory_advice(micro_batch, neighborhood.width, neighborhood.height):
             setup = assemble(config, flux, policy.lora, prompts.conditioning, {})
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))

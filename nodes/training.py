@@ -112,8 +112,9 @@ def take_step(
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))
     if policy.state is None:
         policy.state = new_state(setup)
+    run, size = setup.config.run, setup.geometry
     try:
-        with all_or_nothing(setup, policy.state):
+        with host.memory_advice(run.micro_batch, size.width, size.height), all_or_nothing(setup, policy.state):
             metrics, skipped = improve(setup, policy.state, group, pairs)
     except Stopped:
         host.raise_if_cancelled()
@@ -265,7 +266,8 @@ def train(config, policy, prompts, rewards, vae, resume, progress, early_stop) -
     host.free_models()
     stop = EarlyStop(config.weights, early_stop)
     busy = f"another training is running on {device}: wait for it, or cancel it"
-    with host.training_mode(), exclusive(f"device {device}", busy):
+    advice = host.memory_advice(config.run.micro_batch, config.sampling.width, config.sampling.height)
+    with host.training_mode(), exclusive(f"device {device}", busy), advice:
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
             reason, _ = start_run(

@@ -168,6 +168,17 @@ def test_wrong_files_are_named_with_the_remedy(server):
     assert "is not a CLIPModel folder" in fails(server, graphs.with_reward("broken"))
 
 
+def test_running_out_of_memory_names_what_to_lower_and_keeps_what_was_saved(server):
+    graph = graphs.train(name="memory", iterations=3)
+    graph["4m"] = {"class_type": "ProbeOutOfMemory", "inputs": {"reward": ["4", 0]}}
+    graph["5"]["inputs"]["reward"] = ["4m", 0]
+    message = fails(server, graph)
+    assert "cpu is out of memory: lower micro_batch (now 12), then the size (now 64 x 64 pixels)" in message
+    resumed = graphs.train(name="memory", iterations=3, resume=True)
+    assert run(server, resumed)["5"].startswith("complete")
+    assert len(rewards(server.base / "output/neighbor_grpo/memory")) == 3
+
+
 def test_images_and_scores_that_do_not_belong_to_the_rollout_are_refused(server):
     graph = graphs.steps(rank=9)
     half = {"class_type": "ImageFromBatch", "inputs": {"image": ["5", 1], "batch_index": 0, "length": 5}}

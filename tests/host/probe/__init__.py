@@ -1,11 +1,13 @@
 """TEST-ONLY pack: what ComfyUI's process has imported, how many objects of a class live in it, what a wire holds."""
 
+import dataclasses
 import gc
 import sys
 from pathlib import Path
 
 import folder_paths
 import psutil
+import torch
 from aiohttp import web
 from safetensors.torch import save_file
 from server import PromptServer
@@ -40,6 +42,28 @@ class Floats:
         return (images.mean((1, 2, 3)).tolist(),)
 
 
+class OutOfMemory:
+    """A reward that runs out of memory at its second call."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("NEIGHBOR_GRPO_REWARD",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"reward": ("NEIGHBOR_GRPO_REWARD",)}}
+
+    def run(self, reward):
+        (named,) = reward
+        calls = iter(range(2))
+
+        class Fails:
+            def score(self, images, prompts):
+                if next(calls) == 1:
+                    raise torch.OutOfMemoryError("injected")
+                return named.reward.score(images, prompts)
+
+        return ((dataclasses.replace(named, reward=Fails()),),)
+
+
 class Patches:
     """How many weights of a MODEL a LoRA changes."""
 
@@ -53,7 +77,12 @@ class Patches:
         return {"ui": {"text": (str(len(model.patches)),)}}
 
 
-NODE_CLASS_MAPPINGS = {"ProbeWritePrompts": WritePrompts, "ProbeFloats": Floats, "ProbePatches": Patches}
+NODE_CLASS_MAPPINGS = {
+    "ProbeWritePrompts": WritePrompts,
+    "ProbeFloats": Floats,
+    "ProbePatches": Patches,
+    "ProbeOutOfMemory": OutOfMemory,
+}
 
 
 @PromptServer.instance.routes.get("/probe/modules")
