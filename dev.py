@@ -4,7 +4,7 @@
 usage: python dev.py COMMAND [ARGS...]
 
   comfy [ARGS...]  run a ComfyUI with this checkout as a pack: --port PORT, and ComfyUI's own options
-  demo [ARGS...]   train a LoRA on the embedded model, compare before and after (python -m trainer demo ARGS)
+  demo [ARGS...]   run the first workflow in a ComfyUI, compare before and after; --headless: without ComfyUI
   test [ARGS...]   ruff check, ruff format --check, then pytest ARGS
 
 Needs Python 3.10 or newer and nothing else. The first call installs what is missing (several GB with CUDA's
@@ -207,7 +207,9 @@ def comfy(args: list[str]) -> int:
 
 
 def demo(args: list[str]) -> int:
-    return run(["-m", "trainer", "demo", *args], OMP_NUM_THREADS=threads(min(4, physical_cores())))
+    script = ["-m", "trainer", "demo"] if "--headless" in args else ["tests/host/demo.py"]
+    args = [arg for arg in args if arg != "--headless"]
+    return run([*script, *args], OMP_NUM_THREADS=threads(min(4, physical_cores())))
 
 
 def test(args: list[str]) -> int:

@@ -33,14 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    taught = [c for c in COMBINATIONS if EMOJI[c[0]] in TAUGHT]
-    trained, tested = ([caption(*c) for c in taught if sum(c) % 2 == half] for half in (0, 1))
+    trained, tested = prompts()
     folder = arguments.folder or unused(Path("runs/demo"))
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
 
     quiet_libraries()
-    iterations = config.run.iterations
-    say(f"training on {len(trained)} prompts for {iterations} iterations", quiet=arguments.json)
+    say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
     started = time.perf_counter()
     with interruptible() as interrupt:
         progress = ProgressBar([r.label for r in config.rewards])
@@ -48,27 +46,42 @@ def main(arguments: argparse.Namespace) -> int:
     if interrupt:
         return INTERRUPTED
     seconds = time.perf_counter() - started
+    return conclude(
+        setup, tested, folder, folder / LORA, seconds, complete=reason == "complete", as_json=arguments.json
+    )
 
+
+def prompts() -> tuple[list[str], list[str]]:
+    """Captions of what is taught: those that are trained on, and those that are tested."""
+    taught = [c for c in COMBINATIONS if EMOJI[c[0]] in TAUGHT]
+    trained, tested = ([caption(*c) for c in taught if sum(c) % 2 == half] for half in (0, 1))
+    return trained, tested
+
+
+def conclude(
+    setup: Setup, tested: list[str], folder: Path, lora: Path, seconds: float, *, complete: bool, as_json: bool
+) -> int:
+    """Compare, print, store `folder/report.json` and the grid; returns the exit code: 0 where the reward rose."""
     rewards = test(setup, tested, folder / "before_after.png")
-    rose = reason == "complete" and all(rewards[name].rise >= RISE for name in config.weights)
+    rose = complete and all(rewards[name].rise >= RISE for name in setup.config.weights)
     report = {
         "rewards": {name: {**asdict(r), "rise": r.rise} for name, r in rewards.items()},
         "seconds": round(seconds, 1),
         "pictures": len(tested) * SEEDS,
         "run": str(folder),
         "grid": str(folder / "before_after.png"),
-        "lora": str(folder / LORA),
+        "lora": str(lora),
         "rose": rose,
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    if arguments.json:
+    if as_json:
         print_json(report)
         return 0 if rose else 1
     say(f"\ntrained in {seconds:.0f} s; {report['pictures']} pictures of {len(tested)} prompts not trained on:\n")
-    say(summary(config, rewards))
+    say(summary(setup.config, rewards))
     say(f"\nrun:   {report['run']}\ngrid:  {report['grid']}\nLoRA:  {report['lora']}")
     if not rose:
-        say(f"the trained reward did not rise by {RISE:g} standard errors ({reason})")
+        say(f"the trained reward did not rise by {RISE:g} standard errors" + ("" if complete else ": the run gave up"))
     return 0 if rose else 1
 
 
