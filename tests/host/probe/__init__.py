@@ -64,6 +64,19 @@ class OutOfMemory:
         return ((dataclasses.replace(named, reward=Fails()),),)
 
 
+class Conditioning:
+    """Prompts of a model that nobody has."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"width": ("INT", {}), "count": ("INT", {})}}
+
+    def run(self, width, count):
+        return ([[torch.zeros(1, 8, width), {"pooled_output": torch.zeros(1, width)}]] * count,)
+
+
 class Patches:
     """How many weights of a MODEL a LoRA changes."""
 
@@ -77,12 +90,8 @@ class Patches:
         return {"ui": {"text": (str(len(model.patches)),)}}
 
 
-NODE_CLASS_MAPPINGS = {
-    "ProbeWritePrompts": WritePrompts,
-    "ProbeFloats": Floats,
-    "ProbePatches": Patches,
-    "ProbeOutOfMemory": OutOfMemory,
-}
+NODES = (WritePrompts, Floats, OutOfMemory, Conditioning, Patches)
+NODE_CLASS_MAPPINGS = {f"Probe{node.__name__}": node for node in NODES}
 
 
 @PromptServer.instance.routes.get("/probe/modules")

@@ -1,0 +1,76 @@
+"""A FLUX in a single file, with ComfyUI's own text encoders and VAE around it: what most users of ComfyUI have."""
+
+import graphs
+import pytest
+import tiny_files
+import torch
+from comfy_server import ExecutionError
+from diffusers import FluxTransformer2DModel
+from original_names import original_layout
+from safetensors.torch import load_file, save_file
+
+from trainer import tiny
+
+PROMPTS = ["spider on a red background", "butterfly on a blue background"]
+CLIP = {"clip_name1": "tiny_clip.safetensors", "clip_name2": "tiny_t5.safetensors", "type": "flux"}
+
+
+@pytest.fixture(scope="module")
+def models(server):
+    tiny_files.write(server.base / "models")
+    transformer = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer", torch_dtype=torch.float32)
+    tensors = {name: tensor.contiguous() for name, tensor in original_layout(transformer).items()}
+    save_file(tensors, server.base / "models/diffusion_models/tiny_original.safetensors")
+
+
+def graph(*, model: str = "tiny_original.safetensors", conditioning: bool = True, vae: bool = True, **changes) -> dict:
+    prompts = "\n".join(PROMPTS)
+    training = graphs.train(model=model, prompts=prompts, **{"name": "single", "group_size": 4, **changes})
+    stock = {
+        "clip": ("DualCLIPLoader", CLIP),
+        "one": ("CLIPTextEncode", {"text": PROMPTS[0], "clip": ["clip", 0]}),
+        "two": ("CLIPTextEncode", {"text": PROMPTS[1], "clip": ["clip", 0]}),
+        "both": ("ConditioningCombine", {"conditioning_1": ["one", 0], "conditioning_2": ["two", 0]}),
+        "vae": ("VAELoader", {"vae_name": "tiny_vae.safetensors"}),
+    }
+    if conditioning:
+        training["2"]["inputs"]["conditioning"] = ["both", 0]
+    if vae:
+        training["5"]["inputs"]["vae"] = ["vae", 0]
+    return training | {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in stock.items()}
+
+
+def test_a_single_file_with_comfyuis_encoders_and_vae_trains_what_the_folder_trains(server, models):
+    """The same weights by another way: the same LoRA, up to the encoders' and the VAE's rounding."""
+    server.wait(server.queue(graph()))
+    server.wait(server.queue(graph(model="embedded", conditioning=False, vae=False, name="folder")))
+    single, folder = (load_file(server.base / f"models/loras/{name}.safetensors") for name in ("single", "folder"))
+    assert single.keys() == folder.keys()
+    moved = sum(t.abs().sum().item() for name, t in folder.items() if "lora_B" in name)
+    apart = sum((t - single[name]).abs().sum().item() for name, t in folder.items() if "lora_B" in name)
+    assert moved > 0
+    assert apart < 0.1 * moved
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conditioning": False}, "single file without text encoders: connect CLIPTextEncode"),
+        ({"vae": False}, "single file without a VAE: connect Load VAE"),
+    ],
+)
+def test_what_a_single_file_lacks_is_told_with_the_remedy(server, models, changes, message):
+    with pytest.raises(ExecutionError, match=message):
+        server.wait(server.queue(graph(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("width", "count", "message"),
+    [(64, 2, "the conditioning is not for this FLUX"), (128, 3, "3 conditionings but 2 captions")],
+)
+def test_conditioning_of_another_kind_is_refused(server, models, width, count, message):
+    wrong = graph()
+    wrong["odd"] = {"class_type": "ProbeConditioning", "inputs": {"width": width, "count": count}}
+    wrong["2"]["inputs"]["conditioning"] = ["odd", 0]
+    with pytest.raises(ExecutionError, match=message):
+        server.wait(server.queue(wrong))
