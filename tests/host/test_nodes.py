@@ -120,11 +120,14 @@ def test_a_policy_that_is_loaded_twice_is_in_memory_once(server):
 
 
 def test_memory_returns_to_its_level_after_each_training(server):
-    levels = []
+    levels, parameters = [], []
     for n in range(4):
         run(server, graphs.train(name=f"level-{n}", iterations=3, seed=n))
-        levels.append(server.get("/probe/objects/State")["resident"] / 2**20)
+        seen = server.get("/probe/objects/Parameter")
+        levels.append(seen["resident"] / 2**20)
+        parameters.append(seen["count"])
     assert levels[3] - levels[1] < 30, levels  # MiB; the first runs fill caches
+    assert parameters[0] == parameters[3]  # not one LoRA stays behind
 
 
 def test_a_second_training_on_the_device_is_refused_with_the_reason(server, monkeypatch):
