@@ -1,5 +1,6 @@
 """Training graphs in a real ComfyUI: what they leave, when they run again, what they say when something is wrong."""
 
+import json
 import sqlite3
 
 import graphs
@@ -93,6 +94,26 @@ def test_scores_from_any_numbers_train_and_a_tile_sheet_and_curve_are_drawn(serv
         "13": {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}},
     }
     assert server.wait(server.queue(train))["outputs"]["13"]["images"]
+
+
+def test_combined_rewards_keep_their_weights_roles_and_names_and_chain(server):
+    off = {f"{what}_{n}": value for n in range(1, 5) for what, value in (("weight", 1.0), ("held_out", False))}
+    train = graphs.train(name="combined", iterations=1) | {
+        "41": graphs.node("CombineRewards", **off | {"reward_1": ["4", 0], "weight_1": 2.0, "reward_2": ["42", 0]}),
+        "42": graphs.node("ColourfulnessReward"),
+        "43": graphs.node(
+            "CombineRewards",
+            **off | {"reward_1": ["41", 0], "weight_1": 0.5, "reward_3": ["4", 0], "held_out_3": True, "weight_3": 3.0},
+        ),
+    }
+    train["5"]["inputs"]["reward"] = ["43", 0]
+    run(server, train)
+    with sqlite3.connect(server.base / "output/neighbor_grpo/combined/run.sqlite") as database:
+        (text,) = database.execute("SELECT value FROM info WHERE key = 'settings'").fetchone()
+        logged = {name for (name,) in database.execute("SELECT DISTINCT name FROM metrics WHERE name LIKE 'reward/%'")}
+    found = [(r["name"] or r["kind"], r["weight"], r["held_out"]) for r in json.loads(text)["rewards"]]
+    assert found == [("tiny-clip", 1.0, False), ("colourfulness", 0.5, False), ("tiny-clip-2", 3.0, True)]
+    assert logged == {f"reward/{name}" for name, _, _ in found}
 
 
 def test_comfyuis_own_node_applies_the_lora_to_a_model(server):
