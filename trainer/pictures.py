@@ -79,7 +79,7 @@ def contact_sheet(
             sheet.paste(pictures[p * group_size + i], (x, y))
             if anchors[p, i]:
                 pen.rectangle((x - 2, y - 2, x + width + 1, y + height + 1), outline=MARK, width=2)
-            lines = [f"#{ranks[p, i]}  A {advantages[p, i]:+.3f}" + ("  anchor" if anchors[p, i] else "")]
+            lines = [f"#{ranks[p, i]}  A {advantages[p, i]:+.3f}"]
             lines += [f"{name} {values[p, i]:.4f}" for name, values in scores.items()]
             for n, line in enumerate(lines):
                 text = _cut(line, pen, font, width)

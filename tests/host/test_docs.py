@@ -190,7 +190,7 @@ def test_the_info_button_opens_every_nodes_page_and_it_fits_the_panel(page, cons
         ]:
             assert effect.replace("`", "").replace("*", "") in text
         wider = "panel => [panel, ...panel.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth).length"
-        assert help_panel.evaluate(wider) == 0
+        assert help_panel.evaluate(wider) == 0, name
     assert [line for line in console if not re.search(NOT_OURS, line)] == []
 
 
