@@ -24,7 +24,8 @@ class NeighborGRPO(ComfyExtension):
         from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
         from .sampling import NoiseNeighborhood, Rollout
         from .settings import GrpoSettingsNode
-        from .training import Step, Train
+        from .step import Step
+        from .training import Train
         from .values import ImageValues
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]

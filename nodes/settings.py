@@ -10,6 +10,18 @@ from .wires import CATEGORY, SETTINGS, Settings
 G, A = GrpoSettings(), OptimizerSettings()
 DEFAULTS = Settings(G, A)
 
+LEARNING_RATE = io.Float.Input(
+    "learning_rate",
+    default=1e-4,
+    min=1e-7,
+    max=1.0,
+    step=1e-6,
+    round=1e-7,
+    tooltip="Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, "
+    "1e-3 the embedded model.",
+)
+GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it the paper's values.")
+
 
 class GrpoSettingsNode(io.ComfyNode):
     @classmethod

@@ -1,128 +1,34 @@
-"""Neighbor GRPO Step and Neighbor GRPO Train."""
+"""Neighbor GRPO Train: the whole loop."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
-from ..trainer.errors import Stopped, UserError
 from . import host, policies
-from .lora import lora_file, read_lora_file
+from .lora import read_lora_file
 from .sampling import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, ready
-from .stepping import chosen, next_step
+from .settings import GRPO_SETTINGS, LEARNING_RATE
+from .stepping import chosen
 from .wires import (
     CATEGORY,
     LORA,
     REWARD,
     RUN,
-    SCORES,
-    SETTINGS,
-    TRAJECTORIES,
+    LoraFile,
     NamedReward,
     Neighborhood,
     Prompts,
-    RolledOut,
     Run,
-    Scored,
     Settings,
 )
 
-LEARNING_RATE = io.Float.Input(
-    "learning_rate",
-    default=1e-4,
-    min=1e-7,
-    max=1.0,
-    step=1e-6,
-    round=1e-7,
-    tooltip="Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, "
-    "1e-3 the embedded model.",
-)
-GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it the paper's values.")
-
-
-class Step(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOStep",
-            display_name="Neighbor GRPO Step",
-            category=CATEGORY,
-            description="One update of the policy by the scores of its candidates. With "
-            "auto queue, every run is a step.",
-            is_output_node=True,
-            inputs=[
-                TRAJECTORIES.Input(
-                    "trajectories", tooltip="By Neighborhood Rollout: the policy that drew them is trained."
-                ),
-                SCORES.Input("scores", tooltip="Of the same rollout: by Score Images or Scores from Values."),
-                LEARNING_RATE,
-                GRPO_SETTINGS,
-            ],
-            outputs=[
-                LORA.Output(
-                    "lora", display_name="lora", tooltip="The LoRA after the step, for Save LoRA or Load LoRA Model."
-                ),
-                io.String.Output("metrics", display_name="metrics", tooltip="What the step did, readable."),
-                io.Float.Output(
-                    "reward", display_name="reward", tooltip="Mean of the first trained reward over the candidates."
-                ),
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls, trajectories: RolledOut, scores: Scored, learning_rate: float, settings: Settings | None = None
-    ) -> io.NodeOutput:
-        policy = trajectories.policy
-        check(policy, trajectories, scores)
-        with host.training_mode():
-            metrics = take_step(policy, trajectories, scores, settings, learning_rate)
-            lora = lora_file(policy.lora, policy.wanted.lora.alpha, {"step": policy.version})
-        text = "\n".join(f"{name:<24}{value:12.6g}" for name, value in metrics.items())
-        first = next(r.label for r in scores.rewards if not r.held_out)
-        return io.NodeOutput(lora, text, float(scores.scores[first].mean()), ui={"text": (text,)})
-
-
-def check(policy: policies.Policy, trajectories: RolledOut, scores: Scored) -> None:
-    if scores.of is not trajectories:
-        raise UserError(
-            "these scores belong to other trajectories: score the images of the rollout that is connected here"
-        )
-    behind = policy.version - trajectories.version
-    if behind > 1:
-        raise UserError(
-            f"these trajectories are {behind} updates old: queue again, so that the "
-            "rollout is drawn by the policy of now"
-        )
-    if not any(not r.held_out for r in scores.rewards):
-        raise UserError("all rewards are held out: train on at least one")
-
-
-def take_step(
-    policy: policies.Policy, trajectories: RolledOut, scores: Scored, settings: Settings | None, learning_rate: float
-) -> dict[str, float]:
-    """One iteration's update; the policy's version moves with it."""
-    from ..trainer.iteration import all_or_nothing, improve, new_state
-    from ..trainer.loop import describe
-
-    setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
-    setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))
-    if policy.state is None:
-        policy.state = new_state(setup)
-    run, size = setup.config.run, setup.geometry
-    try:
-        with host.memory_advice(run.micro_batch, size.width, size.height), all_or_nothing(setup, policy.state):
-            metrics, skipped = improve(setup, policy.state, group, pairs)
-    except Stopped:
-        host.raise_if_cancelled()
-        raise
-    if skipped:
-        raise UserError(f"no update: {skipped}; the policy is as it was")
-    policy.version += 1
-    return {"step": policy.version, **describe(group), **metrics}
+if TYPE_CHECKING:
+    from ..trainer.rewards import Reward
 
 
 class Train(io.ComfyNode):
@@ -254,7 +160,16 @@ class Train(io.ComfyNode):
         return io.NodeOutput(lora, Run(folder), summary, ui={"text": (summary,)})
 
 
-def train(config, policy, prompts, rewards, vae, resume, progress, early_stop) -> tuple[dict, str]:
+def train(
+    config: Config,
+    policy: policies.Policy,
+    prompts: Prompts,
+    rewards: Mapping[str, Reward],
+    vae: object | None,
+    resume: bool,
+    progress: host.Progress,
+    early_stop: int,
+) -> tuple[LoraFile, str]:
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
     from ..trainer.early_stop import EarlyStop
     from ..trainer.lock import exclusive
