@@ -117,4 +117,31 @@ TARGETS = [
             "one lock for all": ("()} {thing}", "()}"),
         },
     ),
+    Target(
+        "trainer/pictures.py",
+        ("test_pictures.py",),
+        {
+            "every candidate framed": ("            if anchors[p, i]:\n", "            if True:\n"),
+            "pictures of the first prompt": ("pictures[p * group_size + i], (x, y)", "pictures[i], (x, y)"),
+            "rows and columns swapped": ("GAP + (i % columns) * cell[0], p", "GAP + (i // columns) * cell[0], p"),
+        },
+    ),
+    Target(
+        "trainer/plot.py",
+        ("test_pictures.py",),
+        {
+            "upside down": ("bottom - (v - low)", "top + (v - low)"),
+            "average of the values alone": ("SMOOTHING * averages[-1] + (1 - SMOOTHING) * value", "value"),
+        },
+    ),
+    Target(
+        "trainer/early_stop.py",
+        ("test_early_stop.py",),
+        {
+            "weights' signs ignored": ("value = weight * event", "value = abs(weight) * event"),
+            "never patient again": ("self.waited = 0 if rose else self.waited + 1", "self.waited += 1"),
+            "without smoothing": ("SMOOTHING = 0.9", "SMOOTHING = 0.0"),
+            "stops with patience 0": ("0 < self.patience <=", "self.patience <="),
+        },
+    ),
 ]

@@ -78,6 +78,7 @@ TARGETS = [
                 "rows.new_zeros(missing, *rows.shape[1:])",
             ),
             "last batch not filled up": ("*(fill(t[start : start + size], size) for", "*(t[start : start + size] for"),
+            "kept steps mixed up": ("for j in sorted(steps)]\n        kept", "for j in steps]\n        kept"),
             "fillers returned": ("[: len(x) - start]", "[:size]"),
             "builds a graph": ("@torch.no_grad()\ndef rollout(", "def rollout("),
         },

@@ -30,7 +30,7 @@ def test_it_stops_after_patience_iterations_without_a_new_best_in_the_direction_
 
 def test_noise_on_a_rising_reward_does_not_stop_it():
     noise = torch.randn(200, generator=torch.Generator().manual_seed(0)).tolist()
-    rising = [0.05 * n + 0.5 * e for n, e in enumerate(noise)]
+    rising = [0.02 * n + 0.5 * e for n, e in enumerate(noise)]
     assert iterations_until_stop(EarlyStop({"a": 1.0}, 20), rising) is None
     flat = [10.0] * 30 + [0.0] * 40
     assert iterations_until_stop(EarlyStop({"a": 1.0}, 20), flat) == 21

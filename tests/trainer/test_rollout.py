@@ -128,3 +128,17 @@ def test_decode_returns_all_pictures_in_order_a_micro_batch_at_a_time():
     assert sizes == [2, 2, 1]
     assert images[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
     assert not images.requires_grad
+
+
+def test_some_of_the_kept_steps_are_those_of_a_rollout_that_kept_them_alone():
+    torch.manual_seed(0)
+    noise, rows, sigmas = torch.randn(3, 5), torch.zeros(3, dtype=torch.long), sigma_grid(6)
+
+    def velocity(x, sigma, rows):
+        return torch.tanh(x) * sigma[:, None]
+
+    everything = rollout(velocity, noise, rows, sigmas, "ab2", range(6)).only([4, 1])
+    alone = rollout(velocity, noise, rows, sigmas, "ab2", [1, 4])
+    assert everything.steps == alone.steps == [1, 4]
+    for name in ("x_0", "sigma", "step_size", "x", "v", "x_next"):
+        assert torch.equal(getattr(everything, name), getattr(alone, name))
