@@ -8,7 +8,7 @@ import pytest
 from comfy_install import ROOT
 
 SOURCES = sorted([*(ROOT / "nodes").glob("*.py"), *(ROOT / "trainer").rglob("*.py")])
-GRAPH_WIDTH = 23  # characters that the help panel shows in a window of 1280 pixels
+GRAPH_WIDTH = 21  # characters that the help panel shows in a window of 1280 pixels
 
 each_page = pytest.mark.parametrize("name", help_pages.names())
 
