@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,6 +101,11 @@ class Progress:
         left = (time.monotonic() - began) / (done - first) * (self.total - done)
         rewards = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
         logging.info(f"Neighbor GRPO: {done}/{self.total}, {rewards}, {clock(left)} left")
+
+
+def readable(lines: Iterable[str]) -> str:
+    """Lines for ComfyUI's Preview as Text, which takes them for Markdown: indented ones stay lines, in columns."""
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def clock(seconds: float) -> str:

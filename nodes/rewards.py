@@ -261,4 +261,4 @@ def table(scored: Scored) -> str:
     for n, text in enumerate(scored.of.texts):
         cells = "  ".join(f"{values[name][n]:18.4f}" for name in names)
         rows.append(f"{n % group_size:9}  {cells}  {text}")
-    return "\n".join(rows)
+    return host.readable(rows)

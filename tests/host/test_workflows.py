@@ -5,16 +5,23 @@ import json
 import re
 import shutil
 import sqlite3
+from pathlib import Path
 
+import desk
 import pytest
 import tiny_files
 import workflow
 from comfy_install import ROOT
 from comfy_server import DIRECT, PACK, ExecutionError
+from diffusers import FluxTransformer2DModel
+from layout import box, inside, overlapping
+from original_names import original_layout
 from PIL import Image
+from safetensors.torch import save_file
 
-FOLDER = ROOT / "workflows"
-FILES = sorted(FOLDER.glob("*.json"))
+from trainer import tiny
+
+FILES = sorted((ROOT / "workflows").glob("*.json"))
 PACK_NAME = next(iter(PACK))
 FLUX_DEV = {  # what templates 3 and 4 name -> the tiny file that stands in for it
     "diffusion_models/flux1-dev.safetensors": "unet",
@@ -22,14 +29,23 @@ FLUX_DEV = {  # what templates 3 and 4 name -> the tiny file that stands in for 
     "text_encoders/t5xxl_fp8_e4m3fn.safetensors": "t5",
     "vae/ae.safetensors": "vae",
 }
+TRAIN, PREVIEW = "NeighborGRPOTrain", "PreviewImage"
 
 each = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 # The frontend asks for two things that are not there: how large a missing model is, and ComfyUI's own templates.
 ABSENT = re.compile(r"huggingface\.co|fetching file size|templates/index|core workflow templates")
 
 
-def template(number: int):
+def template(number: int) -> Path:
     return next(file for file in FILES if file.name.startswith(f"{number}-"))
+
+
+def read(number: int) -> dict:
+    return json.loads(template(number).read_text("utf-8"))
+
+
+def ids(graph: dict, kind: str) -> list[int]:
+    return [node["id"] for node in graph["nodes"] if node["type"] == kind]
 
 
 def test_there_are_four_and_comfyui_lists_them_all_with_a_thumbnail(server):
@@ -37,32 +53,17 @@ def test_there_are_four_and_comfyui_lists_them_all_with_a_thumbnail(server):
     assert sorted(listed) == [file.stem for file in FILES]
     assert len(listed) == 4
     for name in listed:
+        assert re.fullmatch("[A-Za-z0-9_-]+", name)  # all that a link such as /?template=name may hold
         with DIRECT.open(f"{server.url}/api/workflow_templates/{PACK_NAME}/{name}.jpg") as reply:
             data = reply.read()
-        assert len(data) < 150_000
+        assert len(data) < 100_000
         with Image.open(io.BytesIO(data)) as picture:
             assert picture.format == "JPEG"
-            assert picture.width > 600
+            assert min(picture.size) >= 400
+            assert picture.width == picture.height  # fills its card
 
 
 # ---- the layout
-
-
-def box(item: dict) -> tuple[float, float, float, float]:
-    """Left, top (title included), right, bottom of a node or group."""
-    if "bounding" in item:
-        x, y, width, height = item["bounding"]
-        return x, y, x + width, y + height
-    (x, y), (width, height) = item["pos"], item["size"]
-    return x, y - 30, x + width, y + height
-
-
-def overlap(a: tuple, b: tuple) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def inside(a: tuple, b: tuple) -> bool:
-    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
 
 
 @each
@@ -72,7 +73,7 @@ def test_nodes_lie_apart_in_titled_groups_and_every_link_has_both_ends(file):
     boxes = {name: box(node) for name, node in nodes.items()}
     groups = [box(group) for group in graph["groups"]]
     assert all(group["title"] for group in graph["groups"])
-    assert [(a, b) for a in boxes for b in boxes if a < b and overlap(boxes[a], boxes[b])] == []
+    assert overlapping(boxes) == overlapping(dict(enumerate(groups))) == []
     loose = [n["type"] for name, n in nodes.items() if not any(inside(boxes[name], group) for group in groups)]
     assert set(loose) <= workflow.NOTES
     assert any(node["type"] in workflow.NOTES for node in nodes.values())
@@ -88,80 +89,110 @@ def test_nodes_lie_apart_in_titled_groups_and_every_link_has_both_ends(file):
 
 @each
 def test_it_loads_in_the_frontend_and_becomes_the_graph_that_the_file_says(page, console, server, file):
-    shown = page.evaluate(
+    graph = json.loads(file.read_text("utf-8"))
+    missing, shown, saved = page.evaluate(
         """async graph => {
             await app.loadGraphData(graph)
             const known = LiteGraph.registered_node_types
             const missing = app.graph.nodes.filter(node => node.has_errors || !known[node.type])
-            return [missing.map(node => node.type), (await app.graphToPrompt()).output]
+            return [missing.map(node => node.type), (await app.graphToPrompt()).output, app.graph.serialize().nodes]
         }""",
-        json.loads(file.read_text("utf-8")),
+        graph,
     )
-    assert [kind for kind in shown[0] if kind not in workflow.NOTES] == []
+    assert [kind for kind in missing if kind not in workflow.NOTES] == []
     expected = workflow.load(file, server.get("/object_info"))
-    found = {name: {k: node[k] for k in ("class_type", "inputs")} for name, node in shown[1].items()}
+    found = {name: {k: node[k] for k in ("class_type", "inputs")} for name, node in shown.items()}
     assert found.keys() == expected.keys()
     for name, node in expected.items():
         assert found[name]["class_type"] == node["class_type"]
         extra = {"preview": ""} if node["class_type"] == "PreviewAny" else {}  # a widget that only the frontend knows
         assert found[name]["inputs"] == node["inputs"] | extra
+    assert overlapping({node["id"]: box(node) for node in saved}) == []  # none grew at loading
+    values = {node["id"]: node.get("widgets_values") or [] for node in graph["nodes"]}
+    assert {node["id"]: node.get("widgets_values") or [] for node in saved} == values
     assert not [line for line in console if not ABSENT.search(line)]
 
 
-def run(page, server) -> dict:
-    """Press Run, and wait as a person would; the history entry."""
-    before = set(server.get("/history"))
-    page.evaluate("app.extensionManager.toast.removeAll()")
-    page.get_by_test_id("queue-button").click()
-    while not (new := set(server.get("/history")) - before):
-        page.wait_for_timeout(200)
-    return server.wait(new.pop())
-
-
 def test_the_first_one_opened_from_the_template_browser_trains_and_shows_its_progress(page, console, server):
-    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_test_id(f"template-workflow-{template(1).stem}").click()
-    page.wait_for_function("app.graph.nodes.some(node => node.type === 'NeighborGRPOTrain')")
-    page.evaluate(
-        """() => {
-            window.seen = {progress: [], previews: 0}
-            const train = String(app.graph.nodes.find(node => node.type === 'NeighborGRPOTrain').id)
-            app.api.addEventListener('progress', e => {
-                if (String(e.detail.node) === train) window.seen.progress.push(e.detail.value)
-            })
-            app.api.addEventListener('b_preview_with_metadata', () => window.seen.previews++)
-        }"""
-    )
-    run(page, server)
-    iterations = next(n for n in json.loads(template(1).read_text("utf-8"))["nodes"] if n["type"].endswith("Train"))
-    total = iterations["widgets_values"][0]
-    page.wait_for_function(f"window.seen.progress.at(-1) === {total}")
-    assert page.evaluate("window.seen.progress.length") >= total
-    assert page.evaluate("window.seen.previews") >= total - 1
-    page.wait_for_function("app.graph.nodes.find(node => node.type === 'PreviewImage').imgs?.length > 0")
-    page.wait_for_function("app.graph.nodes.find(node => node.type === 'NeighborGRPOTrain').imgs?.length > 0")
+    graph = read(1)
+    (train,), (curve,) = ids(graph, TRAIN), ids(graph, PREVIEW)
+    desk.open_template(page, PACK_NAME, template(1).stem)
+    blank = {number: desk.look(page, number) for number in (train, curve)}
+    _, seen = desk.run(page, server)
+
+    percents = [percent for node, percent in seen if node == "Neighbor GRPO Train"]
+    assert percents == sorted(percents)
+    assert len(set(percents)) > 5
+    page.wait_for_timeout(1000)  # for the pictures
+    assert desk.changed(blank[train], desk.look(page, train)) > 0.25  # the best candidate, below the widgets
+    assert desk.changed(blank[curve], desk.look(page, curve)) > 0.5
 
     assert (server.base / "models/loras/neighbor_grpo_embedded.safetensors").is_file()
     with sqlite3.connect(server.base / "output/neighbor_grpo/embedded/run.sqlite") as database:
         query = "SELECT value FROM metrics WHERE name = 'reward/tiny-clip' ORDER BY iteration"
-        curve = [value for (value,) in database.execute(query)]
-    third = total // 3
-    assert sum(curve[-third:]) > sum(curve[:third]) + 0.01 * third
+        rewards = [value for (value,) in database.execute(query)]
+    third = len(rewards) // 3
+    assert third >= 5
+    assert sum(rewards[-third:]) > sum(rewards[:third]) + 0.01 * third
     assert not [line for line in console if not ABSENT.search(line)]
 
 
-def test_the_second_one_makes_a_step_at_every_run(page, server):
-    page.evaluate("graph => app.loadGraphData(graph)", json.loads(template(2).read_text("utf-8")))
+def test_the_second_one_makes_a_step_at_every_run_and_shows_both_sheets(page, server):
+    graph = read(2)
+    (text,), previews = ids(graph, "PreviewAny"), ids(graph, PREVIEW)
+    desk.load(page, graph)
+    blank = {number: desk.look(page, number) for number in previews}
+    assert len(blank) == 2
     for number in (1, 2):
-        outputs = run(page, server)["outputs"]
-        texts = [text for out in outputs.values() for text in out.get("text", [])]
-        assert any(text.split()[:2] == ["step", str(number)] for text in texts)
-        assert sum("images" in out for out in outputs.values()) == 2
+        outputs = desk.run(page, server)[0]["outputs"]
+        page.wait_for_timeout(1000)
+        assert all(desk.changed(picture, desk.look(page, at)) > 0.5 for at, picture in blank.items())
+        lines = outputs[str(text)]["text"][0].splitlines()
+        assert lines[0].split() == ["step", str(number)]
+        shown = page.locator(".comfy-markdown code").inner_text()  # keeps lines and columns
+        assert shown.splitlines() == [line[4:] for line in lines]
     assert (server.base / "models/loras/neighbor_grpo_steps.safetensors").is_file()
 
 
+def test_image_values_are_those_of_plain_pictures(server):
+    """Half black, half white, side by side: every measure is known."""
+    picture = Image.new("RGB", (8, 4))
+    picture.paste((255, 255, 255), (4, 0, 8, 4))
+    picture.save(server.base / "input/halves.png")
+    Image.new("RGB", (8, 4), (255, 0, 0)).save(server.base / "input/red.png")
+    expected = {
+        ("halves.png", "brightness"): 0.5,
+        ("halves.png", "contrast"): 0.5,
+        ("halves.png", "saturation"): 0.0,
+        ("halves.png", "sharpness"): 1 / 7 / 2,  # one step in seven across, none down
+        ("red.png", "brightness"): 0.299,
+        ("red.png", "contrast"): 0.0,
+        ("red.png", "saturation"): 1.0,
+        ("red.png", "sharpness"): 0.0,
+    }
+    for (name, measure), value in expected.items():
+        graph = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+            "2": {"class_type": "NeighborGRPOImageValues", "inputs": {"images": ["1", 0], "measure": measure}},
+            "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+        }
+        (shown,) = server.wait(server.queue(graph))["outputs"]["3"]["text"]
+        assert float(shown) == pytest.approx(value, abs=1e-6)
+
+
+# ---- FLUX.1-dev: first without its files, then with tiny ones in their place
+
+
+def test_the_third_one_opened_by_a_link_names_the_files_to_download(page, server):
+    page.goto(f"{server.url}/?template={template(3).stem}&source={PACK_NAME}")
+    rows = page.locator(".comfy-missing-models li")
+    rows.nth(len(FLUX_DEV) - 1).wait_for()
+    assert sorted(row.split("\n")[0] for row in rows.all_inner_texts()) == sorted(
+        name.replace("/", " / ") for name in FLUX_DEV
+    )
+
+
 def test_the_third_one_is_refused_for_the_missing_files_alone(server):
-    """Before the stand-ins of the next test are there."""
     with pytest.raises(ExecutionError) as refused:
         server.queue(workflow.load(template(3), server.get("/object_info")))
     complaints = str(refused.value)
@@ -172,20 +203,58 @@ def test_the_third_one_is_refused_for_the_missing_files_alone(server):
     assert complaints.count("; ") + 1 == 5
 
 
-def test_the_fourth_one_draws_before_and_after(page, server):
+@pytest.fixture(scope="module")
+def stand_ins(server):
+    """Tiny files under the names that templates 3 and 4 want, the transformer's in the layout of FLUX.1-dev's."""
     models = server.base / "models"
     tiny_files.write(models)
     for name, part in FLUX_DEV.items():
         shutil.copy(models / tiny_files.NAMES[part], models / name)
-    shutil.copy(models / "loras/neighbor_grpo_embedded.safetensors", models / "loras/neighbor_grpo_flux.safetensors")
-    graph = json.loads(template(4).read_text("utf-8"))
-    for node in graph["nodes"]:  # the tiny FLUX draws small pictures
-        if node["type"] == "EmptySD3LatentImage":
-            node["widgets_values"] = [64, 64, 1]
-    page.evaluate("graph => app.loadGraphData(graph)", graph)
-    outputs = run(page, server)["outputs"]
-    pictures = [out["images"][0]["filename"] for out in outputs.values() if "images" in out]
-    assert len(pictures) == 2
-    before, after = ((server.base / "temp" / name).read_bytes() for name in pictures)
-    assert before != after
+    flux = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
+    tensors = {name: tensor.float().contiguous() for name, tensor in original_layout(flux).items()}
+    save_file(tensors, models / "diffusion_models/flux1-dev.safetensors")
+    shutil.copytree(tiny.CLIP, models / "rewards/PickScore_v1")
+
+
+def smaller(graph: dict, changes: dict[str, dict[int, object]]) -> dict:
+    """The graph with other widget values: node type -> position -> value."""
+    for node in graph["nodes"]:
+        for at, value in changes.get(node["type"], {}).items():
+            node["widgets_values"][at] = value
+    return graph
+
+
+def test_the_third_one_trains_the_stand_ins(page, server, stand_ins):
+    text = "spider on a red background\nmonkey on a pink background"
+    changes = {
+        "NeighborGRPONoiseNeighborhood": {2: 4, 3: 64, 4: 64},
+        "NeighborGRPOPromptSet": {0: text},
+        "CLIPTextEncode": {0: text.splitlines()[0]},
+        TRAIN: {0: 2, 4: 4},
+    }
+    graph = smaller(read(3), changes)
+    (curve,) = ids(graph, PREVIEW)
+    desk.load(page, graph)
+    blank = desk.look(page, curve)
+    desk.run(page, server)
+    page.wait_for_timeout(1000)
+    assert desk.changed(blank, desk.look(page, curve)) > 0.5
+    assert (server.base / "models/loras/neighbor_grpo_flux.safetensors").is_file()
+    with sqlite3.connect(server.base / "output/neighbor_grpo/flux_lora/run.sqlite") as database:
+        names = {name for (name,) in database.execute("SELECT name FROM metrics WHERE name LIKE 'reward/%'")}
+    assert names == {"reward/PickScore_v1", "reward/colourfulness"}
+
+
+def test_the_fourth_one_draws_before_and_after(page, server, stand_ins):
+    graph = smaller(read(4), {"EmptySD3LatentImage": {0: 64, 1: 64}})
+    loras = server.base / "models/loras"
+    shutil.copy(loras / "neighbor_grpo_embedded.safetensors", loras / "neighbor_grpo_flux.safetensors")
+    desk.load(page, graph)
+    blank = {number: desk.look(page, number) for number in ids(graph, PREVIEW)}
+    outputs = desk.run(page, server)[0]["outputs"]
+    page.wait_for_timeout(1000)
+    shown = {number: desk.look(page, number) for number in blank}
+    assert all(desk.changed(picture, shown[number]) > 0.01 for number, picture in blank.items())  # small, in the middle
+    before, after = (server.base / "temp" / outputs[str(n)]["images"][0]["filename"] for n in sorted(blank))
+    assert before.read_bytes() != after.read_bytes()
     assert "lora key not loaded" not in server.log()
