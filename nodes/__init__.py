@@ -18,11 +18,12 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from .lora import SaveLora
+        from .noise import NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
         from .prompts import PromptSet
         from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
-        from .sampling import NoiseNeighborhood, Rollout
+        from .rollout import Rollout
         from .settings import GrpoSettingsNode
         from .step import Step
         from .training import Train

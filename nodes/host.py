@@ -11,6 +11,7 @@ import torch
 from comfy import model_management
 from comfy.utils import ProgressBar
 
+from ..trainer.config import Config
 from ..trainer.errors import Stopped, UserError
 from ..trainer.events import Event, IterationDone, Skipped, Started
 from ..trainer.metrics import to_pictures
@@ -20,6 +21,11 @@ PREVIEW_EDGE = 512  # pixels
 
 def device() -> str:
     return str(model_management.get_torch_device())
+
+
+def devices() -> list[str]:
+    """Every device that torch could train on here."""
+    return [*(f"cuda:{n}" for n in range(torch.cuda.device_count())), "cpu"]
 
 
 @contextmanager
@@ -47,16 +53,17 @@ def raise_if_cancelled() -> None:
 
 
 @contextmanager
-def memory_advice(micro_batch: int, width: int, height: int) -> Iterator[None]:
+def memory_advice(config: Config) -> Iterator[None]:
     """Running out of memory becomes one sentence with what to lower."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
         free_models()
-        smaller = f"micro_batch (now {micro_batch}), then the size (now {width} x {height} pixels) or the LoRA's rank"
-        if micro_batch == 1:
-            smaller = f"the size (now {width} x {height} pixels) or the LoRA's rank"
-        raise UserError(f"{device()} is out of memory: lower {smaller}; what was saved is kept") from error
+        micro_batch, sampling = config.run.micro_batch, config.sampling
+        smaller = f"the size (now {sampling.width} x {sampling.height} pixels) or the LoRA's rank"
+        if micro_batch > 1:
+            smaller = f"micro_batch (now {micro_batch}), then {smaller}"
+        raise UserError(f"{config.model.device} is out of memory: lower {smaller}; what was saved is kept") from error
 
 
 def runs_folder() -> Path:

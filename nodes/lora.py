@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host
-from .wires import CATEGORY, LORA, LoraFile
+from .wires import CATEGORY, LORA, LoraFile, searched_by
 
 SUFFIX = ".safetensors"
 
@@ -21,6 +21,7 @@ class SaveLora(io.ComfyNode):
             node_id="NeighborGRPOSaveLora",
             display_name="Save LoRA (Neighbor GRPO)",
             category=CATEGORY,
+            **searched_by("export", "safetensors"),
             description="Writes the trained LoRA into models/loras, for Load LoRA and for diffusers.",
             is_output_node=True,
             inputs=[

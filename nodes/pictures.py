@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from .stepping import next_step
-from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings
+from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings, searched_by
 
 
 class TileNeighborhood(io.ComfyNode):
@@ -16,6 +16,7 @@ class TileNeighborhood(io.ComfyNode):
             node_id="NeighborGRPOTileNeighborhood",
             display_name="Tile Neighborhood",
             category=CATEGORY,
+            **searched_by("contact sheet", "grid"),
             description="A contact sheet of the candidates: rank, advantage and rewards of each; "
             "framed ones are the next step's anchors.",
             inputs=[
@@ -55,6 +56,7 @@ class RewardCurve(io.ComfyNode):
             node_id="NeighborGRPORewardCurve",
             display_name="Reward Curve",
             category=CATEGORY,
+            **searched_by("plot", "chart", "loss"),
             description="The run's rewards over its iterations, each in a chart of its own; held-out ones too.",
             inputs=[
                 RUN.Input("run", tooltip="The run of Neighbor GRPO Train."),

@@ -76,7 +76,9 @@ def load(model: ModelSettings) -> FluxPolicy:
             from ..trainer.models.single_file import load_single_file
 
             transformer = load_single_file(Path(model.path), DTYPES[model.dtype])
-            return FluxPolicy(transformer.requires_grad_(False).eval().to(model.device), None, model.guidance)
+            transformer.requires_grad_(False).eval().to(model.device)
+            # a file says nothing of its sigmas; of the published models, those with guidance shift them
+            return FluxPolicy(transformer, None, model.guidance, transformer.config.guidance_embeds)
         return load_flux(resolve(model.path), device=model.device, dtype=model.dtype, guidance=model.guidance)
 
 

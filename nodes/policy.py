@@ -3,10 +3,10 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.config import LoraSettings, ModelSettings
+from ..trainer.config import AUTO, LoraSettings, ModelSettings
 from ..trainer.models.source import EMBEDDED
 from . import host, policies
-from .wires import CATEGORY, POLICY
+from .wires import CATEGORY, POLICY, searched_by
 
 NO_LORA = "none"
 MODELS, LORAS = "diffusion_models", "loras"
@@ -19,6 +19,7 @@ class LoadPolicy(io.ComfyNode):
             node_id="NeighborGRPOLoadPolicy",
             display_name="Load FLUX Policy",
             category=CATEGORY,
+            **searched_by("flux", "lora training"),
             description="The FLUX that is trained, with a new LoRA on it (GRPO, RLHF, LoRA training by reward).",
             inputs=[
                 io.Combo.Input(
@@ -69,7 +70,7 @@ class LoadPolicy(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=["auto", "bfloat16", "float32", "float16"],
+                    options=[AUTO, "bfloat16", "float32", "float16"],
                     tooltip="Of the frozen model. auto: bfloat16 on a GPU, float32 on the CPU. The LoRA is float32.",
                 ),
                 io.Int.Input(
@@ -79,6 +80,13 @@ class LoadPolicy(io.ComfyNode):
                     max=2**31 - 1,
                     control_after_generate=False,
                     tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    optional=True,
+                    options=[AUTO, *host.devices()],
+                    default=AUTO,
+                    tooltip="Where the model is trained. auto: the device that ComfyUI uses.",
                 ),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
@@ -110,10 +118,11 @@ def wanted(
     guidance: float,
     precision: str,
     seed: int,
+    device: str = AUTO,
 ) -> policies.Wanted:
     """The widgets' values as settings."""
-    device = host.device()
-    dtype = ("float32" if device == "cpu" else "bfloat16") if precision == "auto" else precision
+    device = host.device() if device == AUTO else device
+    dtype = ("float32" if device == "cpu" else "bfloat16") if precision == AUTO else precision
     path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
     tokens = 32 if path == EMBEDDED else 512
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)

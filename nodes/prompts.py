@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host, policies
-from .wires import CATEGORY, POLICY, PROMPTS, Prompts
+from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 
 if TYPE_CHECKING:
     from ..trainer.config import ModelSettings
@@ -27,6 +27,7 @@ class PromptSet(io.ComfyNode):
             node_id="NeighborGRPOPromptSet",
             display_name="Prompt Set",
             category=CATEGORY,
+            **searched_by("captions"),
             description="The prompts that the LoRA is trained on, encoded once. Chain several sets by 'more'.",
             inputs=[
                 POLICY.Input(

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..trainer.config import RewardSettings
 from ..trainer.errors import UserError
 from . import host
-from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored
+from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
 
 FOLDER = "rewards"  # models/rewards: one CLIPModel folder each
 SOCKETS = 4
@@ -52,6 +52,7 @@ class ClipReward(io.ComfyNode):
             node_id="NeighborGRPOClipReward",
             display_name="CLIP Reward",
             category=CATEGORY,
+            **searched_by("reward", "score"),
             description="How well a picture matches its prompt, by any CLIP model of transformers; PickScore (human "
             "preference) is one.",
             inputs=[
@@ -95,6 +96,7 @@ class ColourfulnessReward(io.ComfyNode):
             node_id="NeighborGRPOColourfulnessReward",
             display_name="Colourfulness Reward",
             category=CATEGORY,
+            **searched_by("reward", "score"),
             description="How colourful a picture is (Hasler and Suesstrunk 2003): about "
             "0 (grey) to 100. Needs no model.",
             inputs=[],
@@ -113,6 +115,7 @@ class JpegReward(io.ComfyNode):
             node_id="NeighborGRPOJpegReward",
             display_name="JPEG Compressibility Reward",
             category=CATEGORY,
+            **searched_by("reward", "score"),
             description="High for plain pictures, by their size as JPEG. A negative weight "
             "in Combine Rewards asks for detail.",
             inputs=[],
@@ -149,6 +152,7 @@ class CombineRewards(io.ComfyNode):
             node_id="NeighborGRPOCombineRewards",
             display_name="Combine Rewards",
             category=CATEGORY,
+            **searched_by("reward", "weighted sum"),
             description="Several rewards as one, each with a weight. Its output fits its "
             "own sockets, for more than four.",
             inputs=sockets,
@@ -187,6 +191,7 @@ class ScoreImages(io.ComfyNode):
             node_id="NeighborGRPOScoreImages",
             display_name="Score Images",
             category=CATEGORY,
+            **searched_by("reward", "rate"),
             description="Scores the candidates of a rollout by a reward, for training step by step.",
             inputs=[
                 TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
@@ -221,6 +226,7 @@ class ScoresFromValues(io.ComfyNode):
             node_id="NeighborGRPOScoresFromValues",
             display_name="Scores from Values",
             category=CATEGORY,
+            **searched_by("reward", "float list"),
             description="Any list of numbers as scores, one for each picture: so any node can be a reward.",
             is_input_list=True,
             inputs=[

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..trainer.config import GrpoSettings, OptimizerSettings
 from ..trainer.rewards.combine import NORMALISATIONS
 from ..trainer.surrogate import TEMPERATURE_MODES
-from .wires import CATEGORY, SETTINGS, Settings
+from .wires import CATEGORY, SETTINGS, Settings, searched_by
 
 G, A = GrpoSettings(), OptimizerSettings()
 DEFAULTS = Settings(G, A)
@@ -30,6 +30,7 @@ class GrpoSettingsNode(io.ComfyNode):
             node_id="NeighborGRPOSettings",
             display_name="GRPO Settings",
             category=CATEGORY,
+            **searched_by("hyperparameters", "kl", "optimizer"),
             description="Optional: how scores become an update. Without it, Step and Train use the paper's values.",
             inputs=[
                 io.Int.Input(

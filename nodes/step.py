@@ -11,7 +11,7 @@ from . import host, policies
 from .lora import lora_file
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import next_step
-from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings
+from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings, searched_by
 
 
 class Step(io.ComfyNode):
@@ -21,6 +21,7 @@ class Step(io.ComfyNode):
             node_id="NeighborGRPOStep",
             display_name="Neighbor GRPO Step",
             category=CATEGORY,
+            **searched_by("train", "update", "lora training"),
             description="One update of the policy by the scores of its candidates. With "
             "auto queue, every run is a step.",
             is_output_node=True,
@@ -76,16 +77,16 @@ def take_step(
     policy: policies.Policy, trajectories: RolledOut, scores: Scored, settings: Settings | None, learning_rate: float
 ) -> dict[str, float]:
     """One iteration's update; the policy's version moves with it."""
-    from ..trainer.iteration import all_or_nothing, improve, new_state
+    from ..trainer.iteration import all_or_nothing, improve, new_state, set_optimizer
     from ..trainer.loop import describe
 
     setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))
     if policy.state is None:
         policy.state = new_state(setup)
-    run, size = setup.config.run, setup.geometry
+    set_optimizer(policy.state, setup.config.optimizer)  # the settings may have changed since the last step
     try:
-        with host.memory_advice(run.micro_batch, size.width, size.height), all_or_nothing(setup, policy.state):
+        with host.memory_advice(setup.config), all_or_nothing(setup, policy.state):
             metrics, skipped = improve(setup, policy.state, group, pairs)
     except Stopped:
         host.raise_if_cancelled()

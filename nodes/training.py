@@ -10,22 +10,12 @@ from comfy_api.latest import io
 
 from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
 from . import host, policies
+from .latents import ready
 from .lora import read_lora_file
-from .sampling import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, ready
+from .rollout import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
-from .wires import (
-    CATEGORY,
-    LORA,
-    REWARD,
-    RUN,
-    LoraFile,
-    NamedReward,
-    Neighborhood,
-    Prompts,
-    Run,
-    Settings,
-)
+from .wires import CATEGORY, LORA, REWARD, RUN, LoraFile, NamedReward, Neighborhood, Prompts, Run, Settings, searched_by
 
 if TYPE_CHECKING:
     from ..trainer.rewards import Reward
@@ -38,6 +28,7 @@ class Train(io.ComfyNode):
             node_id="NeighborGRPOTrain",
             display_name="Neighbor GRPO Train",
             category=CATEGORY,
+            **searched_by("fine-tune", "lora training", "reinforcement learning", "reward"),
             description="The whole training in one node: fine-tunes a FLUX LoRA by reward (reinforcement learning, "
             "GRPO, RLHF). Cancel saves; 'resume' goes on.",
             is_output_node=True,
@@ -181,7 +172,7 @@ def train(
     host.free_models()
     stop = EarlyStop(config.weights, early_stop)
     busy = f"another training is running on {device}: wait for it, or cancel it"
-    advice = host.memory_advice(config.run.micro_batch, config.sampling.width, config.sampling.height)
+    advice = host.memory_advice(config)
     with host.training_mode(), exclusive(f"device {device}", busy), advice:
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .wires import CATEGORY
+from .wires import CATEGORY, searched_by
 
 MEASURES = ["contrast", "brightness", "saturation", "sharpness"]
 
@@ -16,6 +16,7 @@ class ImageValues(io.ComfyNode):
             node_id="NeighborGRPOImageValues",
             display_name="Image Values",
             category=CATEGORY,
+            **searched_by("brightness", "sharpness", "measure"),
             description="A number for each picture, for Scores from Values. It stands for any node, of any pack, that "
             "gives numbers: an aesthetic score, a face detector, your own.",
             inputs=[

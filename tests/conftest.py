@@ -18,7 +18,9 @@ def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:
     clip = CLIPTokenizer.from_pretrained(tiny.FLUX / "tokenizer")
     t5 = T5TokenizerFast.from_pretrained(tiny.FLUX / "tokenizer_2")
     FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds
+        ),
         transformer=FluxTransformer2DModel(
             patch_size=1,
             in_channels=64,

@@ -62,7 +62,7 @@ class SamplingSettings:
     height: int = 512  # pixels
     steps: int = 8  # T
     solver: str = "dpm++2m"
-    shift: float | str = AUTO  # time shift; "auto" follows the resolution as FLUX.1-dev does, 1 is none (schnell)
+    shift: float | str = AUTO  # time shift; "auto" is the model's: dev follows the resolution, schnell has 1
 
     def __post_init__(self):
         try:

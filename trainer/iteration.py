@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from .advantages import quasi_norm_reweight
 from .anchors import Pairs, draw_pairs, draw_steps
-from .config import Config
+from .config import Config, OptimizerSettings
 from .decode import decode
 from .models.flux import FluxPolicy
 from .models.geometry import Geometry
 from .models.text import Conditioning
-from .noise import derive_seed, neighborhood
+from .noise import derive_seed, neighborhood, partly_noised
 from .prompts import prompt_order
 from .rewards import Combined, Reward, combine
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
@@ -43,6 +43,7 @@ class Setup:
     rewards: Mapping[str, Reward]
     sigmas: Tensor  # [T + 1]
     geometry: Geometry
+    init: Tensor | None = None  # latent that image-to-image begins from, [16, height / 8, width / 8]
 
 
 @dataclass
@@ -99,6 +100,12 @@ def new_state(setup: Setup) -> State:
     return State(optimizer, Ema(setup.lora, o.ema_decay))
 
 
+def set_optimizer(state: State, settings: OptimizerSettings) -> None:
+    """Other settings for an optimiser that is under way; the learning rate is set at every step anyway."""
+    for group in state.optimizer.param_groups:
+        group.update(betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
+
+
 def collect(setup: Setup, iteration: int, clock: Clock) -> Group:
     """Stages 1 to 5 of one iteration: neighborhoods, trajectories, pictures, scores, advantages."""
     candidates = sample_candidates(setup, iteration, trained_steps(setup, iteration), clock)
@@ -121,11 +128,11 @@ def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: 
     prompts = prompt_order(len(config.prompts), seed, iteration, grpo.prompts_per_iteration)
     seeds = [derive_seed(NOISE, seed, iteration, slot) for slot in range(len(prompts))]
     with clock.phase("rollout"):
-        noise = [geometry.pack(neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size)) for s in seeds]
+        noise = [neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size) for s in seeds]
         rows = torch.arange(len(prompts), device=policy.device).repeat_interleave(grpo.group_size)  # [N]
         trajectories = rollout(
             policy_velocity(setup, prompts),
-            torch.cat(noise).to(policy.device),
+            geometry.pack(begin(setup, torch.cat(noise).to(policy.device))),
             rows,
             setup.sigmas,
             config.sampling.solver,
@@ -134,6 +141,11 @@ def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: 
     with clock.phase("decode"):
         images = decode(lambda x_0: policy.decode(x_0, geometry), trajectories.x_0, config.run.micro_batch)
     return Candidates(prompts, seeds, trajectories, images)
+
+
+def begin(setup: Setup, noise: Tensor) -> Tensor:
+    """Where the trajectories begin, [N, 16, height / 8, width / 8]: the noise, or the init latent noised by it."""
+    return noise if setup.init is None else partly_noised(setup.init.to(noise), noise, setup.sigmas[0].item())
 
 
 def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:

@@ -35,6 +35,11 @@ def perturb(base: Tensor, strength: float, group_size: int, *, generator: torch.
     return math.sqrt(1 - strength**2) * base + strength * delta
 
 
+def partly_noised(latent: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Where image-to-image begins: (1 - sigma) * latent + sigma * noise, which at sigma = 1 is the noise itself."""
+    return noise if sigma == 1 else (1 - sigma) * latent + sigma * noise
+
+
 def derive_seed(*path: int) -> int:
     """An independent 63-bit seed for each `path` of non-negative integers, such as (run seed, iteration, prompt).
 

@@ -1,4 +1,4 @@
-"""Stage 2a: the grid of sigmas, 1 = s_0 > s_1 > ... > s_T = 0."""
+"""Stage 2a: the grid of sigmas, 1 = s_0 > s_1 > ... > s_T = 0; image-to-image begins below 1."""
 
 import math
 
@@ -16,21 +16,26 @@ def resolution_mu(tokens: int) -> float:
     return BASE_MU + slope * (tokens - BASE_TOKENS)
 
 
-def sigma_grid(steps: int, shift: float = 1.0) -> Tensor:
+def sigma_grid(steps: int, shift: float = 1.0, denoise: float = 1.0) -> Tensor:
     """The grid FLUX samples on: `steps` sigmas from 1 to 1/steps, time-shifted, and 0 at the end.
 
     Args:
         steps: T, at least 1.
         shift: above 0; s -> shift * s / (1 + (shift - 1) * s). 1 is no shift (FLUX.1-schnell);
             FLUX.1-dev uses exp(resolution_mu(tokens)).
+        denoise: above 0, at most 1; below 1 the last `steps` of int(steps / denoise), as in ComfyUI's samplers.
 
     Returns:
-        [T + 1] float64, strictly decreasing. float64 because differences of neighbouring sigmas lose half the digits.
+        [T + 1] float64, strictly decreasing; s_0 is 1 where denoise is. In float32, differences of neighbouring sigmas
+        would lose half the digits.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if not (shift > 0 and math.isfinite(shift)):
         raise ValueError(f"shift must be a positive number, got {shift}")
-    s = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
+    if not 0 < denoise <= 1:
+        raise ValueError(f"denoise must be above 0 and at most 1, got {denoise}")
+    total = int(steps / denoise)
+    s = torch.linspace(1, 1 / total, total, dtype=torch.float64)[-steps:]
     s = shift * s / (shift * s + (1 - s))  # written so that s_0 is exactly 1 for every shift
     return torch.cat([s, s.new_zeros(1)])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import AUTO, Config, ConfigError, LoraSettings
 from .iteration import Setup
@@ -72,11 +72,17 @@ def assemble(
     lora: Mapping[str, nn.Parameter],
     conditioning: Conditioning,
     rewards: Mapping[str, Reward],
+    init: Tensor | None = None,
+    denoise: float = 1.0,
 ) -> Setup:
-    """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for."""
+    """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for.
+
+    With `init`, a latent [16, height / 8, width / 8] in the transformer's units, the trajectories are image-to-image:
+    they begin at the sigma that `denoise` in (0, 1] asks for, see `sigma_grid`.
+    """
     geometry = Geometry(config.sampling.width, config.sampling.height)
-    sigmas = sigma_grid(config.sampling.steps, time_shift(config, geometry))
-    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry)
+    sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), denoise)
+    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init)
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:
@@ -113,6 +119,9 @@ def pick_dtype(config: Config) -> str:
     return "bfloat16" if pick_device(config.model.device).startswith("cuda") else "float32"
 
 
-def time_shift(config: Config, geometry: Geometry) -> float:
+def time_shift(config: Config, policy: FluxPolicy, geometry: Geometry) -> float:
+    """The shift of the sigmas. Left to the model, FLUX.1-dev's follows the resolution, schnell's is none."""
     shift = config.sampling.shift
-    return math.exp(resolution_mu(geometry.tokens)) if isinstance(shift, str) else shift
+    if not isinstance(shift, str):
+        return shift
+    return math.exp(resolution_mu(geometry.tokens)) if policy.resolution_shift else 1.0

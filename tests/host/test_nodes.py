@@ -4,9 +4,11 @@ import json
 import sqlite3
 
 import graphs
+import numpy as np
 import pytest
 import tiny_files
 from comfy_server import ExecutionError
+from PIL import Image
 from safetensors import safe_open
 
 from trainer.lock import exclusive
@@ -158,6 +160,59 @@ def test_a_second_training_on_the_device_is_refused_with_the_reason(server, monk
             server, graphs.train(name="busy")
         )
     assert run(server, graphs.train(name="free"))["5"].startswith("complete")
+
+
+def image_to_image(denoise: float, edge: int = 64, **changes) -> dict:
+    """A rollout (5) from a picture of the input folder, encoded by ComfyUI, and its pictures (12)."""
+    graph = {name: node for name, node in graphs.steps(**changes).items() if name in "1235"} | {
+        "8": {"class_type": "LoadImage", "inputs": {"image": "init.png"}},
+        "9": {"class_type": "ImageScale", "inputs": {
+            "image": ["8", 0], "upscale_method": "bilinear", "width": edge, "height": edge, "crop": "disabled",
+        }},
+        "10": {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}},
+        "11": {"class_type": "VAEEncode", "inputs": {"pixels": ["9", 0], "vae": ["10", 0]}},
+        "12": {"class_type": "SaveImage", "inputs": {"images": ["5", 1], "filename_prefix": f"from_{denoise}"}},
+    }  # fmt: skip
+    graph["5"]["inputs"] |= {"latent": ["11", 0], "denoise": denoise}
+    return graph
+
+
+def test_a_rollout_from_a_picture_stays_near_it_as_the_denoise_says(server):
+    tiny_files.write(server.base / "models")
+    plain = {name: node for name, node in graphs.steps().items() if name in "1235"}
+    plain["12"] = {"class_type": "SaveImage", "inputs": {"images": ["5", 1], "filename_prefix": "plain"}}
+    (first, *_) = pictures(server, plain)
+    Image.fromarray(first.astype(np.uint8)).save(server.base / "input/init.png")
+    same = pictures(server, image_to_image(1.0))
+    assert np.array_equal(same[0], first)  # denoise 1 is text-to-image
+    distances = [np.abs(np.stack(pictures(server, image_to_image(d, seed=5))) - first).mean() for d in (0.1, 0.4, 1.0)]
+    assert distances == sorted(distances)
+    assert distances[0] < 0.35 * distances[-1]
+
+
+def pictures(server, graph: dict) -> list[np.ndarray]:
+    saved = server.wait(server.queue(graph))["outputs"]["12"]["images"]
+    return [np.asarray(Image.open(server.base / "output" / image["filename"])).astype(int) for image in saved]
+
+
+def test_a_rollout_without_its_picture_or_with_one_of_another_size_is_refused(server):
+    tiny_files.write(server.base / "models")
+    Image.new("RGB", (64, 64)).save(server.base / "input/init.png")
+    message = "the latent has shape [1, 16, 12, 12], [1, 16, 8, 8] is needed: encode one picture of 64 x 64 pixels"
+    assert message in fails(server, image_to_image(0.5, edge=96))
+    graph = image_to_image(0.5)
+    del graph["5"]["inputs"]["latent"]
+    assert "denoise = 0.5 needs a picture: connect VAE Encode to 'latent', or set denoise to 1" in fails(server, graph)
+
+
+def test_a_policy_can_be_trained_on_a_device_of_choice(server):
+    graph = graphs.train(name="chosen", iterations=1)
+    graph["1"]["inputs"]["device"] = "cpu"
+    assert run(server, graph)["5"].startswith("complete")
+    assert server.get("/object_info")["NeighborGRPOLoadPolicy"]["input"]["optional"]["device"][1]["options"] == [
+        "auto",
+        "cpu",
+    ]
 
 
 MISTAKES = [

@@ -32,7 +32,7 @@ def _inputs(node: dict[str, Any], schema: Mapping[str, Any], sources: Mapping[in
         settings = options[0] if options else {}
         is_widget = (isinstance(kind, list) or kind in WIDGETS) and not settings.get("forceInput")
         if is_widget:
-            value = next(values)
+            value = next(values, settings.get("default"))  # a node that has grown since it was saved
             if settings.get("control_after_generate"):
                 next(values)
             yield name, sources[linked[name]] if name in linked else value

@@ -16,8 +16,14 @@ TARGETS = [
     ),
     Target(
         "trainer/iteration.py",
+        ("test_image_to_image.py",),
+        {"image-to-image begins at the noise": ("if setup.init is None", "if True")},
+    ),
+    Target(
+        "trainer/iteration.py",
         ("test_loop.py",),
         {
+            "weight decay stays the first": (", weight_decay=settings.weight_decay)\n", ")\n"),
             "held-out reward is trained on": (
                 "combine(scores, config.weights, config.grpo",
                 "combine(scores, dict.fromkeys(scores, 1.0), config.grpo",

@@ -44,6 +44,7 @@ TARGETS = [
         {
             "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
             "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
+            "every model's sigmas shift": ("scheduler.config.use_dynamic_shifting", "True"),
             "pictures not centred": ("/ 2 + 0.5", "/ 2"),
             "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
             "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),

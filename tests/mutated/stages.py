@@ -32,6 +32,25 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/schedule.py",
+        ("test_image_to_image.py",),
+        {
+            "image-to-image has fewer steps": ("total = int(steps / denoise)", "total = steps"),
+            "image-to-image starts at the top": ("[-steps:]", "[:steps]"),
+            "denoise of 0": ("if not 0 < denoise <= 1", "if not 0 <= denoise <= 1"),
+        },
+    ),
+    Target(
+        "trainer/noise.py",
+        ("test_image_to_image.py",),
+        {
+            "picture and noise exchanged": (
+                "(1 - sigma) * latent + sigma * noise",
+                "sigma * latent + (1 - sigma) * noise",
+            )
+        },
+    ),
+    Target(
         "trainer/solvers.py",
         ("test_solvers.py",),
         {

@@ -1,9 +1,14 @@
 """FLUX as a policy, against diffusers' own pipeline."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from trainer.config import Config, ModelSettings, RewardSettings, SamplingSettings
 from trainer.decode import decode
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
@@ -11,6 +16,7 @@ from trainer.models.source import ModelError, resolve
 from trainer.models.text import encode_prompts
 from trainer.rollout import micro_batched, rollout
 from trainer.schedule import sigma_grid
+from trainer.setup import time_shift
 
 PROMPTS = ["red apple on a blue background", "zebra"]
 
@@ -97,6 +103,18 @@ def test_the_dynamic_shift_gives_diffusers_grid(flux_dev):
     pipeline.scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=0.9)
     ours = sigma_grid(4, torch.tensor(0.9).exp().item())
     torch.testing.assert_close(ours, pipeline.scheduler.sigmas.double(), rtol=0, atol=1e-6)
+
+
+def test_the_sigmas_shift_where_the_models_scheduler_says_so(flux_dev, flux_schnell):
+    geometry = Geometry(64, 64)
+    config = Config(ModelSettings("embedded"), ("apple",), (RewardSettings("colourfulness"),))
+    dev, schnell = (time_shift(config, load(folder)[0], geometry) for folder in (flux_dev, flux_schnell))
+    pipeline = FluxPipeline.from_pretrained(flux_dev, local_files_only=True)
+    s = pipeline.scheduler.config
+    assert dev == pytest.approx(math.exp(calculate_shift(16, s.base_image_seq_len, s.max_image_seq_len, 0.5, 1.15)))
+    assert schnell == 1
+    fixed = replace(config, sampling=SamplingSettings(shift=2.5))
+    assert time_shift(fixed, load(flux_schnell)[0], geometry) == 2.5
 
 
 def test_a_missing_model_is_named_with_the_remedy(tmp_path, flux_dev):

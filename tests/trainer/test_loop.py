@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.config import OptimizerSettings
 from trainer.config_file import load_config
 from trainer.errors import Stopped
 from trainer.events import Finished, IterationDone, Skipped, Started
-from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity
+from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity, set_optimizer
 from trainer.loop import PATIENCE, train
 from trainer.rollout import rollout
 from trainer.setup import prepare
@@ -121,6 +122,14 @@ def test_the_held_out_reward_changes_nothing(make):
     run(alone)
     run(watched)
     assert same(weights(alone), weights(watched))
+
+
+def test_other_settings_hold_for_an_optimizer_that_is_under_way(make):
+    setup = make()
+    state = new_state(setup)
+    set_optimizer(state, OptimizerSettings(beta1=0.5, beta2=0.6, weight_decay=0.25))
+    (group,) = state.optimizer.param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.25)
 
 
 def test_the_micro_batch_changes_nothing_but_rounding(make):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
 from ..rollout import BatchVelocity
@@ -24,6 +24,7 @@ class FluxPolicy:
     transformer: FluxTransformer2DModel
     decoder: Decoder
     guidance: float  # of the guidance embedding; models without one (FLUX.1-schnell) ignore it
+    resolution_shift: bool  # whether its sigmas shift with the resolution: FLUX.1-dev's do, FLUX.1-schnell's do not
     adapter: str = ""  # which LoRA of the transformer is the policy's; empty where there is one at most
     # called before every model call; whoever wants a run to stop in mid-iteration raises Stopped here
     before_call: Callable[[], None] = lambda: None
@@ -93,7 +94,7 @@ class VaeDecoder:
 
 
 def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) -> FluxPolicy:
-    """Load transformer and autoencoder of a diffusers folder, frozen.
+    """Load transformer and autoencoder of a diffusers folder, frozen, and what its scheduler does to the sigmas.
 
     Args:
         source: where the model is.
@@ -112,7 +113,8 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
         )
     for module in (transformer, vae):
         _freeze(module, device)
-    return FluxPolicy(transformer, VaeDecoder(vae), guidance)
+    scheduler = source.load(FlowMatchEulerDiscreteScheduler, "scheduler")
+    return FluxPolicy(transformer, VaeDecoder(vae), guidance, scheduler.config.use_dynamic_shifting)
 
 
 def _freeze(module: nn.Module, device: str) -> None:

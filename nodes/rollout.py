@@ -1,10 +1,9 @@
-"""Noise Neighborhood and Neighborhood Rollout: stages 1 to 3, step by step."""
+"""Neighborhood Rollout: stages 1 to 3."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
@@ -17,69 +16,11 @@ from ..trainer.config import (
     RunSettings,
     SamplingSettings,
 )
-from ..trainer.errors import Stopped, UserError
+from ..trainer.errors import Stopped
 from ..trainer.solvers import EVALUATIONS, SOLVERS
 from . import host, policies
-from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut
-
-if TYPE_CHECKING:
-    from ..trainer.models.flux import Decoder, FluxPolicy
-
-
-PIXELS = "Of the candidates, pixels, a multiple of 16; 64 suits the embedded model. Larger takes more time and memory."
-
-
-class NoiseNeighborhood(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPONoiseNeighborhood",
-            display_name="Noise Neighborhood",
-            category=CATEGORY,
-            description="One base noise for each prompt, and G neighbours of it: the candidates that are compared.",
-            inputs=[
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**31 - 1,
-                    control_after_generate=False,
-                    tooltip="Every random choice of the training follows from it: a run can be repeated exactly.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    default=0.3,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How far the neighbours are from the base noise: 0 the same picture, 1 unrelated ones. "
-                    "0.3 is best in the paper; raise it if all candidates look alike.",
-                ),
-                io.Int.Input(
-                    "group_size",
-                    default=12,
-                    min=2,
-                    max=128,
-                    tooltip="G, candidates of each prompt. More compare better and take longer to draw.",
-                ),
-                io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
-                io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
-            ],
-            outputs=[
-                NEIGHBORHOOD.Output("neighborhood", display_name="neighborhood", tooltip="For Rollout and Train.")
-            ],
-        )
-
-    @classmethod
-    def validate_inputs(cls, group_size: int) -> bool | str:
-        return (
-            group_size >= 2 or f"group_size must be at least 2, got {group_size}: rewards are compared within a group"
-        )
-
-    @classmethod
-    def execute(cls, seed: int, strength: float, group_size: int, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(Neighborhood(seed, strength, group_size, width, height))
-
+from .latents import init_latent, ready
+from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
 
 POLICY_INPUT = POLICY.Input("policy", tooltip="The model that draws and learns, by Load FLUX Policy.")
 PROMPTS_INPUT = PROMPTS.Input("prompts", tooltip="What is drawn: all of them in turn, shuffled.")
@@ -119,6 +60,7 @@ class Rollout(io.ComfyNode):
             node_id="NeighborGRPORollout",
             display_name="Neighborhood Rollout",
             category=CATEGORY,
+            **searched_by("sampler", "image to image"),
             description="Draws the candidates of the next prompts. Runs again as soon as a Step has moved the policy.",
             inputs=[
                 POLICY_INPUT,
@@ -134,6 +76,21 @@ class Rollout(io.ComfyNode):
                     "own; their gradients are averaged.",
                 ),
                 VAE_INPUT,
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="Image-to-image: a picture of the candidates' size, by VAE Encode. Used below denoise 1.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    optional=True,
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the way from noise to picture that is drawn, as in KSampler. "
+                    "1 ignores the latent; 0.6 keeps its composition, 0.3 most of it.",
+                ),
             ],
             outputs=[
                 TRAJECTORIES.Output(
@@ -158,6 +115,8 @@ class Rollout(io.ComfyNode):
         micro_batch: int,
         prompts_per_step: int,
         vae: object | None = None,
+        latent: dict[str, Any] | None = None,
+        denoise: float = 1.0,
     ) -> io.NodeOutput:
         from ..trainer.iteration import Clock, sample_candidates
         from ..trainer.setup import assemble
@@ -179,8 +138,12 @@ class Rollout(io.ComfyNode):
         )
         calls = steps * EVALUATIONS[solver] * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
-        with host.training_mode(), host.memory_advice(micro_batch, neighborhood.width, neighborhood.height):
-            setup = assemble(config, flux, policy.lora, prompts.conditioning, {})
+        init = init_latent(latent, denoise, neighborhood)
+        with (
+            host.training_mode(),
+            host.memory_advice(config),
+        ):
+            setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, init, denoise)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))
             except Stopped:
@@ -199,24 +162,3 @@ def counting(calls: int) -> Callable[[], None]:
         bar.update(1)
 
     return call
-
-
-def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
-    """The policy with something to decode by."""
-    decoder = comfy_decoder(vae) if vae is not None else flux.decoder
-    if decoder is None:
-        raise UserError("the model is a single file without a VAE: connect Load VAE (ae.safetensors) to 'vae'")
-    return replace(flux, decoder=decoder, before_call=before_call)
-
-
-def comfy_decoder(vae: object) -> Decoder:
-    """ComfyUI's VAE, which expects latents as its own FLUX models leave them."""
-    from comfy.latent_formats import Flux
-
-    latents = Flux()
-
-    def decode(z):
-        images = vae.decode(latents.process_out(z))  # [N, H, W, 3] in [0, 1]
-        return images.movedim(-1, 1).to(z.device).float().clamp(0, 1)
-
-    return decode
