@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import folder_paths
 from comfy_api.latest import io
@@ -11,6 +12,11 @@ from ..trainer.config import RewardSettings
 from ..trainer.errors import UserError
 from . import host
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..trainer.rewards import Reward
 
 FOLDER = "rewards"  # models/rewards: one CLIPModel folder each
 SOCKETS = 4
@@ -43,6 +49,11 @@ def build(kind: str, **options: str) -> tuple[NamedReward]:
 
     with host.training_mode():
         return (NamedReward(RewardSettings(kind, options=options), build_reward(kind, options, host.device())),)
+
+
+def on_device(rewards: tuple[NamedReward, ...], device: str | torch.device) -> dict[str, Reward]:
+    """The rewards by label, where the pictures are: the policy may live elsewhere than ComfyUI's own models."""
+    return {r.settings.label: r.reward.to(device) if hasattr(r.reward, "to") else r.reward for r in rewards}
 
 
 class ClipReward(io.ComfyNode):
@@ -209,11 +220,12 @@ class ScoreImages(io.ComfyNode):
         if len(images) != expected:
             raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
         with host.training_mode():
-            pixels = images.clone().movedim(-1, 1).to(trajectories.setup.policy.device).float()
+            device = trajectories.setup.policy.device
+            pixels = images.clone().movedim(-1, 1).to(device).float()
             group_size = trajectories.setup.config.grpo.group_size
             scores = {
-                r.settings.label: r.reward.score(pixels, trajectories.texts).float().view(-1, group_size)
-                for r in reward
+                name: r.score(pixels, trajectories.texts).float().view(-1, group_size)
+                for name, r in on_device(reward, device).items()
             }
         scored = Scored(trajectories, scores, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))

@@ -12,6 +12,7 @@ from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
 from . import host, policies
 from .latents import ready
 from .lora import read_lora_file
+from .rewards import on_device
 from .rollout import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
@@ -144,7 +145,7 @@ class Train(io.ComfyNode):
                 save_every=save_every,
             ),
         )
-        rewards = {r.settings.label: r.reward for r in reward}
+        rewards = on_device(reward, config.model.device)
         lora, reason = train(config, policy, prompts, rewards, vae, resume, host.Progress(preview_every), early_stop)
         host.raise_if_cancelled()
         summary = f"{reason}: {folder}"

@@ -3,29 +3,17 @@
 Where either is missing these tests skip and say why; with CI=true they fail. `python dev.py test` installs both.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import browser
 import comfy_install
 import pytest
-from comfy_install import HostError
 from comfy_server import PACK, ComfyServer
+from needed import required
 
 HERE = Path(__file__).parent
 TEST_PACKS = {name: HERE / name for name in ("tiny_flux_shim", "probe")}
-
-
-def required(find: Callable[[], Path]) -> Path:
-    """What `find` finds, or the end of the test."""
-    try:
-        return find()
-    except HostError as problem:
-        reason = str(problem)
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

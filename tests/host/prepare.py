@@ -1,4 +1,4 @@
-"""Install what the tests in this folder run against, as far as possible: a ComfyUI and a browser.
+"""Install what the tests run against, as far as possible: a ComfyUI, a browser, a type checker for JavaScript.
 
 Always succeeds: the tests themselves say what is missing, by skipping, or by failing where CI is set.
 """
@@ -7,6 +7,7 @@ import sys
 
 import browser
 import comfy_install
+import typescript
 from comfy_install import HostError
 
 
@@ -15,7 +16,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    for name, part in (("ComfyUI", comfy_install), ("browser", browser)):
+    for name, part in (("ComfyUI", comfy_install), ("browser", browser), ("TypeScript", typescript)):
         try:
             part.install(say)
         except HostError as problem:

@@ -41,6 +41,8 @@ TARGETS = [
         "trainer/rewards/clip.py",
         ("test_clip_reward.py",),
         {
+            "the mean stays on its device": ("self.mean.to(device), self.std", "self.mean, self.std"),
+            "text features stay on their device": ("vector.to(device) for", "vector for"),
             "long edge rounded": ("self.size * width // shortest)", "round(self.size * width / shortest))"),
             "squashed to a square": (
                 "(self.size * height // shortest, self.size * width // shortest)",

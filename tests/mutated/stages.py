@@ -27,7 +27,7 @@ TARGETS = [
             "shift without the complement": ("(shift * s + (1 - s))", "(shift * s + 1)"),
             "shift inverted": ("s = shift * s / (shift * s + (1 - s))", "s = s / (s + shift * (1 - s))"),
             "mu through the origin": ("slope * (tokens - BASE_TOKENS)", "slope * tokens"),
-            "one step too fine": ("linspace(1, 1 / steps, steps", "linspace(1, 1 / (steps + 1), steps"),
+            "one step too fine": ("linspace(1, 1 / total, total", "linspace(1, 1 / (total + 1), total"),
             "grid in float32": ("dtype=torch.float64", "dtype=torch.float32"),
         },
     ),
@@ -45,8 +45,8 @@ TARGETS = [
         ("test_image_to_image.py",),
         {
             "picture and noise exchanged": (
-                "(1 - sigma) * latent + sigma * noise",
-                "sigma * latent + (1 - sigma) * noise",
+                "else (1 - sigma) * latent + sigma * noise",
+                "else sigma * latent + (1 - sigma) * noise",
             )
         },
     ),

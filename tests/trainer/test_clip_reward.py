@@ -148,3 +148,12 @@ def test_a_damaged_weight_file_is_one_line_and_no_trace_of_a_library(folder, tmp
 def test_an_unknown_scale_is_refused_with_the_choices(folder):
     with pytest.raises(RewardError, match="scale must be one of cosine, logit, got 'dot'"):
         build("clip", {"path": folder, "scale": "dot"}, "cpu")
+
+
+@pytest.mark.parametrize("scale", ["cosine", "logit"])
+def test_it_moves_to_another_device_with_all_that_it_keeps(folder, scale):
+    reward = ClipReward(folder, scale=scale)
+    reward.score(torch.rand(1, 3, SIZE, SIZE), PROMPTS[:1])  # keeps the prompt's features
+    assert reward.to("meta") is reward
+    scores = reward.score(torch.rand(2, 3, 40, SIZE, device="meta"), [PROMPTS[0]] * 2)  # raises where a part stayed
+    assert (scores.device.type, scores.shape) == ("meta", (2,))

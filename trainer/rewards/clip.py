@@ -42,8 +42,15 @@ class ClipReward:
         self.size = self.model.config.vision_config.image_size
         self.mean = torch.tensor(settings["image_mean"], device=device)[:, None, None]
         self.std = torch.tensor(settings["image_std"], device=device)[:, None, None]
-        self.scale = self.model.logit_scale.exp() if scale == "logit" else 1.0
+        self.scale = self.model.logit_scale.exp().item() if scale == "logit" else 1.0
         self.texts: dict[str, Tensor] = {}  # prompt -> unit vector [D]
+
+    def to(self, device: str | torch.device) -> "ClipReward":
+        """Move everything to where the pictures are."""
+        self.model.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.texts = {prompt: vector.to(device) for prompt, vector in self.texts.items()}
+        return self
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
