@@ -1,8 +1,11 @@
 """The server's life: listen, stop in good order."""
 
 import asyncio
+import errno
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -29,18 +32,22 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
     service = make()
     runner = make_runner(service)
     await runner.setup()
-    stop = stop_signal()
     try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            reason = (error.strerror or str(error)).partition("): ")[2] or error.strerror
-            raise ServeError(f"{host}:{port} cannot be listened on ({reason}): use another --port or --host") from error
-        ready(address(*runner.addresses[0][:2]))
-        await stop.wait()
-        await service.admission.drained()
+        await listen(runner, host, port)
+        with stop_signal() as stop:
+            ready(address(*runner.addresses[0][:2]))
+            await stop.wait()
+            await service.admission.drained()
     finally:
         await runner.cleanup()
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno).lower() if getattr(error, "errno", 0) in errno.errorcode else str(error)
+        raise ServeError(f"{host}:{port} cannot be listened on ({reason}): use another --port or --host") from error
 
 
 def make_runner(service: Service) -> web.AppRunner:
@@ -52,7 +59,8 @@ def make_runner(service: Service) -> web.AppRunner:
     )
 
 
-def stop_signal() -> asyncio.Event:
+@contextmanager
+def stop_signal() -> Iterator[asyncio.Event]:
     """Set by the first SIGTERM or SIGINT."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
@@ -61,9 +69,12 @@ def stop_signal() -> asyncio.Event:
             raise KeyboardInterrupt
         loop.call_soon_threadsafe(stop.set)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    return stop
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def address(host: str, port: int) -> str:
