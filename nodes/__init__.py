@@ -21,6 +21,7 @@ class NeighborGRPO(ComfyExtension):
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
         from .prompts import PromptSet
+        from .remote_reward import RemoteReward
         from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
         from .sampling import NoiseNeighborhood, Rollout
         from .settings import GrpoSettingsNode
@@ -30,6 +31,7 @@ class NeighborGRPO(ComfyExtension):
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
         rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
+        rewards += [RemoteReward]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
         return [*sampling, *rewards, ImageValues, *training, TileNeighborhood, RewardCurve]
 

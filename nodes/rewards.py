@@ -8,7 +8,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import RewardSettings
-from ..trainer.errors import UserError
+from ..trainer.errors import Stopped, UserError
 from . import host
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored
 
@@ -38,7 +38,7 @@ def reward_folders() -> dict[str, str]:
     return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
-def build(kind: str, **options: str) -> tuple[NamedReward]:
+def build(kind: str, **options: object) -> tuple[NamedReward]:
     from ..trainer.rewards import build as build_reward
 
     with host.training_mode():
@@ -206,10 +206,14 @@ class ScoreImages(io.ComfyNode):
         with host.training_mode():
             pixels = images.clone().movedim(-1, 1).to(trajectories.setup.policy.device).float()
             group_size = trajectories.setup.config.grpo.group_size
-            scores = {
-                r.settings.label: r.reward.score(pixels, trajectories.texts).float().view(-1, group_size)
-                for r in reward
-            }
+            try:
+                scores = {
+                    r.settings.label: r.reward.score(pixels, trajectories.texts).float().view(-1, group_size)
+                    for r in reward
+                }
+            except Stopped:
+                host.raise_if_cancelled()
+                raise
         scored = Scored(trajectories, scores, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))
 
