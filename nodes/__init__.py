@@ -22,6 +22,7 @@ class NeighborGRPO(ComfyExtension):
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
         from .prompts import PromptSet
+        from .remote_reward import RemoteReward
         from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
         from .rollout import Rollout
         from .settings import GrpoSettingsNode
@@ -31,6 +32,7 @@ class NeighborGRPO(ComfyExtension):
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
         rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
+        rewards += [RemoteReward]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
         return [*sampling, *rewards, ImageValues, *training, TileNeighborhood, RewardCurve]
 

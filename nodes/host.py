@@ -13,7 +13,7 @@ from comfy.utils import ProgressBar
 
 from ..trainer.config import Config
 from ..trainer.errors import Stopped, UserError
-from ..trainer.events import Event, IterationDone, Skipped, Started
+from ..trainer.events import Event, IterationDone, Resumed, Skipped, Started, Waiting
 from ..trainer.metrics import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
@@ -94,6 +94,10 @@ class Progress:
                 self.log(event)
             case Skipped():
                 logging.warning(f"Neighbor GRPO: iteration {event.iteration}: update skipped, {event.reason}")
+            case Waiting():
+                logging.warning(f"Neighbor GRPO: iteration {event.iteration}: saved, and waiting: {event.reason}")
+            case Resumed():
+                logging.info(f"Neighbor GRPO: iteration {event.iteration}: went on after {event.seconds:.0f} s")
 
     def preview(self, event: IterationDone) -> tuple | None:
         """The candidate with the highest advantage, every few iterations."""

@@ -9,7 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import RewardSettings
-from ..trainer.errors import UserError
+from ..trainer.errors import Stopped, UserError
 from . import host
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
 
@@ -44,7 +44,7 @@ def reward_folders() -> dict[str, str]:
     return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
-def build(kind: str, **options: str) -> tuple[NamedReward]:
+def build(kind: str, **options: object) -> tuple[NamedReward]:
     from ..trainer.rewards import build as build_reward
 
     with host.training_mode():
@@ -223,10 +223,14 @@ class ScoreImages(io.ComfyNode):
             device = trajectories.setup.policy.device
             pixels = images.clone().movedim(-1, 1).to(device).float()
             group_size = trajectories.setup.config.grpo.group_size
-            scores = {
-                name: r.score(pixels, trajectories.texts).float().view(-1, group_size)
-                for name, r in on_device(reward, device).items()
-            }
+            try:
+                scores = {
+                    name: r.score(pixels, trajectories.texts).float().view(-1, group_size)
+                    for name, r in on_device(reward, device).items()
+                }
+            except Stopped:
+                host.raise_if_cancelled()
+                raise
         scored = Scored(trajectories, scores, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train CONFIG.toml`, `sample`, `demo`, `bench`."""
+"""The command line: `python -m trainer train CONFIG.toml`, `sample`, `demo`, `bench`, `reward-server`."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ COMMANDS = {
     "sample": "pictures before and after, side by side",
     "demo": "train the embedded model for two minutes, compare before and after",
     "bench": "measure the engine",
+    "reward-server": "score pictures for other processes and machines, over HTTP",
 }
 
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     wanted = next((a for a in (sys.argv[1:] if argv is None else argv) if a in names), None)
     module = None
     if wanted:  # one command's libraries only: --help answers at once
-        module = import_module(f".cli.{wanted}", __package__)
+        module = import_module(f".cli.{wanted.replace('-', '_')}", __package__)
         names[wanted].add_argument(
             "--json", action="store_true", help="print one JSON object on stdout, and nothing else"
         )

@@ -3,7 +3,7 @@
 Stages never see these objects: `iteration.py` hands them scalars.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -147,6 +147,14 @@ class RewardSettings:
         return self.name or self.kind
 
 
+def different_labels(rewards: Sequence[RewardSettings]) -> list[str]:
+    """The rewards' labels, each of which must name one of them."""
+    labels = [r.label for r in rewards]
+    double = sorted({label for label in labels if labels.count(label) > 1})
+    require(not double, "rewards.name", double, "each reward needs a name of its own")
+    return labels
+
+
 @dataclass(frozen=True)
 class RunSettings:
     folder: str = ""  # runs/<name of the config file> where empty
@@ -184,9 +192,7 @@ class Config:
             self.grpo.trained_steps,
             f"must be at most sampling.steps = {self.sampling.steps}",
         )
-        labels = [r.label for r in self.rewards]
-        double = sorted({label for label in labels if labels.count(label) > 1})
-        require(not double, "rewards.name", double, "each reward needs a name of its own")
+        labels = different_labels(self.rewards)
         require(bool(self.weights), "rewards", labels, "at least one must be trained on (held_out = false)")
         require(all(self.weights.values()), "rewards.weight", self.weights, "must not be 0: use held_out = true")
 

@@ -46,6 +46,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: an unknown key, a wrong type, a contradiction, a missing file; one line with the remedy.
     """
+    table = read_table(path, overrides)
+    table.setdefault("run", {})
+    if isinstance(table["run"], dict):
+        table["run"].setdefault("folder", str(Path("runs") / path.stem))
+    return parse(table, path.parent)
+
+
+def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A TOML file as plain data, with `section.key=value` overrides.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -54,39 +67,39 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
         _override(table, override)
-    table.setdefault("run", {})
-    if isinstance(table["run"], dict):
-        table["run"].setdefault("folder", str(Path("runs") / path.stem))
-    return parse(table, path.parent)
+    return table
 
 
 def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     """A Config of plain data: a TOML document, or `Config.to_dict()` of a stored run."""
     known = (*SECTIONS, "prompts", "rewards")
-    for key in table:
-        _known(key, known, "section")
+    known_keys(table, known, "section")
     require("model" in table, "model", None, "this section is needed, with a path")
-    sections = {name: _section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
+    sections = {name: parse_section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
     sections["model"] = _resolved(sections["model"], folder)
     if "lora" in sections:
         sections["lora"] = _started(sections["lora"], folder)
-    rewards = table.get("rewards", [])
-    require(
-        isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed"
-    )
     return Config(
         prompts=_prompts(table.get("prompts"), folder),
-        rewards=tuple(_reward(r, f"rewards.{i}", folder) for i, r in enumerate(rewards)),
+        rewards=parse_rewards(table.get("rewards", []), folder),
         **sections,
     )
 
 
-def _section(cls: type, table: Any, where: str) -> Any:
+def parse_rewards(rewards: Any, folder: Path) -> tuple[RewardSettings, ...]:
+    """`[[rewards]]`: kinds and options that exist, folders that are there."""
+    require(
+        isinstance(rewards, list | tuple) and len(rewards) > 0, "rewards", rewards, "at least one [[rewards]] needed"
+    )
+    return tuple(_reward(r, f"rewards.{i}", folder) for i, r in enumerate(rewards))
+
+
+def parse_section(cls: type, table: Any, where: str) -> Any:
     """One settings object from a table: known keys, right types, nothing missing."""
     require(isinstance(table, Mapping), where, table, f"must be a section: [{where}]")
     types = get_type_hints(cls)
+    known_keys(table, types, f"key of [{where}]")
     for key, value in table.items():
-        _known(key, types, f"key of [{where}]")
         _typed(value, types[key], f"{where}.{key}")
     for f in fields(cls):
         needed = f.default is MISSING and f.default_factory is MISSING
@@ -104,6 +117,11 @@ def _typed(value: Any, expected: Any, where: str) -> None:
         {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[t] for t in allowed
     )
     require(fits, where, value, f"must be {words}")
+
+
+def known_keys(table: Mapping[str, Any], known: Any, what: str) -> None:
+    for key in table:
+        _known(key, known, what)
 
 
 def _known(key: str, known: Any, what: str) -> None:
@@ -148,7 +166,7 @@ def _prompts(value: Any, folder: Path) -> tuple[str, ...]:
 
 
 def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
-    reward = _section(RewardSettings, table, where)
+    reward = parse_section(RewardSettings, table, where)
     _known(reward.kind, KINDS, "reward kind")
     known = KINDS[reward.kind].options
     for key in reward.options:

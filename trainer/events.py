@@ -33,6 +33,22 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A reward does not answer. Everything done so far is saved; the candidates are kept, to be scored later."""
+
+    iteration: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The reward answers again."""
+
+    iteration: int
+    seconds: float  # that it took
+
+
+@dataclass(frozen=True)
 class Saved:
     iteration: int  # iterations done
     lora: str  # path of the exported file
@@ -44,5 +60,5 @@ class Finished:
     reason: str  # "complete", "stopped" or "gave up: ..."
 
 
-Event = Started | IterationDone | Skipped | Saved | Finished
+Event = Started | IterationDone | Skipped | Waiting | Resumed | Saved | Finished
 Listener = Callable[[Event], None]

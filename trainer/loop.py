@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .advantages import flatness
 from .errors import Stopped
-from .events import Finished, IterationDone, Listener, Skipped, Started
+from .events import Finished, IterationDone, Listener, Resumed, Skipped, Started, Waiting
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
+from .rewards import RewardUnavailable
 from .surrogate import mean_pairwise_distance
+from .waiting import patient, wait_until_back
 
 PATIENCE = 3  # iterations without an update, one after the other, that end a run
 
@@ -28,8 +31,23 @@ def train(
     `should_stop` is asked between iterations. Whatever a model call runs may also raise `Stopped` (see
     `FluxPolicy.before_call`): that iteration is then undone and counts as not begun. `save` is called every
     `save_every` iterations and before returning. Returns why the run ended, as in `Finished`.
+
+    A reward that is unavailable pauses the run: it saves, says so, and scores the same candidates when the reward is
+    back. A stop, asked in either way, ends the pause.
     """
     run = setup.config.run
+
+    def stop_if_asked() -> None:
+        setup.policy.before_call()
+        if should_stop():
+            raise Stopped
+
+    def wait(unavailable: RewardUnavailable) -> None:
+        save(state)
+        on_event(Waiting(state.iteration, str(unavailable)))
+        on_event(Resumed(state.iteration, wait_until_back(unavailable, stop_if_asked)))
+
+    setup = replace(setup, rewards=patient(setup.rewards, wait))
     on_event(Started(state.iteration, run.iterations))
     reason, saved = "complete", None
     while state.iteration < run.iterations:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .events import Event, Finished, IterationDone, Saved, Skipped, Started
+from .events import Event, Finished, IterationDone, Resumed, Saved, Skipped, Started, Waiting
 
 DATABASE = "run.sqlite"
 VERSION = 1
@@ -75,6 +75,12 @@ class RunStore:
                 self._write(event)
             case Skipped():
                 self._log(event.iteration, f"update skipped: {event.reason}")
+            case Waiting():
+                self.set_info(state=f"waiting: {event.reason}")
+                self._log(event.iteration, f"waiting: {event.reason}")
+            case Resumed():
+                self.set_info(state="running")
+                self._log(event.iteration, f"went on after {event.seconds:.0f} s")
             case Saved():
                 self.set_info(lora=event.lora, saved=event.iteration)
             case Finished():

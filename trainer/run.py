@@ -23,6 +23,8 @@ CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
 # settings that may change when a run goes on: they do not alter what an iteration computes
 FREE = ("folder", "iterations", "save_every", "tiles_every")
+# how a reward is reached may change too: a server moves
+REACH = ("url", "token_env", "timeout", "retries")
 
 
 class RunError(UserError):
@@ -91,9 +93,10 @@ def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
 
 
 def differences(old: object, new: object, name: str = "") -> list[str]:
-    """What differs between two settings trees, but for FREE, as 'grpo.clip was 0.2, is 0.3'."""
+    """What differs between two settings trees, but for FREE and REACH, as 'grpo.clip was 0.2, is 0.3'."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [k for k in (*old, *(k for k in new if k not in old)) if not (name == "run" and k in FREE)]
+        free = FREE if name == "run" else REACH if name.endswith(".options") else ()
+        keys = [k for k in (*old, *(k for k in new if k not in old)) if k not in free]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{name}.{i}")]

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from .config import AUTO, Config, ConfigError, LoraSettings
+from .config import AUTO, Config, LoraSettings
+from .device import pick_device
 from .iteration import Setup
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
@@ -99,18 +99,6 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
         device=pick_device(config.model.device),
         dtype=DTYPES[pick_dtype(config)],
     )
-
-
-def pick_device(name: str) -> str:
-    if name == AUTO:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"model.device = {name!r}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"model.device = {name!r}: torch sees no CUDA device; use 'cpu', or install torch with CUDA")
-    return name
 
 
 def pick_dtype(config: Config) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..events import Event, Finished, IterationDone, Skipped, Started
+from ..events import Event, Finished, IterationDone, Resumed, Skipped, Started, Waiting
 
 INTERRUPTED = 130  # exit code, as a shell reports SIGINT
 
@@ -34,6 +34,10 @@ class ProgressBar:
                 self.bar.update()
             case Skipped():
                 self.bar.write(f"iteration {event.iteration}: update skipped, {event.reason}", file=sys.stderr)
+            case Waiting():
+                self.bar.write(f"iteration {event.iteration}: saved, and waiting: {event.reason}", file=sys.stderr)
+            case Resumed():
+                self.bar.write(f"iteration {event.iteration}: went on after {event.seconds:.0f} s", file=sys.stderr)
             case Finished():
                 self.bar.close()
 
@@ -67,9 +71,14 @@ def interruptible() -> Iterator[Interrupt]:
 def quiet_libraries() -> None:
     """No progress bars for models that load in a moment: the run's own bar is the one to look at."""
     import diffusers
-    import transformers
 
     diffusers.utils.logging.disable_progress_bar()
+    quiet_transformers()
+
+
+def quiet_transformers() -> None:
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
 
 

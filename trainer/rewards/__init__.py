@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import tiny
-from .base import Reward, RewardError
+from .base import Reward, RewardError, RewardUnavailable
 from .combine import Combined, combine
 from .pixels import Colourfulness, JpegCompressibility
 
-__all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "build", "combine"]
+__all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "RewardUnavailable", "build", "combine"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,19 @@ def _clip(device: str, path: str, **options: Any) -> Reward:
     return ClipReward(path, device=device, **options)
 
 
+def _remote(device: str, **options: Any) -> Reward:
+    from .remote import RemoteReward
+
+    return RemoteReward(**options)
+
+
 KINDS: dict[str, Kind] = {
     "clip": Kind(_clip, ("path", "scale")),
     "tiny-clip": Kind(lambda device: _clip(device, tiny.CLIP)),
     "tiny-clip-heldout": Kind(lambda device: _clip(device, tiny.CLIP_HELD_OUT)),
     "colourfulness": Kind(lambda device: Colourfulness()),
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
+    "remote": Kind(_remote, ("url", "reward", "token_env", "timeout", "retries")),
 }
 
 

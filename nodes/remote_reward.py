@@ -1,0 +1,64 @@
+"""Remote Reward: scores of a reward server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from . import host
+from .rewards import REWARD_OUTPUT, build
+from .wires import CATEGORY
+
+
+class RemoteReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPORemoteReward",
+            display_name="Remote Reward",
+            category=CATEGORY,
+            description="A reward that another process or machine scores (python -m trainer reward-server). When it is "
+            "gone, the training saves and waits for it.",
+            inputs=[
+                io.String.Input("url", default="http://127.0.0.1:8190", tooltip="Of the server: http://host:port."),
+                io.String.Input(
+                    "reward_name",
+                    default="",
+                    tooltip="Which of the server's rewards; may be empty where it has one only.",
+                ),
+                io.Float.Input(
+                    "timeout",
+                    default=120.0,
+                    min=1.0,
+                    max=3600.0,
+                    step=1.0,
+                    tooltip="Seconds in which the server has to answer a request, before it is asked again.",
+                ),
+                io.String.Input(
+                    "token_env",
+                    default="",
+                    tooltip="Name of the environment variable that holds the server's token, where it wants one. The "
+                    "token itself is never stored.",
+                ),
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, url: str) -> bool | str:
+        from ..trainer.rewards import RewardError
+        from ..trainer.rewards.transport import parse_url
+
+        try:
+            parse_url(url.strip())
+        except RewardError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, url: str, reward_name: str, timeout: float, token_env: str) -> io.NodeOutput:
+        name = reward_name.strip()
+        (named,) = build("remote", url=url.strip(), reward=name, timeout=timeout, token_env=token_env.strip())
+        named.reward.server.while_waiting = host.stop_if_cancelled
+        return io.NodeOutput((replace(named, settings=replace(named.settings, name=name)),))

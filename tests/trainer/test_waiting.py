@@ -1,0 +1,304 @@
+"""A reward that does not answer pauses a run: nothing is lost, nothing is scored twice, and the result is the same."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer import waiting
+from trainer.__main__ import main
+from trainer.checkpoint import load as load_checkpoint
+from trainer.config_file import load_config
+from trainer.errors import Stopped
+from trainer.events import Finished, IterationDone, Resumed, Saved, Waiting
+from trainer.iteration import new_state
+from trainer.loop import train
+from trainer.metrics import DATABASE
+from trainer.rewards import RewardUnavailable, build
+from trainer.run import LORA, RunError, start_run
+from trainer.setup import prepare
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Shaky:
+    """Colourfulness that is unavailable at some calls, and back after it was asked a few times."""
+
+    def __init__(self, fails: set[int], back_after: int = 3):
+        self.reward, self.fails, self.back_after = build("colourfulness", {}, "cpu"), fails, back_after
+        self.calls, self.asked, self.seen = 0, 0, []
+
+    def score(self, images, prompts):
+        self.calls += 1
+        self.seen.append(images)
+        if self.calls in self.fails:
+            self.asked = 0
+            raise RewardUnavailable("the judge is asleep", self.is_back)
+        return self.reward.score(images, prompts)
+
+    def is_back(self) -> bool:
+        self.asked += 1
+        return self.asked >= self.back_after
+
+
+class Counting:
+    def __init__(self):
+        self.reward, self.calls = build("jpeg-compressibility", {}, "cpu"), 0
+
+    def score(self, images, prompts):
+        self.calls += 1
+        return self.reward.score(images, prompts)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    for name, seconds in (("FIRST_PAUSE", 0.02), ("LONGEST_PAUSE", 0.05), ("LOOK", 0.005)):
+        monkeypatch.setattr(waiting, name, seconds)
+
+
+@pytest.fixture
+def make(config_file):
+    """A setup of three iterations whose second reward may be unavailable."""
+
+    def make(shaky=None):
+        rewards = '[[rewards]]\nkind = "jpeg-compressibility"\n[[rewards]]\nkind = "colourfulness"'
+        setup = prepare(load_config(config_file(rewards=rewards)))
+        rewards = {"jpeg-compressibility": Counting(), "colourfulness": shaky or Shaky(set())}
+        return replace(setup, rewards=rewards)
+
+    return make
+
+
+def run(setup, state=None, **options):
+    events, state = [], state or new_state(setup)
+    reason = train(
+        setup, state, on_event=events.append, save=lambda s: events.append(("saved", s.iteration)), **options
+    )
+    return reason, state, events
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(a.lora[name], b.lora[name]) for name in a.lora)
+
+
+def test_a_run_saves_says_so_and_goes_on_with_the_same_candidates(make):
+    whole, setup = make(), make(Shaky({2, 4, 5}))
+    run(whole)
+    reason, state, events = run(setup)
+    assert (reason, state.iteration) == ("complete", 3)
+    assert same(setup, whole)
+    pauses = [e for e in events if isinstance(e, Waiting | Resumed | tuple)]
+    around = [("saved", 1), Waiting(1, "the judge is asleep"), Resumed]
+    again = [("saved", 2), *[("saved", 2), Waiting(2, "the judge is asleep"), Resumed] * 2, ("saved", 3)]
+    assert [e if not isinstance(e, Resumed) else Resumed for e in pauses] == around + again
+    assert [e.iteration for e in pauses if isinstance(e, Resumed)] == [1, 2, 2]
+    shaky, other = setup.rewards["colourfulness"], setup.rewards["jpeg-compressibility"]
+    assert shaky.seen[1] is shaky.seen[2]
+    assert shaky.seen[3] is shaky.seen[4] is shaky.seen[5]
+    assert (shaky.calls, other.calls) == (6, 3)  # what had been scored is not scored again
+
+
+def test_the_questions_become_rarer(monkeypatch):
+    now, asked = [0.0], []
+    monkeypatch.setattr(waiting, "FIRST_PAUSE", 1.0)
+    monkeypatch.setattr(waiting, "LONGEST_PAUSE", 30.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + 0.5))
+    unavailable = RewardUnavailable("", lambda: asked.append(now[0]) or len(asked) == 8)
+    assert waiting.wait_until_back(unavailable, lambda: None) == asked[-1]
+    assert asked == [1, 3, 7, 15, 31, 61, 91, 121]
+
+
+@pytest.mark.parametrize("how", ["should_stop", "before_call"])
+def test_a_stop_while_waiting_is_answered_and_loses_nothing(make, how):
+    whole, shaky = make(), Shaky({2}, back_after=10**9)
+    run(whole)
+    setup = make(shaky)
+
+    def stop() -> bool:
+        return shaky.asked >= 2
+
+    def cancel() -> None:
+        if stop():
+            raise Stopped
+
+    if how == "before_call":
+        setup.policy.before_call = cancel
+    reason, state, events = run(setup, **({"should_stop": stop} if how == "should_stop" else {}))
+    assert (reason, state.iteration, state.updates) == ("stopped", 1, 1)
+    assert events[-2:] == [("saved", 1), Finished(1, "stopped")]
+    setup.policy.before_call = lambda: None
+    assert run(setup, state)[0] == "complete"
+    assert same(setup, whole)
+
+
+def test_the_run_store_says_that_it_waits(config_file, tmp_path):
+    config, shaky, states = load_config(config_file()), Shaky({2}), []
+
+    def look(event):
+        if isinstance(event, Waiting | Resumed):
+            with sqlite3.connect(tmp_path / "run" / DATABASE) as database:
+                states.append(json.loads(database.execute("SELECT value FROM info WHERE key = 'state'").fetchone()[0]))
+            assert load_checkpoint(tmp_path / "run" / "checkpoint").iteration == 1
+
+    load = lambda config: replace(prepare(config), rewards={"colourfulness": shaky})  # noqa: E731
+    assert start_run(config, listeners=[look], load=load)[0] == "complete"
+    assert states == ["waiting: the judge is asleep", "running"]
+    with sqlite3.connect(tmp_path / "run" / DATABASE) as database:
+        log = database.execute("SELECT iteration, message FROM log ORDER BY id").fetchall()
+    assert log == [(1, "waiting: the judge is asleep"), (1, "went on after 0 s")]
+
+
+# ---- a real server
+
+
+class Process:
+    """`python -m trainer reward-server` on a port that stays the same from one start to the next."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.config = folder / "rewards.toml"
+        self.config.write_text("[[rewards]]\nkind = 'tiny-clip'\n[server]\nbatch_window = 0.3\n", "utf-8")
+        self.url, self.process = f"http://127.0.0.1:{self.port}", None
+
+    def start(self):
+        line = ["reward-server", "--config", str(self.config), "--port", str(self.port), "--json"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", *line], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def ready(self) -> dict:
+        told = ""
+        while not told.endswith("\n}\n"):
+            line = self.process.stdout.readline()
+            assert line, "the server ended"
+            told += line
+        return json.loads(told)
+
+    def kill_in_mid_request(self):
+        """As soon as a request is in it."""
+        while json.loads(DIRECT.open(f"{self.url}/health").read())["requests"] == 0:
+            time.sleep(0.01)
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def process(tmp_path):
+    process = Process(tmp_path)
+    yield process
+    if process.process:
+        process.process.kill()
+        process.process.wait()
+        process.process.stdout.close()
+
+
+def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config_file, tmp_path, process):
+    """Killed between two requests and in the middle of one. The undisturbed run scores in its own process."""
+    local = '[[rewards]]\nkind = "tiny-clip"'
+    options = f"options = {{ url = {process.url!r}, retries = 1, timeout = 20 }}"
+    remote = f'[[rewards]]\nkind = "remote"\nname = "tiny-clip"\n{options}'
+
+    def config(name, rewards):
+        return load_config(config_file(rewards=rewards), [f"run.folder={str(tmp_path / name)!r}", "run.iterations=6"])
+
+    start_run(config("whole", local))
+    events, killers = [], []
+
+    def disturb(event):
+        events.append(event)
+        match event:
+            case IterationDone(iteration=1):
+                process.process.kill()
+                process.process.wait()
+            case IterationDone(iteration=3):
+                killers.append(threading.Thread(target=process.kill_in_mid_request))
+                killers[0].start()
+            case Waiting():
+                process.start()
+
+    process.start().ready()
+    assert start_run(config("run", remote), listeners=[disturb])[0] == "complete"
+    killers[0].join()
+    assert [e.iteration for e in events if isinstance(e, Waiting)] == [2, 4]
+    assert [e.iteration for e in events if isinstance(e, Resumed)] == [2, 4]
+    assert [e.iteration for e in events if isinstance(e, IterationDone)] == list(range(6))
+    assert {2, 4} <= {e.iteration for e in events if isinstance(e, Saved)}
+    lora, whole = (load_file(tmp_path / name / LORA) for name in ("run", "whole"))
+    assert all(torch.equal(lora[name], whole[name]) for name in whole)
+    scores = "SELECT iteration, slot, candidate, reward, value FROM scores ORDER BY 1, 2, 3"
+    tables = [sqlite3.connect(tmp_path / name / DATABASE).execute(scores).fetchall() for name in ("run", "whole")]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 6 * 8
+    assert process.stop() == 0
+
+
+def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve):
+    rewards = {"colourfulness": build("colourfulness", {}, "cpu")}
+
+    def config(url, *overrides):
+        remote = f'[[rewards]]\nkind = "remote"\noptions = {{ url = {url!r}, reward = "colourfulness" }}'
+        return load_config(config_file(rewards=remote), overrides)
+
+    start_run(config(serve(rewards).url, "run.iterations=1"))
+    moved = serve(rewards).url
+    with pytest.raises(RunError, match=r"rewards\.0\.options\.reward was 'colourfulness', is 'other'"):
+        start_run(config(moved, "rewards.0.options.reward=other"), resume=True)
+    assert start_run(config(moved, "rewards.0.options.timeout=5"), resume=True)[0] == "complete"
+
+
+def test_the_command_serves_until_it_is_asked_to_stop(process, tmp_path):
+    process.config.write_text("[[rewards]]\nkind = 'colourfulness'\n[server]\nbatch_window = 1\n", "utf-8")
+    assert process.start().ready() == {"url": process.url, "rewards": ["colourfulness"]}
+    remote, images, found = build("remote", {"url": process.url}, "cpu"), torch.rand(3, 3, 16, 16), []
+    asking = threading.Thread(target=lambda: found.append(remote.score(images, ["a"] * 3)))
+    asking.start()
+    while not json.loads(DIRECT.open(f"{process.url}/health").read())["requests"]:
+        time.sleep(0.01)
+    assert process.stop() == 0  # SIGTERM: what was accepted is finished
+    asking.join(10)
+    assert torch.equal(found[0], build("colourfulness", {}, "cpu").score(images, []))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "none.toml"], "error: none.toml: cannot be read"),
+        (["--token-file", "none"], "error: --token-file none: cannot be read"),
+        (["--port", "BUSY"], "cannot be listened on (address already in use): use another --port or --host"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid:0 cannot be listened on ("),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(process, capsys, words, message):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        words = [str(busy.getsockname()[1]) if word == "BUSY" else word for word in words]
+        process.config.write_text("[[rewards]]\nkind = 'colourfulness'\n", "utf-8")
+        assert main(["reward-server", "--config", str(process.config), "--port", "0", *words]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

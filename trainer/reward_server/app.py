@@ -1,0 +1,136 @@
+"""The routes: status codes and JSON, nothing else."""
+
+import asyncio
+import hmac
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import hdrs, web
+
+from ..rewards import Reward, RewardError, RewardUnavailable
+from .admission import FULL_FOR, Admission
+from .batching import Batcher, Scores
+from .config import ServerSettings
+from .parsing import check_head, read
+from .pictures import Limits, check, decode
+from .refusal import Refused
+
+BODY_TIMEOUT = 120  # seconds in which a body has to arrive
+DECODERS = 2  # threads
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service:
+    """What the routes answer from. Made on the event loop.
+
+    Args:
+        rewards: by name.
+        kinds: of these, by name.
+        device: where pictures are scored.
+        token: that a request to /v1 has to bear; empty for none.
+    """
+
+    def __init__(
+        self,
+        rewards: Mapping[str, Reward],
+        kinds: Mapping[str, str],
+        settings: ServerSettings,
+        *,
+        device: str = "cpu",
+        token: str = "",
+    ):
+        self.kinds = dict(kinds)
+        self.settings = settings
+        self.token = token
+        self.limits = Limits(settings.max_images, settings.max_pixels)
+        self.admission = Admission(settings.queue_requests, settings.queue_bytes)
+        self.batcher = Batcher(rewards, device=device, batch_size=settings.batch_size, window=settings.batch_window)
+        self.decoders = ThreadPoolExecutor(DECODERS, "decoding")
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=self.settings.max_bytes, middlewares=[as_json, self.authorised])
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/v1/rewards", self.rewards)
+        app.router.add_post("/v1/score", self.score)
+        app.cleanup_ctx.append(self.running)
+        return app
+
+    async def running(self, _: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.batcher.run())
+        yield
+        task.cancel()
+        self.decoders.shutdown(wait=False, cancel_futures=True)
+        self.batcher.worker.shutdown(wait=False, cancel_futures=True)
+
+    @web.middleware
+    async def authorised(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """/health says nothing worth a token; everything else needs it."""
+        if self.token and request.path != "/health":
+            given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+                raise Refused(401, "the token is missing or wrong: send Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    async def health(self, _: web.Request) -> web.Response:
+        stopping = self.admission.stopping
+        body = {"status": "stopping" if stopping else "ok", "requests": self.admission.requests}
+        return web.json_response(body, status=503 if stopping else 200)
+
+    async def rewards(self, _: web.Request) -> web.Response:
+        limits = {
+            "images": self.settings.max_images,
+            "pixels": self.settings.max_pixels,
+            "bytes": min(self.settings.max_bytes, self.settings.queue_bytes // 2),  # a body, and what it decodes to
+        }
+        return web.json_response({"rewards": [{"name": n, "kind": k} for n, k in self.kinds.items()], "limits": limits})
+
+    async def score(self, request: web.Request) -> web.Response:
+        size = check_head(request, self.settings.max_bytes)
+        with self.admission.enter(size) as ticket:
+            try:
+                query = await asyncio.wait_for(read(request, list(self.kinds)), BODY_TIMEOUT)
+            except asyncio.TimeoutError:
+                raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT} s") from None
+            ticket.take(await self.aside(check, query.files, query.prompts, self.limits))
+            pictures = await self.aside(decode, query.files, query.prompts, self.limits)
+            query.files.clear()
+            scores = await self.batcher.score(pictures, query.prompts, query.rewards)
+        return web.json_response({"scores": finite(scores)})
+
+    async def aside(self, function: Callable, *arguments: object) -> object:
+        """Off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
+
+
+@web.middleware
+async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal and failure as {"error": reason}."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        headers = {hdrs.RETRY_AFTER: str(refused.retry_after)} if refused.retry_after else {}
+        if refused.status == 401:
+            headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+        return error(refused.status, refused.reason, headers)
+    except RewardUnavailable as unavailable:
+        return error(503, str(unavailable), {hdrs.RETRY_AFTER: str(FULL_FOR)})
+    except RewardError as refused:
+        return error(422, str(refused))
+    except web.HTTPException as exception:  # no such route, another method
+        headers = {hdrs.ALLOW: exception.headers[hdrs.ALLOW]} if hdrs.ALLOW in exception.headers else {}
+        return error(exception.status, exception.reason, headers)
+    except Exception as exception:
+        logging.exception("%s %s failed", request.method, request.path)
+        return error(500, f"the server failed: {type(exception).__name__}")
+
+
+def error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": reason}, status=status, headers=headers)
+
+
+def finite(scores: Scores) -> dict[str, list[float | None]]:
+    """JSON has no NaN."""
+    return {name: [s if math.isfinite(s) else None for s in values] for name, values in scores.items()}

@@ -1,0 +1,133 @@
+"""A reward that a reward server scores (`python -m trainer reward-server`, or anything that speaks its protocol)."""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from .base import RewardError, RewardUnavailable, check_images
+from .transport import Server
+
+FORM_BYTES = 2**16  # of a request, beside the pictures and prompts
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What the server says of itself."""
+
+    reward: str
+    images: int  # at most in a request
+    bytes: int  # at most of a request
+
+
+class RemoteReward:
+    """Sends pictures as they are, float32 in a safetensors file: the scores are those of the reward in this process.
+
+    Nothing is asked before the first score, so a run may begin before its server does.
+
+    Args:
+        url: of the server, http://host:port.
+        reward: its name there; may be empty where the server has one only.
+        token_env: environment variable that holds the server's token; the token itself is stored nowhere.
+        timeout: seconds in which a request has to be answered.
+        retries: further tries of a request, with growing pauses. After the last the run saves and waits for the server.
+
+    Raises:
+        RewardError: an option cannot be used.
+    """
+
+    def __init__(
+        self, url: str = "", *, reward: str = "", token_env: str = "", timeout: float = 120.0, retries: int = 4
+    ):
+        _require(isinstance(url, str), "url", url, "must be text, http://host:port")
+        _require(isinstance(reward, str), "reward", reward, "must be text, the reward's name on the server")
+        _require(_number(timeout) and 0 < timeout <= 86400, "timeout", timeout, "must be above 0 and at most 86400 s")
+        _require(type(retries) is int and 0 <= retries <= 100, "retries", retries, "must be between 0 and 100")
+        self.reward = reward
+        self.server = Server(url, token=_token(token_env), timeout=float(timeout), retries=retries)
+        self._offered: _Offer | None = None
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [N]; NaN where the server's was no finite number.
+
+        Raises:
+            RewardError: the server refuses, with its reason.
+            RewardUnavailable: it does not answer.
+        """
+        check_images(images, prompts)
+        try:
+            offer = self._offered = self._offered or self._ask_offer()
+            pixels = images.detach().float().cpu().contiguous()
+            texts = max(len(json.dumps(p)) for p in prompts)
+            room = (offer.bytes - FORM_BYTES) // (pixels[0].nbytes + texts)
+            size = max(1, min(offer.images, room))  # what is too much even alone, the server refuses with its reason
+            scores: list[float] = []
+            for start in range(0, len(pixels), size):
+                part = slice(start, start + size)
+                scores += self._score(offer.reward, pixels[part], prompts[part])
+        except RewardUnavailable:
+            self._offered = None  # another server may come back
+            raise
+        return torch.tensor(scores, dtype=torch.float32, device=images.device)
+
+    def _score(self, reward: str, images: Tensor, prompts: Sequence[str]) -> list[float]:
+        body, content_type = form({"prompts": list(prompts), "rewards": [reward]}, images)
+        answer = self.server.ask("POST", "/v1/score", body, content_type)
+        try:
+            scores = [math.nan if s is None else float(s) for s in answer["scores"][reward]]
+        except (KeyError, TypeError, ValueError):
+            scores = []
+        if len(scores) != len(images):
+            raise RewardError(f"{self.server.url} is no reward server: it answered {str(answer)[:80]}")
+        return scores
+
+    def _ask_offer(self) -> _Offer:
+        answer = self.server.ask("GET", "/v1/rewards")
+        try:
+            names = [str(r["name"]) for r in answer["rewards"]]
+            images, size = int(answer["limits"]["images"]), int(answer["limits"]["bytes"])
+        except (KeyError, TypeError, ValueError):
+            raise RewardError(f"{self.server.url} is no reward server: it answered {str(answer)[:80]}") from None
+        if not self.reward and len(names) != 1:
+            raise RewardError(f"remote reward: {self.server.url} has {', '.join(names)}: name one of them as reward")
+        if self.reward and self.reward not in names:
+            raise RewardError(f"remote reward: {self.server.url} has no {self.reward!r}: it has {', '.join(names)}")
+        return _Offer(self.reward or names[0], images, size)
+
+
+def form(wanted: dict[str, Any], images: Tensor) -> tuple[bytes, str]:
+    """The multipart body of a request for pictures [N, 3, H, W], and its content type."""
+    boundary = uuid.uuid4().hex
+
+    def part(name: str, kind: str, data: bytes) -> bytes:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: {kind}\r\n'
+        return b"".join((head.encode(), b"Content-Length: %d\r\n\r\n" % len(data), data, b"\r\n"))
+
+    text = part("request", "application/json", json.dumps(wanted).encode())
+    pictures = part("images", "application/x-safetensors", save({"images": images}))
+    return text + pictures + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def _token(variable: str) -> str:
+    if not variable:
+        return ""
+    _require(isinstance(variable, str), "token_env", variable, "must be the name of an environment variable")
+    token = os.environ.get(variable, "").strip()
+    _require(bool(token), "token_env", variable, "this environment variable is not set: put the server's token there")
+    return token
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise RewardError(f"remote reward: {name} = {value!r}: {remedy}")
