@@ -65,7 +65,7 @@ REJECTED = {
     ),
     "reward folder": (
         {"rewards": "[[rewards]]\nkind = 'clip'\noptions = {path = 'nowhere'}"},
-        r"rewards.0.options.path = 'nowhere': there is no folder",
+        r"rewards.0.options.path = 'nowhere': there is no file or folder",
     ),
     "all held out": ({"rewards": REWARD + "'colourfulness'\nheld_out = true"}, "at least one must be trained"),
     "twice": ({"rewards": (REWARD + "'colourfulness'\n") * 2}, r"\['colourfulness'\]: each reward needs a name"),
