@@ -8,6 +8,7 @@ checkpoint anew at every call, is not used.
 
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -84,7 +85,8 @@ def load_package() -> ModuleType:
             "hpsv2.1, which gives the same scores without it"
         )
     try:
-        with _stand_ins():
+        with _stand_ins(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it takes timm's layers from where they were in 2023
             return importlib.import_module(PACKAGE)
     except ImportError as error:
         raise RewardError(f"hpsv2: the package does not import ({error}): use the reward hpsv2.1 instead") from error
