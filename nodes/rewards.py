@@ -216,22 +216,22 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
+        from ..trainer.rewards import score_all
+
         expected = len(trajectories.texts)
         if len(images) != expected:
             raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
         with host.training_mode():
             device = trajectories.setup.policy.device
             pixels = images.clone().movedim(-1, 1).to(device).float()
-            group_size = trajectories.setup.config.grpo.group_size
             try:
-                scores = {
-                    name: r.score(pixels, trajectories.texts).float().view(-1, group_size)
-                    for name, r in on_device(reward, device).items()
-                }
+                scores = score_all(on_device(reward, device), pixels, trajectories.texts)
             except Stopped:
                 host.raise_if_cancelled()
                 raise
-        scored = Scored(trajectories, scores, tuple(r.settings for r in reward))
+        group_size = trajectories.setup.config.grpo.group_size
+        groups = {name: values.view(-1, group_size) for name, values in scores.items()}
+        scored = Scored(trajectories, groups, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))
 
 

@@ -138,9 +138,14 @@ class OptimizerSettings:
 class RewardSettings:
     kind: str
     name: str = ""  # in logs; the kind where empty
-    weight: float = 1.0
+    weight: float = 1.0  # below 0 asks for less of it
     held_out: bool = False  # scored and logged, never trained on
+    clip: tuple[float, ...] = ()  # (lowest, highest) score that counts in training; logged scores stay as they are
     options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
+
+    def __post_init__(self):
+        bounds = len(self.clip) == 2 and self.clip[0] < self.clip[1]
+        require(not self.clip or bounds, f"clip of the reward {self.label!r}", list(self.clip), "must be [low, high]")
 
     @property
     def label(self) -> str:
@@ -200,6 +205,11 @@ class Config:
     def weights(self) -> dict[str, float]:
         """Weights of the rewards that are trained on."""
         return {r.label: r.weight for r in self.rewards if not r.held_out}
+
+    @property
+    def clips(self) -> dict[str, tuple[float, ...]]:
+        """Bounds of the rewards that have some."""
+        return {r.label: r.clip for r in self.rewards if r.clip}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as stored with a run."""

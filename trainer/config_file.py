@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from .config import (
     Config,
@@ -27,6 +27,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+FILES = {"path", "head", "references"}  # options of rewards that name files
 
 SECTIONS = {
     "model": ModelSettings,
@@ -104,10 +106,21 @@ def parse_section(cls: type, table: Any, where: str) -> Any:
     for f in fields(cls):
         needed = f.default is MISSING and f.default_factory is MISSING
         require(not needed or f.name in table, f"{where}.{f.name}", None, "is needed")
-    return cls(**{k: float(v) if types[k] is float else v for k, v in table.items()})
+    return cls(**{k: _exact(v, types[k]) for k, v in table.items()})
+
+
+def _exact(value: Any, expected: Any) -> Any:
+    """The value in the field's own type: TOML writes 1 for 1.0 and a list for a tuple."""
+    if get_origin(expected) is tuple:
+        return tuple(float(v) for v in value)
+    return float(value) if expected is float else value
 
 
 def _typed(value: Any, expected: Any, where: str) -> None:
+    if get_origin(expected) is tuple:
+        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+        require(numbers, where, value, "must be a list of numbers")
+        return
     allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     if allowed[0] not in (int, float, str, bool):
         require(isinstance(value, Mapping), where, value, "must be a table")
@@ -173,13 +186,22 @@ def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
         _known(key, known, f"option of the reward {reward.kind!r}") if known else require(
             False, f"{where}.options.{key}", reward.options[key], f"the reward {reward.kind!r} takes no options"
         )
-    if "path" in known:
-        path = reward.options.get("path")
-        require(isinstance(path, str), f"{where}.options.path", path, f"the reward {reward.kind!r} needs a folder")
-        absolute = (folder / Path(path).expanduser()).absolute()
-        require(absolute.is_dir(), f"{where}.options.path", path, f"there is no folder {absolute}")
-        reward = RewardSettings(**{**vars(reward), "options": {**reward.options, "path": str(absolute)}})
-    return reward
+    for key in KINDS[reward.kind].needs:
+        require(key in reward.options, f"{where}.options.{key}", None, f"the reward {reward.kind!r} needs it")
+    found = {key: _files(reward.options[key], folder, f"{where}.options.{key}") for key in FILES & {*reward.options}}
+    return RewardSettings(**{**vars(reward), "options": {**reward.options, **found}})
+
+
+def _files(value: Any, folder: Path, where: str) -> Any:
+    """A path, or a list of paths, made absolute and checked to be there; empty stays empty."""
+    if isinstance(value, list | tuple):
+        return [_files(path, folder, where) for path in value]
+    require(isinstance(value, str), where, value, "must be a path")
+    if not value:
+        return value
+    absolute = (folder / Path(value).expanduser()).absolute()
+    require(absolute.exists(), where, value, f"there is no file or folder {absolute}")
+    return str(absolute)
 
 
 def _override(table: dict, text: str) -> None:

@@ -24,7 +24,7 @@ from .models.geometry import Geometry
 from .models.text import Conditioning
 from .noise import derive_seed, neighborhood, partly_noised
 from .prompts import prompt_order
-from .rewards import Combined, Reward, combine
+from .rewards import Combined, Reward, combine, score_all
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .surrogate import softmax_temperature
 from .update import Ema, PairMetrics, accumulate_gradient, make_optimizer, step_optimizer, warmed_up
@@ -152,15 +152,13 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
     """Stage 4: every reward's scores, [P, G] each."""
     group_size = setup.config.grpo.group_size
     texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(group_size)]
-    return {
-        name: reward.score(candidates.images, texts).float().view(-1, group_size)
-        for name, reward in setup.rewards.items()
-    }
+    scores = score_all(setup.rewards, candidates.images, texts)
+    return {name: values.view(-1, group_size) for name, values in scores.items()}
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
     """Stage 5: advantages of the trained rewards."""
-    combined = combine(scores, config.weights, config.grpo.reward_normalisation)
+    combined = combine(scores, config.weights, config.grpo.reward_normalisation, config.clips)
     return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
 
 

@@ -19,6 +19,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from trainer import tiny
 from trainer.rewards import RewardError, build
 from trainer.rewards.clip import ClipReward
+from trainer.rewards.clip_kinds import clip
 
 SIZE, LENGTH = 32, 77  # pixels, tokens
 PROMPTS = ["red apple on a blue background", "zebra", "green tree"]
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def reward(folder) -> ClipReward:
-    return ClipReward(folder)
+    return clip("cpu", folder)
 
 
 def pictures(width: int, height: int) -> torch.Tensor:
@@ -79,14 +80,24 @@ def test_scores_agree_with_transformers_on_pictures_of_any_shape(reward, folder,
 def test_logit_scale_multiplies_the_cosine(folder):
     images = pictures(SIZE, SIZE)
     _, cosine, logits = by_transformers(folder, images)
-    scaled = ClipReward(folder, scale="logit").score(images, PROMPTS)
+    scaled = clip("cpu", folder, scale="logit").score(images, PROMPTS)
     torch.testing.assert_close(scaled, logits, rtol=1e-5, atol=1e-5)
     assert (scaled / cosine).tolist() == pytest.approx([20.0855] * 3, rel=1e-3)  # exp(3)
 
 
+def test_percent_is_a_hundredfold_cosine_and_never_below_zero(folder, reward):
+    images = torch.cat([pictures(SIZE, SIZE), 1 - pictures(SIZE, SIZE)])
+    cosine = reward.score(images, PROMPTS * 2)
+    assert (cosine < 0).any()
+    assert (cosine > 0).any()
+    expected = [max(100 * c, 0) for c in cosine.tolist()]
+    assert clip("cpu", folder, scale="percent").score(images, PROMPTS * 2).tolist() == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_prompt_is_encoded_once(reward, monkeypatch):
-    calls, encode = [], reward.model.get_text_features
-    monkeypatch.setattr(reward.model, "get_text_features", lambda **tokens: calls.append(1) or encode(**tokens))
+    model = reward.encoder.model
+    calls, encode = [], model.get_text_features
+    monkeypatch.setattr(model, "get_text_features", lambda **tokens: calls.append(1) or encode(**tokens))
     images = pictures(SIZE, SIZE)
     first = reward.score(images, ["zebra", "green tree", "zebra"])
     again = reward.score(images, ["zebra", "green tree", "zebra"])
@@ -96,28 +107,53 @@ def test_a_prompt_is_encoded_once(reward, monkeypatch):
     assert first.tolist() == pytest.approx(alone, abs=1e-6)
 
 
+@torch.no_grad()
 def test_a_prompt_beyond_the_models_context_is_cut(reward, folder):
     long = "red apple " * 200
-    assert reward.text_features(long).isfinite().all()
     tokens = CLIPTokenizer.from_pretrained(folder)(long, truncation=True, max_length=LENGTH, return_tensors="pt")
     output = CLIPModel.from_pretrained(folder).eval().get_text_features(**tokens)
-    expected = F.normalize(getattr(output, "pooler_output", output), dim=-1)[0]
-    torch.testing.assert_close(reward.text_features(long), expected.detach())
+    expected = F.normalize(getattr(output, "pooler_output", output), dim=-1)
+    torch.testing.assert_close(reward.encoder.texts([long]), expected)
 
 
 def test_the_model_is_frozen_and_its_scores_carry_no_gradient(reward):
     images = pictures(SIZE, SIZE).requires_grad_()
     assert not reward.score(images, PROMPTS).requires_grad
-    assert not any(p.requires_grad for p in reward.model.parameters())
+    assert not any(p.requires_grad for p in reward.encoder.model.parameters())
+
+
+def test_a_reward_moves_with_its_model_and_the_prompts_it_knows(folder):
+    reward = clip("cpu", folder, dtype="bfloat16")  # a model of its own: this one does not come back
+    reward.score(pictures(SIZE, SIZE), PROMPTS)
+    assert reward.to("meta") is reward
+    moved = [*reward.encoder.model.parameters(), *reward.encoder.known.values()]
+    assert len(reward.encoder.known) == 3
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+
+
+def test_scores_are_where_the_pictures_are_and_in_float32(folder):
+    half = clip("cpu", folder, dtype="bfloat16")
+    scores = half.score(pictures(SIZE, SIZE), PROMPTS)
+    assert scores.dtype == torch.float32
+    assert half.encoder.model.dtype == torch.bfloat16
+    exact = clip("cpu", folder).score(pictures(SIZE, SIZE), PROMPTS)
+    assert 0 < (scores - exact).abs().max() < 0.02
+
+
+def test_two_rewards_share_one_model_as_long_as_one_of_them_lives(folder):
+    first, second = clip("cpu", folder), clip("cpu", folder, scale="logit")
+    assert first.encoder is second.encoder
+    assert clip("cpu", folder, dtype="float16").encoder is not first.encoder
 
 
 def test_the_preprocessor_file_decides_mean_and_standard_deviation(folder, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     settings = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
-    settings |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 1.0, 2.0]}
+    settings |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 1.0, 2.0], "size": SIZE, "crop_size": SIZE}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings), "utf-8")
-    values = ClipReward(tmp_path).preprocess(torch.full((1, 3, SIZE, SIZE), 0.6))[0, :, 0, 0]
-    assert values.tolist() == pytest.approx([1.0, 0.4, 0.15], abs=1e-6)
+    values = clip("cpu", tmp_path).preprocess(torch.full((1, 3, 2 * SIZE, SIZE), 0.6))
+    assert values.shape == (1, 3, SIZE, SIZE)
+    assert values[0, :, 0, 0].tolist() == pytest.approx([1.0, 0.4, 0.15], abs=1e-6)
 
 
 def test_a_folder_saved_by_the_newest_processor_is_read_too(folder, tmp_path):
@@ -127,14 +163,24 @@ def test_a_folder_saved_by_the_newest_processor_is_read_too(folder, tmp_path):
     (tmp_path / "preprocessor_config.json").unlink()
     nested = {"processor_class": "CLIPProcessor", "image_processor": settings}
     (tmp_path / "processor_config.json").write_text(json.dumps(nested), "utf-8")
-    assert torch.equal(ClipReward(tmp_path).mean, ClipReward(folder).mean)
+    assert clip("cpu", tmp_path).preprocess == clip("cpu", folder).preprocess
 
 
-@pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
+MISSING = {
+    "config.json": "has a vocabulary of 1016, CLIP's has 49408: it needs a folder with config.json",
+    "preprocessor_config.json": "is not a CLIPModel folder, preprocessor_config.json is missing",
+    "tokenizer_config.json": "has a vocabulary of 1016, .* needs a folder with config.json and tokenizer_config.json",
+    "model.safetensors": "does not load",
+}
+
+
+@pytest.mark.parametrize("missing", MISSING)
 def test_a_missing_file_is_named(folder, tmp_path, missing):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(missing))
-    with pytest.raises(RewardError, match=re.escape(f"{tmp_path} is not a CLIPModel folder, {missing} is missing")):
+    with pytest.raises(RewardError, match=MISSING[missing]) as caught:
         build("clip", {"path": tmp_path}, "cpu")
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_weight_file_is_one_line_and_no_trace_of_a_library(folder, tmp_path):
@@ -145,15 +191,31 @@ def test_a_damaged_weight_file_is_one_line_and_no_trace_of_a_library(folder, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_that_lacks_a_tensor_is_not_filled_with_random_ones(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RewardError, match=re.escape("lacks 1 tensors, such as visual_projection.weight")):
+        build("clip", {"path": tmp_path}, "cpu")
+
+
 def test_an_unknown_scale_is_refused_with_the_choices(folder):
-    with pytest.raises(RewardError, match="scale must be one of cosine, logit, got 'dot'"):
+    with pytest.raises(RewardError, match="scale must be one of cosine, logit, percent, got 'dot'"):
         build("clip", {"path": folder, "scale": "dot"}, "cpu")
 
 
 @pytest.mark.parametrize("scale", ["cosine", "logit"])
 def test_it_moves_to_another_device_with_all_that_it_keeps(folder, scale):
-    reward = ClipReward(folder, scale=scale)
+    reward = build("clip", {"path": folder, "scale": scale}, "cpu")
     reward.score(torch.rand(1, 3, SIZE, SIZE), PROMPTS[:1])  # keeps the prompt's features
     assert reward.to("meta") is reward
     scores = reward.score(torch.rand(2, 3, 40, SIZE, device="meta"), [PROMPTS[0]] * 2)  # raises where a part stayed
     assert (scores.device.type, scores.shape) == ("meta", (2,))
+
+
+def test_an_unknown_dtype_is_refused_with_the_choices(folder):
+    with pytest.raises(RewardError, match="dtype must be one of auto, float32, bfloat16, float16, got 'fp8'"):
+        build("clip", {"path": folder, "dtype": "fp8"}, "cpu")

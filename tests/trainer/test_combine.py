@@ -103,6 +103,27 @@ def test_rewards_that_cancel_leave_no_advantage(normalisation):
     assert combined.advantages.tolist() == [[0] * G] * P
 
 
+@pytest.mark.parametrize("normalisation", ["advantage", "raw"])
+def test_a_score_beyond_its_bounds_counts_as_the_bound(scores, normalisation):
+    bounded = {**scores, "large": scores["large"].clamp(19.5, 20.5)}
+    expected = combine(bounded, WEIGHTS, normalisation)
+    clipped = combine(scores, WEIGHTS, normalisation, {"large": (19.5, 20.5)})
+    assert not torch.equal(bounded["large"], scores["large"])
+    assert torch.equal(clipped.advantages, expected.advantages)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_bounds_do_not_turn_a_bad_number_into_a_score(scores, bad):
+    scores["large"][0, 3] = bad
+    combined = combine(scores, WEIGHTS, "advantage", {"large": (19.5, 20.5)})
+    assert combined.informative.tolist() == [False, True]
+
+
+def test_a_group_all_beyond_its_bounds_has_nothing_left_to_gain(scores):
+    combined = combine(scores, {"large": 1.0}, "raw", {"large": (0.0, 1.0)})
+    assert combined.informative.tolist() == [False, False]
+
+
 def test_an_unknown_normalisation_is_refused_with_the_choices(scores):
     with pytest.raises(ValueError, match="one of advantage, raw, got 'zscore'"):
         combine(scores, WEIGHTS, "zscore")

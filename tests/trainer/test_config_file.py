@@ -65,8 +65,20 @@ REJECTED = {
     ),
     "reward folder": (
         {"rewards": "[[rewards]]\nkind = 'clip'\noptions = {path = 'nowhere'}"},
-        r"rewards.0.options.path = 'nowhere': there is no folder",
+        r"rewards.0.options.path = 'nowhere': there is no file or folder",
     ),
+    "reward needs": (
+        {"rewards": "[[rewards]]\nkind = 'reference-similarity'"},
+        "rewards.0.options.references = None: the reward 'reference-similarity' needs it",
+    ),
+    "reward file": (
+        {"rewards": "[[rewards]]\nkind = 'reference-similarity'\noptions = {references = ['a.png']}"},
+        r"rewards.0.options.references = 'a.png': there is no file or folder",
+    ),
+    "reward path": ({"rewards": REWARD + "'hpsv2.1'\noptions = {path = 3}"}, "options.path = 3: must be a path"),
+    "clip order": ({"rewards": REWARD + "'colourfulness'\nclip = [2, 1]"}, r"clip .* = \[2.0, 1.0\]: must be \[low"),
+    "clip count": ({"rewards": REWARD + "'colourfulness'\nclip = [2]"}, r"clip .* = \[2.0\]: must be \[low, high\]"),
+    "clip type": ({"rewards": REWARD + "'colourfulness'\nclip = 'a'"}, "rewards.0.clip = 'a': must be a list of num"),
     "all held out": ({"rewards": REWARD + "'colourfulness'\nheld_out = true"}, "at least one must be trained"),
     "twice": ({"rewards": (REWARD + "'colourfulness'\n") * 2}, r"\['colourfulness'\]: each reward needs a name"),
     "no weight": ({"rewards": "[[rewards]]\nkind = 'colourfulness'\nweight = 0"}, "must not be 0: use held_out"),
@@ -93,3 +105,25 @@ def test_a_bad_override_is_refused(config_file, override):
 def test_a_missing_config_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read \(No such file"):
         load_config(tmp_path / "none.toml")
+
+
+def test_paths_of_a_reward_are_relative_to_the_config_and_known_weights_need_none(config_file, tmp_path):
+    (tmp_path / "liked").mkdir()
+    rewards = """
+        [[rewards]]
+        kind = "hpsv2.1"
+        clip = [0, 0.35]
+        [[rewards]]
+        kind = "reference-similarity"
+        options = { references = ["liked", "liked"], path = "" }
+    """
+    preference, similarity = load_config(config_file(rewards=rewards)).rewards
+    assert preference.options == {}
+    assert similarity.options == {"references": [str(tmp_path / "liked")] * 2, "path": ""}
+    assert preference.clip == (0.0, 0.35)
+
+
+def test_bounds_reach_the_combination(config_file):
+    config = load_config(config_file(rewards=REWARD + "'colourfulness'\nclip = [0, 60]\n" + REWARD + "'sharpness'"))
+    assert config.clips == {"colourfulness": (0.0, 60.0)}
+    assert parse(json.loads(json.dumps(config.to_dict()))) == config

@@ -13,7 +13,7 @@ from diffusers import FluxPipeline
 from transformers import CLIPModel
 
 from trainer import tiny
-from trainer.rewards.clip import ClipReward
+from trainer.rewards.clip_kinds import clip
 from trainer.tiny.build.card import CHOICES, generate, right_caption_share
 from trainer.tiny.build.data import COMBINATIONS, caption
 from trainer.tiny.build.text import clip_vocabulary
@@ -38,13 +38,13 @@ def test_everything_that_ships_is_at_most_30_megabytes():
 def test_pictures_match_their_captions_for_both_clips(generated, folder):
     """Chance is 1 in 32; the card has the measurement over 200 captions."""
     assert CHOICES == 32
-    share = right_caption_share(ClipReward(folder), generated, ROWS, np.random.default_rng(5))
+    share = right_caption_share(clip("cpu", folder), generated, ROWS, np.random.default_rng(5))
     assert share >= 0.5
 
 
 def test_shuffled_captions_do_not_match(generated):
     shifted = ROWS[1:] + ROWS[:1]
-    share = right_caption_share(ClipReward(tiny.CLIP_HELD_OUT), generated, shifted, np.random.default_rng(5))
+    share = right_caption_share(clip("cpu", tiny.CLIP_HELD_OUT), generated, shifted, np.random.default_rng(5))
     assert share <= 0.15
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.rewards.pixels import Colourfulness, JpegCompressibility
+from trainer.rewards.pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
 
 SHAPE = (3, 24, 40)  # not square, so that a swap of height and width shows
 
@@ -67,10 +67,41 @@ def test_compressibility_is_the_size_of_pils_jpeg_file(images):
     assert found.argmax() == 2  # a plain colour the smallest
 
 
-@pytest.mark.parametrize("reward", [Colourfulness(), JpegCompressibility()], ids=["colourfulness", "jpeg"])
+@pytest.mark.parametrize(
+    "reward", [Colourfulness(), Sharpness(), JpegCompressibility()], ids=["colour", "sharp", "jpeg"]
+)
 def test_pictures_are_scored_each_on_its_own(reward, images):
     together = reward.score(images, [""] * 3)
     alone = [reward.score(image[None], [""]).item() for image in images]
     assert together.tolist() == pytest.approx(alone, rel=1e-6)
     assert together.shape == (3,)
     assert together.dtype == torch.float32
+
+
+def test_sharpness_is_the_mean_gradient_of_the_brightness(images):
+    expected = []
+    for image in images:
+        y = pixels_of(image).astype(np.float64) @ [0.299, 0.587, 0.114]
+        steps = [
+            math.hypot(y[i, j + 1] - y[i, j], y[i + 1, j] - y[i, j])
+            for i in range(y.shape[0] - 1)
+            for j in range(y.shape[1] - 1)
+        ]
+        expected.append(sum(steps) / len(steps))
+    assert Sharpness().score(images, [""] * 3).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+def test_blurring_takes_sharpness_away_and_brightness_does_not(images):
+    noise = images[:1]
+    blurred = torch.nn.functional.avg_pool2d(noise, 3, 1, 1, count_include_pad=False)
+    brighter = noise * 0.5 + 0.5
+    sharp, soft, bright, half = Sharpness().score(torch.cat([noise, blurred, brighter, noise * 0.5]), [""] * 4).tolist()
+    assert soft < 0.5 * sharp
+    assert bright == pytest.approx(half, rel=1e-4) == pytest.approx(sharp / 2, rel=1e-4)
+
+
+def test_incompressibility_is_the_size_in_thousands_of_kilobytes(images):
+    compressible = JpegCompressibility().score(images, [""] * 3)
+    found = JpegIncompressibility().score(images, [""] * 3)
+    assert found.tolist() == pytest.approx((compressible * -500 / 1000).tolist(), rel=1e-6)
+    assert found.argmax() == 0  # noise

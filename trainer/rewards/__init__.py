@@ -2,43 +2,65 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from .. import tiny
-from .base import Reward, RewardError, RewardUnavailable
+from .base import Reward, RewardError, RewardUnavailable, score_all
 from .combine import Combined, combine
-from .pixels import Colourfulness, JpegCompressibility
+from .pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
 
-__all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "RewardUnavailable", "build", "combine"]
+__all__ = [
+    "KINDS",
+    "Combined",
+    "Kind",
+    "Reward",
+    "RewardError",
+    "RewardUnavailable",
+    "build",
+    "combine",
+    "score_all",
+]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A family member: how it is made, `make(device=..., **options)`, and the options it takes."""
+    """A family member: how it is made, `make(device=..., **options)`, the options it takes and those it needs."""
 
     make: Callable[..., Reward]
     options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
-def _clip(device: str, path: str, **options: Any) -> Reward:
-    from .clip import ClipReward  # transformers: loaded by the rewards that need it
+def _late(module: str, name: str) -> Callable[..., Reward]:
+    """`name` of the module, which is imported when a reward of it is made: transformers takes seconds."""
 
-    return ClipReward(path, device=device, **options)
+    def make(**options: Any) -> Reward:
+        return getattr(import_module(f".{module}", __package__), name)(**options)
+
+    return make
 
 
-def _remote(device: str, **options: Any) -> Reward:
-    from .remote import RemoteReward
-
-    return RemoteReward(**options)
-
+_clip = _late("clip_kinds", "clip")
 
 KINDS: dict[str, Kind] = {
-    "clip": Kind(_clip, ("path", "scale")),
-    "tiny-clip": Kind(lambda device: _clip(device, tiny.CLIP)),
-    "tiny-clip-heldout": Kind(lambda device: _clip(device, tiny.CLIP_HELD_OUT)),
+    "clip": Kind(_clip, ("path", "scale", "dtype"), needs=("path",)),
+    "tiny-clip": Kind(lambda device: _clip(device=device, path=tiny.CLIP)),
+    "tiny-clip-heldout": Kind(lambda device: _clip(device=device, path=tiny.CLIP_HELD_OUT)),
+    "hpsv2.1": Kind(_late("clip_kinds", "hpsv2_1"), ("path", "dtype")),
+    "hpsv2": Kind(_late("hpsv2_package", "hpsv2"), ("path",)),
+    "pickscore": Kind(_late("clip_kinds", "pickscore"), ("path", "dtype")),
+    "clipscore": Kind(_late("clip_kinds", "clipscore"), ("path", "dtype")),
+    "aesthetic": Kind(_late("aesthetic", "aesthetic"), ("path", "head", "dtype")),
+    "text-preference": Kind(_late("text_preference", "text_preference"), ("path", "wanted", "unwanted", "dtype")),
+    "reference-similarity": Kind(
+        _late("references", "reference_similarity"), ("path", "references", "compare", "dtype"), needs=("references",)
+    ),
     "colourfulness": Kind(lambda device: Colourfulness()),
+    "sharpness": Kind(lambda device: Sharpness()),
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
-    "remote": Kind(_remote, ("url", "reward", "token_env", "timeout", "retries")),
+    "jpeg-incompressibility": Kind(lambda device: JpegIncompressibility()),
+    "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries")),
 }
 
 

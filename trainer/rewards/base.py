@@ -1,6 +1,6 @@
-"""Stage 4: what a reward is."""
+"""Stage 4: what a reward is, and the scores of several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOLERANCE = 1e-3  # below 0 and above 1, as rounding and resizing leave it
 
 
@@ -20,7 +21,7 @@ class Reward(Protocol):
 
 
 class RewardError(UserError):
-    """A reward that cannot be built, with the reason and the remedy in one line."""
+    """A reward that cannot be built, or pictures that it cannot score, with the reason and the remedy in one line."""
 
 
 class RewardUnavailable(RewardError):
@@ -29,6 +30,20 @@ class RewardUnavailable(RewardError):
     def __init__(self, reason: str, is_back: Callable[[], bool] = lambda: True):
         super().__init__(reason)
         self.is_back = is_back
+
+
+def score_all(rewards: Mapping[str, Reward], images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """Scores [N] of each reward, float32. A score may be NaN: its group is then left out of the training.
+
+    Raises:
+        RewardError: no pictures [N, 3, H, W] in [0, 1], another number of prompts, or a reward that gives no [N].
+    """
+    check_images(images, prompts)
+    scores = {name: reward.score(images, prompts).float() for name, reward in rewards.items()}
+    for name, values in scores.items():
+        if values.shape != (len(images),):
+            raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
+    return scores
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:
@@ -51,3 +66,15 @@ def _misfit(images: Tensor, low: float, high: float) -> str:
         value = images[broken[0]][~images[broken[0]].isfinite()][0].item()
         return f"picture {broken[0]} has a pixel of {value}: the model that drew it ran out of range, lower its rate"
     return f"pictures from {low:.4g} to {high:.4g} cannot be scored: must be from 0 to 1"
+
+
+def pick_dtype(name: str, device: str) -> torch.dtype:
+    """The dtype of a reward's model. "auto" is float32 on the CPU and float16 elsewhere.
+
+    float16 and not bfloat16: scores of a group differ in their third digit, and bfloat16 has no more than that.
+    """
+    if name not in DTYPES:
+        raise RewardError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name == "auto":
+        name = "float32" if torch.device(device).type == "cpu" else "float16"
+    return getattr(torch, name)

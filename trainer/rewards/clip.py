@@ -1,95 +1,123 @@
-"""Rewards of the CLIP family: agreement of a picture with its prompt, by any `transformers.CLIPModel` folder."""
+"""Rewards of the CLIP family: how near a picture is to its prompt, by one `transformers.CLIPModel`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel
 
-from .base import RewardError
+from .base import RewardError, pick_dtype
+from .clip_files import read_clip
+from .clip_tokens import Tokens
+from .preprocess import Preprocess
 
-SCALES = ("cosine", "logit")
-# each by the names that transformers has given it
-PARTS = (("config.json",), ("preprocessor_config.json", "processor_config.json"), ("tokenizer_config.json",))
+# of a cosine and the model's logit scale, exp() of what is stored
+SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "cosine": lambda cosine, scale: cosine,
+    "logit": lambda cosine, scale: scale * cosine,  # PickScore
+    "percent": lambda cosine, scale: (100 * cosine).clamp(min=0),  # CLIPScore
+}
 
 
-class ClipReward:
-    """cos(image, text), or exp(logit_scale) * cos with scale="logit" (PickScore's definition).
+class ClipEncoder:
+    """Pictures and texts as unit vectors of one space. A text is encoded once."""
 
-    Pictures are preprocessed in torch on their own device, as the folder's `preprocessor_config.json` says: shortest
-    edge, centre crop, mean and standard deviation. Each prompt is encoded once.
-    """
+    def __init__(self, model: CLIPModel, tokens: Tokens, device: str, dtype: torch.dtype):
+        self.logit_scale = float(model.logit_scale.double().exp())  # before half precision moves it by a thousandth
+        self.model, self.tokens = model.to(device, dtype), tokens
+        self.size: int = model.config.vision_config.image_size
+        self.known: dict[str, Tensor] = {}  # text -> [D]
 
-    def __init__(self, folder: str | Path, *, scale: str = "cosine", device: str = "cpu"):
-        folder = Path(folder).expanduser()
-        if scale not in SCALES:
-            raise RewardError(f"CLIP reward: scale must be one of {', '.join(SCALES)}, got {scale!r}")
-        for names in PARTS:
-            if not any((folder / name).is_file() for name in names):
-                raise RewardError(f"CLIP reward: {folder} is not a CLIPModel folder, {names[0]} is missing")
-        try:
-            self.model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval().to(device)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            settings = _image_settings(folder)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise RewardError(f"CLIP reward: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
-        self.model.requires_grad_(False)
-        self.size = self.model.config.vision_config.image_size
-        self.mean = torch.tensor(settings["image_mean"], device=device)[:, None, None]
-        self.std = torch.tensor(settings["image_std"], device=device)[:, None, None]
-        self.scale = self.model.logit_scale.exp().item() if scale == "logit" else 1.0
-        self.texts: dict[str, Tensor] = {}  # prompt -> unit vector [D]
-
-    def to(self, device: str | torch.device) -> "ClipReward":
-        """Move everything to where the pictures are."""
+    def to(self, device: str | torch.device) -> "ClipEncoder":
         self.model.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        self.texts = {prompt: vector.to(device) for prompt, vector in self.texts.items()}
+        self.known = {text: vector.to(device) for text, vector in self.known.items()}
         return self
 
     @torch.no_grad()
+    def images(self, pixels: Tensor) -> Tensor:
+        """Preprocessed pictures [N, 3, size, size] -> [N, D], float32."""
+        pixels = pixels.to(self.model.device, self.model.dtype)
+        return unit(self.model.get_image_features(pixel_values=pixels))
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """[N, D], float32. A text longer than the model's context is cut, its end token kept."""
+        return torch.stack([self._text(text) for text in texts])
+
+    @torch.no_grad()
+    def _text(self, text: str) -> Tensor:
+        if text not in self.known:
+            tokens = torch.tensor([self.tokens(text)], device=self.model.device)
+            self.known[text] = unit(self.model.get_text_features(input_ids=tokens))[0]
+        return self.known[text]
+
+
+class ClipReward:
+    """A function of cos(picture, prompt).
+
+    Args:
+        scale: "cosine", in [-1, 1] (HPSv2.1); "logit", exp(logit_scale) * cos, about 18 to 24 (PickScore); "percent",
+            max(100 * cos, 0) (CLIPScore).
+        clean: what is done to a prompt before it is split into tokens.
+    """
+
+    def __init__(
+        self, encoder: ClipEncoder, preprocess: Preprocess, scale: str = "cosine", clean: Callable[[str], str] = str
+    ):
+        if scale not in SCALES:
+            raise RewardError(f"CLIP reward: scale must be one of {', '.join(SCALES)}, got {scale!r}")
+        self.encoder, self.preprocess, self.scale, self.clean = encoder, preprocess, scale, clean
+
+    def to(self, device: str | torch.device) -> "ClipReward":
+        self.encoder.to(device)
+        return self
+
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [N]; in [-1, 1] with scale="cosine"."""
-        features = self.model.get_image_features(pixel_values=self.preprocess(images))
-        image = F.normalize(_tensor(features), dim=-1)  # [N, D]
-        text = torch.stack([self.text_features(p) for p in prompts])
-        return self.scale * (image * text).sum(-1)
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """[N, 3, H, W] in [0, 1] -> normalised [N, 3, size, size]."""
-        height, width = images.shape[-2:]
-        if (height, width) != (self.size, self.size):
-            shortest = min(height, width)
-            # rounded down, as CLIP's processor does
-            size = (self.size * height // shortest, self.size * width // shortest)
-            images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-            top, left = (size[0] - self.size) // 2, (size[1] - self.size) // 2
-            images = images[..., top : top + self.size, left : left + self.size]
-        return (images - self.mean) / self.std
-
-    def text_features(self, prompt: str) -> Tensor:
-        """Unit text vector [D]. A prompt longer than the model's context is cut."""
-        if prompt not in self.texts:
-            length = self.model.config.text_config.max_position_embeddings
-            tokens = self.tokenizer(prompt, truncation=True, max_length=length, return_tensors="pt")
-            tokens = tokens.to(self.mean.device)
-            self.texts[prompt] = F.normalize(_tensor(self.model.get_text_features(**tokens)), dim=-1)[0]
-        return self.texts[prompt]
+        pictures = self.encoder.images(self.preprocess(images))  # [N, D]
+        cosine = (pictures * self.encoder.texts([self.clean(p) for p in prompts])).sum(-1)
+        return SCALES[self.scale](cosine, self.encoder.logit_scale).to(images.device)
 
 
-def _image_settings(folder: Path) -> dict[str, Any]:
-    """Of the image processor: transformers 4 keeps them in a file of their own, transformers 5 with the processor's."""
-    own = folder / "preprocessor_config.json"
-    if own.is_file():
-        return json.loads(own.read_text("utf-8"))
-    return json.loads((folder / "processor_config.json").read_text("utf-8"))["image_processor"]
+_loaded: WeakValueDictionary[tuple[object, ...], ClipEncoder] = WeakValueDictionary()
 
 
-def _tensor(features: object) -> Tensor:
-    """transformers 5 returns an output object where 4 returned the tensor."""
-    return features if isinstance(features, Tensor) else features.pooler_output  # type: ignore[attr-defined]
+def load_encoder(path: Path, device: str, dtype: str, activation: str = "") -> ClipEncoder:
+    """The CLIP of a file or folder, one for all rewards that use it alike. Raises RewardError."""
+    kind = pick_dtype(dtype, device)
+    key = (path.resolve(), device, kind, activation)
+    encoder = _loaded.get(key)
+    if encoder is None:
+        encoder = _loaded[key] = ClipEncoder(*read_clip(path, activation), device, kind)
+    return encoder
+
+
+def image_settings(path: Path) -> dict[str, Any]:
+    """Arguments of Preprocess by the folder's image processor; of a file, none: CLIP's own."""
+    if not (path / "config.json").is_file():
+        return {}
+    # transformers 4 keeps them in a file of their own, transformers 5 with the processor's
+    own, joint = path / "preprocessor_config.json", path / "processor_config.json"
+    try:
+        settings = json.loads((own if own.is_file() else joint).read_text("utf-8"))
+        settings = settings if own.is_file() else settings["image_processor"]
+        shortest, size = (_edge(settings.get(key, 224)) for key in ("size", "crop_size"))
+        return {"size": size, "mean": settings["image_mean"], "std": settings["image_std"], "shortest": shortest}
+    except FileNotFoundError:
+        raise RewardError(f"CLIP reward: {path} is not a CLIPModel folder, {own.name} is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RewardError(f"CLIP reward: {own} does not say how pictures are prepared ({error!r})") from error
+
+
+def _edge(size: int | dict[str, int]) -> int:
+    """Pixels; a plain number in old files."""
+    return size if isinstance(size, int) else size.get("shortest_edge") or size["height"]
+
+
+def unit(features: object) -> Tensor:
+    """Unit vectors, float32. transformers 5 returns an output object where 4 returned the tensor."""
+    tensor = features if isinstance(features, Tensor) else features.pooler_output  # type: ignore[attr-defined]
+    return F.normalize(tensor.float(), dim=-1)

@@ -1,7 +1,8 @@
 """Several rewards become one advantage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,7 +20,12 @@ class Combined:
     informative: Tensor
 
 
-def combine(scores: Mapping[str, Tensor], weights: Mapping[str, float], normalisation: str) -> Combined:
+def combine(
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    normalisation: str,
+    clips: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Combined:
     """Weighted sum of several rewards as a group-relative advantage.
 
     Args:
@@ -27,11 +33,14 @@ def combine(scores: Mapping[str, Tensor], weights: Mapping[str, float], normalis
         weights: of the trained rewards; a negative one asks for less.
         normalisation: "advantage" normalises each reward within its group first, so that rewards of any scale count
             by their weights; "raw" adds the raw scores.
+        clips: (lowest, highest) of some rewards. A score beyond counts as the bound, before any normalisation, so that
+            there is nothing to gain from a reward that is as high as it means anything.
 
     A group is informative when no trained score in it is NaN or infinite and the sum still tells its members apart.
     """
     trained = {name: scores[name] for name in weights}
     finite = torch.stack([s.isfinite().all(-1) for s in trained.values()]).all(0)  # [P]
+    trained = {name: s.clamp(*clips[name]) if name in clips else s for name, s in trained.items()}
     if normalisation == "advantage":
         trained = {name: group_advantages(s)[0] for name, s in trained.items()}
     elif normalisation != "raw":

@@ -20,17 +20,38 @@ class Colourfulness:
         return spread + 0.3 * offset
 
 
+class Sharpness:
+    """Mean size of the gradient of the brightness, in levels of 255 a pixel: 0 (flat), about 3 (soft) to 15 (crisp).
+
+    Differences to the right and lower neighbour. Noise and texture count as sharp too: use it beside another reward.
+    """
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """mean over pixels of |(Y[i, j + 1] - Y[i, j], Y[i + 1, j] - Y[i, j])|, Y the luma of ITU-R BT.601."""
+        luma = torch.einsum("nchw,c->nhw", images * 255, images.new_tensor([0.299, 0.587, 0.114]))
+        right = luma[:, :-1, 1:] - luma[:, :-1, :-1]
+        down = luma[:, 1:, :-1] - luma[:, :-1, :-1]
+        return torch.hypot(right, down).mean((1, 2))
+
+
 class JpegCompressibility:
     """-kB / 500 of the picture as JPEG (quality 95): high for plain pictures. A negative weight asks for detail."""
 
     quality = 95
+    scale = -1 / 500
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         kilobytes = [self._size(Image.fromarray(p)) / 1000 for p in pixels]
-        return torch.tensor(kilobytes, device=images.device) / -500
+        return torch.tensor(kilobytes, device=images.device) * self.scale
 
     def _size(self, image: Image.Image) -> int:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=self.quality)
         return buffer.tell()
+
+
+class JpegIncompressibility(JpegCompressibility):
+    """kB / 1000: high for pictures full of detail, or of noise."""
+
+    scale = 1 / 1000

@@ -102,6 +102,11 @@ class RemoteReward:
         return _Offer(self.reward or names[0], images, size)
 
 
+def remote(device: str, **options: Any) -> RemoteReward:
+    """The pictures' device is none of its business."""
+    return RemoteReward(**options)
+
+
 def form(wanted: dict[str, Any], images: Tensor) -> tuple[bytes, str]:
     """The multipart body of a request for pictures [N, 3, H, W], and its content type."""
     boundary = uuid.uuid4().hex

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import FluxPipeline
 from PIL import Image
 
 from ...metrics import to_pictures
 from ...rewards.clip import ClipReward
+from ...rewards.clip_kinds import clip
 from .data import COMBINATIONS, EMOJI, SIZE, Compositions, caption
 
 CAPTIONS, CHOICES = 200, 32
@@ -68,19 +68,13 @@ def right_caption_share(
     reward: ClipReward, images: torch.Tensor, rows: Sequence[int], rng: np.random.Generator
 ) -> float:
     """How often the right caption scores highest among CHOICES: it and others drawn at random, all different."""
-    image = F.normalize(_features(reward, images), dim=-1)
+    image = reward.encoder.images(reward.preprocess(images))
     right = 0
     for vector, row in zip(image, rows, strict=True):
         others = rng.choice([r for r in range(len(COMBINATIONS)) if r != row], CHOICES - 1, replace=False)
-        texts = torch.stack([reward.text_features(caption(*COMBINATIONS[r])) for r in [row, *others]])
+        texts = reward.encoder.texts([caption(*COMBINATIONS[r]) for r in [row, *others]])
         right += int((texts @ vector).argmax() == 0)
     return right / len(rows)
-
-
-def _features(reward: ClipReward, images: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        output = reward.model.get_image_features(pixel_values=reward.preprocess(images))
-    return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
 def generate(folder: Path, prompts: Sequence[str], *, tokens: int, seed: int = 0) -> torch.Tensor:
@@ -104,7 +98,7 @@ def measure(folder: Path, data: Compositions, *, tokens: int) -> tuple[dict[str,
     generated = generate(folder / "flux", [caption(*COMBINATIONS[r]) for r in rows], tokens=tokens)
     shares = {}
     for name, key in (("clip", "clip"), ("clip-heldout", "heldout")):
-        reward = ClipReward(folder / name)
+        reward = clip("cpu", folder / name)
         for kind, images in (("real", real), ("generated", generated)):
             shares[f"{kind}_{key}"] = right_caption_share(reward, images, rows, np.random.default_rng(101))
     return shares, pairs_sheet(real[:SHOWN], generated[:SHOWN])

@@ -1,0 +1,103 @@
+"""A reward server in this process, on a thread of its own."""
+
+import asyncio
+import http.client
+import io
+import json
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict
+    data: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.data)
+
+
+@dataclass
+class Served:
+    """A running server, and requests of any shape to it."""
+
+    url: str
+    service: object  # trainer.reward_server.app.Service
+    loop: asyncio.AbstractEventLoop
+
+    def request(self, method, path, body=b"", **headers) -> Answer:
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        try:
+            connection.request(method, path, body, headers={k.replace("_", "-"): str(v) for k, v in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers), response.read())
+        finally:
+            connection.close()
+
+    def score(self, *parts, **headers) -> Answer:
+        """Parts as (name, content type, bytes); the request's dict may stand for its part."""
+        body, content_type = multipart(*parts)
+        return self.request("POST", "/v1/score", body, **{"Content_Type": content_type, **headers})
+
+    def drain(self):
+        """Begin to stop, as SIGTERM does; a future of the end."""
+        return asyncio.run_coroutine_threadsafe(self.service.admission.drained(), self.loop)
+
+
+def multipart(*parts) -> tuple[bytes, str]:
+    boundary = uuid.uuid4().hex
+    body = b""
+    for part in parts:
+        name, kind, data = part if isinstance(part, tuple) else ("request", "application/json", json.dumps(part))
+        data = data.encode() if isinstance(data, str) else data
+        body += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: {kind}\r\n\r\n'.encode()
+        )
+        body += data + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def image_file(pixels, kind="PNG", **options) -> bytes:
+    """[3, H, W] uint8 -> a lossless file."""
+    buffer = io.BytesIO()
+    lossless = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, kind, **lossless, **options)
+    return buffer.getvalue()
+
+
+@contextmanager
+def running(rewards, token="", port=0, **settings):
+    """Serve `rewards` while inside."""
+    from aiohttp import web
+
+    from trainer.reward_server.app import Service
+    from trainer.reward_server.config import ServerSettings
+    from trainer.reward_server.serve import make_runner
+
+    begun, stop, found = threading.Event(), asyncio.Event(), {}
+
+    async def main():
+        service = Service(rewards, dict.fromkeys(rewards, "test"), ServerSettings(**settings), token=token)
+        runner = make_runner(service)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        host, bound = runner.addresses[0]
+        found["served"] = Served(f"http://{host}:{bound}", service, asyncio.get_running_loop())
+        begun.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    try:
+        yield found["served"]
+    finally:
+        found["served"].loop.call_soon_threadsafe(stop.set)
+        thread.join(30)

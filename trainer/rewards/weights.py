@@ -1,0 +1,74 @@
+"""Files of weights that rewards need: which, how large, whose, and where they are looked for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base import RewardError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that can be downloaded. `names`: of the file or folder, the first one is what the error asks for."""
+
+    names: tuple[str, ...]
+    size: str
+    licence: str
+    source: str  # where to get it
+
+
+KNOWN = {
+    "hpsv2.1": Weights(
+        ("HPS_v2.1_compressed.pt", "HPS_v2.1_compressed.safetensors", "HPS_v2.1"),
+        "1.97 GB",
+        "Apache-2.0",
+        "huggingface.co/xswu/HPSv2",
+    ),
+    "pickscore": Weights(
+        ("PickScore_v1", "PickScore_v1.safetensors"),
+        "3.9 GB",
+        "MIT, that of its code",
+        "huggingface.co/yuvalkirstain/PickScore_v1: config.json and model.safetensors",
+    ),
+    "clip-l": Weights(
+        ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"),
+        "1.71 GB",
+        "MIT",
+        "huggingface.co/openai/clip-vit-large-patch14: config.json and model.safetensors",
+    ),
+    "aesthetic": Weights(
+        ("sac+logos+ava1-l14-linearMSE.pth", "sac+logos+ava1-l14-linearMSE.safetensors"),
+        "3.7 MB",
+        "Apache-2.0",
+        "github.com/christophschuhmann/improved-aesthetic-predictor",
+    ),
+}
+
+_folders = [Path("models/rewards")]  # of the working directory, until a host says better
+
+
+def look_in(folders: Iterable[str | Path]) -> None:
+    """Look for weights in these folders, and no longer elsewhere."""
+    _folders[:] = [Path(folder) for folder in folders]
+
+
+def find(what: str, path: str | Path = "") -> Path:
+    """The file or folder `path`, or, where that is empty, the known weights in the first folder that has them.
+
+    Raises:
+        RewardError: not there; says what to download, from where, and the folder to put it in.
+    """
+    if path:
+        chosen = Path(path).expanduser()
+        if not chosen.exists():
+            raise RewardError(f"{what}: there is no file or folder {chosen}: correct the path, or leave it empty")
+        return chosen
+    known = KNOWN[what]
+    for folder in _folders:
+        for name in known.names:
+            if (folder / name).exists():
+                return folder / name
+    raise RewardError(
+        f"{what}: {known.names[0]} is missing ({known.size}, licence {known.licence}): "
+        f"get it from {known.source} and put it into {_folders[0].absolute()}"
+    )
