@@ -1,12 +1,10 @@
-"""The small CLIP as the files that people download, pictures to score, and a reward server."""
+"""The small CLIP as the files that people download, and pictures to score."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from serving import image_file, multipart, running
 from small_clip import small_clip
 from torch import Tensor
 
@@ -33,20 +31,3 @@ def pictures():
         return (F.interpolate(rough, size=(height, width), mode="bicubic").clamp(0, 1) * 255).round() / 255
 
     return make
-
-
-@pytest.fixture
-def serve():
-    """`serve(rewards, **settings)` -> Served, until the test ends."""
-    with ExitStack() as stack:
-        yield lambda rewards, **options: stack.enter_context(running(rewards, **options))
-
-
-@pytest.fixture
-def make_multipart():
-    return multipart
-
-
-@pytest.fixture
-def as_file():
-    return image_file

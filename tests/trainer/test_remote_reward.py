@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from served import servers
 
 from trainer.rewards import RewardError, RewardUnavailable, build
 from trainer.rewards import transport as transport_module
 from trainer.rewards.remote import RemoteReward
 
+serve = pytest.fixture(servers)
 PROMPTS = ["red apple on a blue background", "zebra", "", '\N{SNOWMAN} "quoted"']
 
 

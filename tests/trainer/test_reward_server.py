@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import save
+from served import image_file, multipart, servers
 
 from trainer.config import ConfigError
 from trainer.reward_server.config import ServerSettings, load_server_config
 from trainer.rewards import RewardError, RewardUnavailable, build
 
+serve = pytest.fixture(servers)
 PNG, WEBP, TENSORS = "image/png", "image/webp", "application/x-safetensors"
 PROMPTS = ["red apple on a blue background", "", "zebra " * 500, '\N{SNOWMAN} \u4e2d\u6587 "quotes"\n\x00']
 
@@ -49,9 +51,9 @@ class Slow:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_files_of_8_bits_get_the_score_of_these_8_bits(serve, rewards, as_file, kind):
+def test_files_of_8_bits_get_the_score_of_these_8_bits(serve, rewards, kind):
     images = pixels(4, size=(48, 80))
-    parts = [("images", f"image/{kind.lower()}", as_file(image, kind)) for image in images]
+    parts = [("images", f"image/{kind.lower()}", image_file(image, kind)) for image in images]
     answer = serve(rewards).score({"prompts": PROMPTS}, *parts)
     assert answer.status == 200, answer.data
     assert answer.json["scores"].keys() == rewards.keys()
@@ -71,22 +73,22 @@ def test_a_tensor_is_scored_as_it_is(serve, rewards, dtype):
     assert (torch.tensor(answer.json["scores"]["tiny-clip"]) - rounded).abs().max() > 1e-6
 
 
-def test_greyscale_and_pictures_of_several_sizes_come_in_one_request(serve, rewards, as_file):
+def test_greyscale_and_pictures_of_several_sizes_come_in_one_request(serve, rewards):
     images = [pixels(1, size=size, seed=i)[0] for i, size in enumerate([(64, 64), (32, 80), (64, 64), (1, 1)])]
-    files = [("images", PNG, as_file(image)) for image in images]
-    files[3] = ("images", PNG, as_file(images[3][:1].expand(3, -1, -1)))
+    files = [("images", PNG, image_file(image)) for image in images]
+    files[3] = ("images", PNG, image_file(images[3][:1].expand(3, -1, -1)))
     images[3] = images[3][:1].expand(3, -1, -1)
     answer = serve(rewards).score({"prompts": PROMPTS, "rewards": ["colourfulness"]}, *files)
     alone = torch.cat([rewards["colourfulness"].score(i[None].float() / 255, [""]) for i in images])
     close(answer.json["scores"]["colourfulness"], alone)
 
 
-def test_a_score_that_is_no_number_is_null(serve, as_file):
+def test_a_score_that_is_no_number_is_null(serve):
     class Broken:
         def score(self, images, prompts):
             return torch.tensor([float("nan"), float("inf"), 1 / 3])
 
-    parts = [("images", PNG, as_file(image)) for image in pixels(3)]
+    parts = [("images", PNG, image_file(image)) for image in pixels(3)]
     answer = serve({"broken": Broken()}).score({"prompts": ["a", "b", "c"]}, *parts)
     assert answer.json["scores"]["broken"] == [None, None, torch.tensor(1 / 3).item()]
 
@@ -204,9 +206,9 @@ def test_what_cannot_be_scored_is_refused_with_the_reason(serve, rewards, case):
     assert limited.service.admission.requests == limited.service.admission.bytes == 0
 
 
-def test_a_body_that_is_no_form_is_refused_before_it_is_read(serve, rewards, make_multipart):
+def test_a_body_that_is_no_form_is_refused_before_it_is_read(serve, rewards):
     served = serve(rewards, max_bytes=20_000)
-    body, kind = make_multipart(ONE, image(GOOD))
+    body, kind = multipart(ONE, image(GOOD))
 
     def status(body=body, **headers):
         answer = served.request("POST", "/v1/score", body, **{"Content_Type": kind, **headers})
@@ -309,7 +311,7 @@ def test_the_window_lets_a_batch_fill(serve):
     assert slow.sizes == [6]
 
 
-def test_each_request_gets_its_own_scores_back(serve, rewards, as_file):
+def test_each_request_gets_its_own_scores_back(serve, rewards):
     """Requests of several sizes and rewards, scored together."""
     served = serve(rewards, batch_window=0.2, batch_size=64)
     names = list(rewards)
@@ -318,7 +320,7 @@ def test_each_request_gets_its_own_scores_back(serve, rewards, as_file):
         images = pixels(1 + seed % 4, size=((64, 64), (48, 80))[seed % 2], seed=seed)
         prompts, wanted = [f"picture {seed}"] * len(images), [names[seed % 3], names[(seed + 1) % 3]]
         answer = served.score(
-            {"prompts": prompts, "rewards": wanted}, *[("images", PNG, as_file(image)) for image in images]
+            {"prompts": prompts, "rewards": wanted}, *[("images", PNG, image_file(image)) for image in images]
         )
         for name in wanted:
             close(answer.json["scores"][name], rewards[name].score(images.float() / 255, prompts))
@@ -344,8 +346,8 @@ def test_a_full_queue_answers_429_with_retry_after_and_recovers(serve):
     assert served.score(ONE, image(GOOD)).status == 200
 
 
-def test_the_queue_is_bounded_in_bytes_with_what_pictures_decode_to(serve, as_file):
-    plain = ("images", PNG, as_file(torch.zeros(3, 500, 500, dtype=torch.uint8)))  # 750,000 bytes of a few hundred
+def test_the_queue_is_bounded_in_bytes_with_what_pictures_decode_to(serve):
+    plain = ("images", PNG, image_file(torch.zeros(3, 500, 500, dtype=torch.uint8)))  # 750,000 bytes of a few hundred
     slow = Slow()
     served = serve({"slow": slow}, max_bytes=10_000, queue_bytes=1_000_000)
     accepted = [ThreadPoolExecutor(1).submit(served.score, ONE, plain)]
@@ -361,13 +363,13 @@ def test_the_queue_is_bounded_in_bytes_with_what_pictures_decode_to(serve, as_fi
     assert served.service.admission.bytes == 0
 
 
-def test_a_request_whose_client_went_away_is_never_scored(serve, make_multipart):
+def test_a_request_whose_client_went_away_is_never_scored(serve):
     slow = Slow()
     served = serve({"slow": slow})
     first = together(served, 1)
     assert slow.begun.wait(10)
     host, port = served.url.removeprefix("http://").split(":")
-    body, kind = make_multipart({"prompts": ["a"] * 5}, *[image(GOOD)] * 5)
+    body, kind = multipart({"prompts": ["a"] * 5}, *[image(GOOD)] * 5)
     head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)

@@ -1,21 +1,17 @@
 """A reward that does not answer pauses a run: nothing is lost, nothing is scored twice, and the result is the same."""
 
 import json
-import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from served import ServerProcess, servers
 
 from trainer import waiting
 from trainer.__main__ import main
@@ -30,9 +26,7 @@ from trainer.rewards import RewardUnavailable, build
 from trainer.run import LORA, RunError, start_run
 from trainer.setup import prepare
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+serve = pytest.fixture(servers)
 
 
 class Shaky:
@@ -166,52 +160,18 @@ def test_the_run_store_says_that_it_waits(config_file, tmp_path):
 # ---- a real server
 
 
-class Process:
-    """`python -m trainer reward-server` on a port that stays the same from one start to the next."""
-
-    def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.config = folder / "rewards.toml"
-        self.config.write_text("[[rewards]]\nkind = 'tiny-clip'\n[server]\nbatch_window = 0.3\n", "utf-8")
-        self.url, self.process = f"http://127.0.0.1:{self.port}", None
-
-    def start(self):
-        line = ["reward-server", "--config", str(self.config), "--port", str(self.port), "--json"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer", *line], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-        )
-        return self
-
-    def ready(self) -> dict:
-        told = ""
-        while not told.endswith("\n}\n"):
-            line = self.process.stdout.readline()
-            assert line, "the server ended"
-            told += line
-        return json.loads(told)
-
-    def kill_in_mid_request(self):
-        """As soon as a request is in it."""
-        while json.loads(DIRECT.open(f"{self.url}/health").read())["requests"] == 0:
-            time.sleep(0.01)
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+def kill_in_mid_request(process):
+    """As soon as a request is in it."""
+    while process.health()["requests"] == 0:
+        time.sleep(0.01)
+    process.kill()
 
 
 @pytest.fixture
 def process(tmp_path):
-    process = Process(tmp_path)
+    process = ServerProcess(tmp_path / "rewards.toml")
     yield process
-    if process.process:
-        process.process.kill()
-        process.process.wait()
-        process.process.stdout.close()
+    process.kill()
 
 
 def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config_file, tmp_path, process):
@@ -230,14 +190,14 @@ def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config
         events.append(event)
         match event:
             case IterationDone(iteration=1):
-                process.process.kill()
-                process.process.wait()
+                process.kill()
             case IterationDone(iteration=3):
-                killers.append(threading.Thread(target=process.kill_in_mid_request))
+                killers.append(threading.Thread(target=kill_in_mid_request, args=(process,)))
                 killers[0].start()
             case Waiting():
                 process.start()
 
+    process.config.write_text("[[rewards]]\nkind = 'tiny-clip'\n[server]\nbatch_window = 0.3\n", "utf-8")
     process.start().ready()
     assert start_run(config("run", remote), listeners=[disturb])[0] == "complete"
     killers[0].join()
@@ -274,7 +234,7 @@ def test_the_command_serves_until_it_is_asked_to_stop(process, tmp_path):
     remote, images, found = build("remote", {"url": process.url}, "cpu"), torch.rand(3, 3, 16, 16), []
     asking = threading.Thread(target=lambda: found.append(remote.score(images, ["a"] * 3)))
     asking.start()
-    while not json.loads(DIRECT.open(f"{process.url}/health").read())["requests"]:
+    while not process.health()["requests"]:
         time.sleep(0.01)
     assert process.stop() == 0  # SIGTERM: what was accepted is finished
     asking.join(10)

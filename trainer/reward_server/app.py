@@ -17,6 +17,7 @@ from .parsing import check_head, read
 from .pictures import Limits, check, decode
 from .refusal import Refused
 
+log = logging.getLogger(__name__)
 BODY_TIMEOUT = 120  # seconds in which a body has to arrive
 DECODERS = 2  # threads
 
@@ -123,7 +124,7 @@ async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = {hdrs.ALLOW: exception.headers[hdrs.ALLOW]} if hdrs.ALLOW in exception.headers else {}
         return error(exception.status, exception.reason, headers)
     except Exception as exception:
-        logging.exception("%s %s failed", request.method, request.path)
+        log.exception("%s %s failed", request.method, request.path)
         return error(500, f"the server failed: {type(exception).__name__}")
 
 

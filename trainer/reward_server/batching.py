@@ -13,6 +13,7 @@ from torch import Tensor
 from ..rewards import Reward, RewardError
 from .pictures import as_float
 
+log = logging.getLogger(__name__)
 Scores = dict[str, list[float]]  # reward -> one score a picture
 
 
@@ -89,7 +90,7 @@ class Batcher:
             return self.score_together(jobs)
         except Exception as error:  # a reward may be anyone's code; what it raises is answered, not lost
             if not isinstance(error, RewardError):
-                logging.exception("a reward failed")
+                log.exception("a reward failed")
             if len(jobs) == 1:
                 return [error]
         return [outcome for job in jobs for outcome in self.outcomes([job])]

@@ -13,8 +13,11 @@ from .refusal import Refused
 
 JSON_BYTES = 2**20  # of the part `request`
 KEYS = ("prompts", "rewards")
-# what aiohttp raises for a form that is broken, or ends too soon
-BROKEN = (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError, web.RequestPayloadError)
+# what aiohttp raises for a form that is broken, or whose client goes away before its end
+BROKEN = (
+    *(ValueError, AssertionError, RuntimeError, LookupError),
+    *(HttpProcessingError, web.RequestPayloadError, ConnectionError),
+)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -51,11 +52,14 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> None:
 
 
 def make_runner(service: Service) -> web.AppRunner:
+    protocol = logging.getLogger(f"{__name__}.protocol")
+    protocol.setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400; a stack trace of each helps nobody
     return web.AppRunner(
         service.app(),
         handler_cancellation=True,  # a request whose client went away is dropped, and not scored for nobody
         auto_decompress=False,  # such a body is refused; it must not grow in memory before
         access_log=None,
+        logger=protocol,
     )
 
 

@@ -1,15 +1,29 @@
-"""A reward server in this process, on a thread of its own."""
+"""Reward servers for tests: on a thread of this process, and in a process of their own; and requests to them."""
 
 import asyncio
 import http.client
 import io
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from aiohttp import web
 from PIL import Image
+
+from trainer.reward_server.app import Service
+from trainer.reward_server.config import ServerSettings
+from trainer.reward_server.serve import make_runner
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
@@ -28,7 +42,7 @@ class Served:
     """A running server, and requests of any shape to it."""
 
     url: str
-    service: object  # trainer.reward_server.app.Service
+    service: Service
     loop: asyncio.AbstractEventLoop
 
     def request(self, method, path, body=b"", **headers) -> Answer:
@@ -74,12 +88,6 @@ def image_file(pixels, kind="PNG", **options) -> bytes:
 @contextmanager
 def running(rewards, token="", port=0, **settings):
     """Serve `rewards` while inside."""
-    from aiohttp import web
-
-    from trainer.reward_server.app import Service
-    from trainer.reward_server.config import ServerSettings
-    from trainer.reward_server.serve import make_runner
-
     begun, stop, found = threading.Event(), asyncio.Event(), {}
 
     async def main():
@@ -101,3 +109,51 @@ def running(rewards, token="", port=0, **settings):
     finally:
         found["served"].loop.call_soon_threadsafe(stop.set)
         thread.join(30)
+
+
+def servers():
+    """For a fixture: `serve(rewards, **options)` -> Served, until the test ends."""
+    with ExitStack() as stack:
+        yield lambda rewards, **options: stack.enter_context(running(rewards, **options))
+
+
+class ServerProcess:
+    """`python -m trainer reward-server` on a port that stays the same from one start to the next."""
+
+    def __init__(self, config: Path):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.config, self.url, self.process = config, f"http://127.0.0.1:{self.port}", None
+
+    def start(self, **pipes) -> "ServerProcess":
+        line = ["reward-server", "--config", str(self.config), "--port", str(self.port), "--json"]
+        command, pipes = [sys.executable, "-m", "trainer", *line], {"stdout": subprocess.PIPE, **pipes}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, text=True, **pipes)
+        return self
+
+    def ready(self) -> dict:
+        """What it prints when it answers."""
+        told = ""
+        while not told.endswith("\n}\n"):
+            line = self.process.stdout.readline()
+            assert line, "the server ended"
+            told += line
+        return json.loads(told)
+
+    def health(self) -> dict:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", "/health")
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer
+
+    def stop(self) -> int:
+        """In good order; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
