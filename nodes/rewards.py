@@ -27,7 +27,10 @@ def register_folder() -> None:
     """Let users keep reward models in models/rewards, or wherever extra_model_paths.yaml says."""
     from pathlib import Path
 
+    from ..trainer.rewards.weights import look_in
+
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    look_in(folder_paths.get_folder_paths(FOLDER))
 
 
 def reward_folders() -> dict[str, str]:
@@ -38,7 +41,7 @@ def reward_folders() -> dict[str, str]:
     return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
-def build(kind: str, **options: str) -> tuple[NamedReward]:
+def build(kind: str, **options: object) -> tuple[NamedReward]:
     from ..trainer.rewards import build as build_reward
 
     with host.training_mode():
@@ -200,16 +203,16 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
+        from ..trainer.rewards import score_all
+
         expected = len(trajectories.texts)
         if len(images) != expected:
             raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
         with host.training_mode():
             pixels = images.clone().movedim(-1, 1).to(trajectories.setup.policy.device).float()
             group_size = trajectories.setup.config.grpo.group_size
-            scores = {
-                r.settings.label: r.reward.score(pixels, trajectories.texts).float().view(-1, group_size)
-                for r in reward
-            }
+            scores = score_all({r.settings.label: r.reward for r in reward}, pixels, trajectories.texts)
+            scores = {name: values.view(-1, group_size) for name, values in scores.items()}
         scored = Scored(trajectories, scores, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))
 
