@@ -19,6 +19,11 @@ TARGETS = [
                 "informative = informative & finite",
                 "informative = informative.clone()",
             ),
+            "bounds ignored": ("s.clamp(*clips[name]) if name in clips else s", "s"),
+            "bounds hide infinity": (
+                "finite = torch.stack([s.isfinite().all(-1) for s in trained.values()])",
+                "finite = torch.stack([s.clamp(*clips.get(n, (-9,))).isfinite().all(-1) for n, s in trained.items()])",
+            ),
             "what cancels becomes noise": ("torch.where(cancelled[:, None], 0, total)", "total.clone()"),
         },
     ),
@@ -30,35 +35,11 @@ TARGETS = [
             "yellow-blue without the half": ("(red + green) / 2 - blue", "(red + green) - blue"),
             "offset at full weight": ("0.3 * offset", "offset"),
             "spreads added, not in quadrature": ("correction=0).norm(dim=1)", "correction=0).sum(dim=1)"),
-            "large files are better": ("/ -500", "/ 500"),
+            "large files are better": ("scale = -1 / 500", "scale = 1 / 500"),
             "kibibytes": ("/ 1000 for p", "/ 1024 for p"),
             "another quality": ("quality = 95", "quality = 94"),
             "pixels cut off, not rounded": (".round().to(torch.uint8)", ".to(torch.uint8)"),
             "width for height": ("permute(0, 2, 3, 1)", "permute(0, 3, 2, 1)"),
-        },
-    ),
-    Target(
-        "trainer/rewards/clip.py",
-        ("test_clip_reward.py",),
-        {
-            "long edge rounded": ("self.size * width // shortest)", "round(self.size * width / shortest))"),
-            "squashed to a square": (
-                "(self.size * height // shortest, self.size * width // shortest)",
-                "(self.size, self.size)",
-            ),
-            "without antialias": ("antialias=True", "antialias=False"),
-            "cropped at the corner": (
-                "top, left = (size[0] - self.size) // 2,",
-                "top, left = 0 * (size[0] - self.size) // 2,",
-            ),
-            "not normalised": ("return (images - self.mean) / self.std", "return images"),
-            "text vector of any length": (
-                "F.normalize(_tensor(self.model.get_text_features(**tokens)), dim=-1)[0]",
-                "_tensor(self.model.get_text_features(**tokens))[0]",
-            ),
-            "every prompt encoded again": ("if prompt not in self.texts:", "if prompt:"),
-            "logit scale without exp": ("self.model.logit_scale.exp()", "self.model.logit_scale"),
-            "damaged weights uncaught": ("RuntimeError, SafetensorError)", "RuntimeError)"),
         },
     ),
 ]
