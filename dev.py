@@ -38,6 +38,7 @@ LOG = VENV / "install.log"
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs
 MINOR = "{}.{}".format(*sys.version_info[:2])
 ENSUREPIP = ("-m", "ensurepip", "--default-pip")
+ALONE = ["hpsv2==1.2.0"]  # for the tests; its dependencies pin an old pytest and protobuf, and nothing here needs them
 TORCH = ["torch==2.14.1", "torchvision==0.29.1"]  # in no requirements file: in ComfyUI, torch belongs to ComfyUI
 
 REMEDIES = {  # what pip printed -> what to do; the first match counts
@@ -69,7 +70,7 @@ def say(text: str) -> None:
 def set_up() -> None:
     """Leave a complete .venv behind. Costs one start of Python where the stamp tells that nothing changed."""
     tools = development_tools()
-    wanted = "\n".join([(ROOT / "requirements.txt").read_text("utf-8"), *TORCH, *tools, MINOR])
+    wanted = "\n".join([(ROOT / "requirements.txt").read_text("utf-8"), *TORCH, *tools, *ALONE, MINOR])
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest().encode()
     version = venv_version()
     if version == MINOR and STAMP.is_file() and STAMP.read_bytes() == fingerprint:
@@ -82,6 +83,7 @@ def set_up() -> None:
     install_torch()
     say("[3/3] requirements and development tools")
     pip_install("the requirements", ["-r", "requirements.txt", *tools])
+    pip_install("hpsv2", ["--no-deps", *ALONE])
     STAMP.write_bytes(fingerprint)
     say(f"ready after {time.monotonic() - started:.0f} s")
 

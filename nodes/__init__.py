@@ -17,6 +17,7 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
+        from .clip_rewards import AestheticReward, CLIPScoreReward, HPSv2Reward, PickScoreReward
         from .lora import SaveLora
         from .noise import NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
@@ -27,14 +28,17 @@ class NeighborGRPO(ComfyExtension):
         from .rollout import Rollout
         from .settings import GrpoSettingsNode
         from .step import Step
+        from .taste_rewards import ReferenceSimilarityReward, SharpnessReward, TextPreferenceReward
         from .training import Train
         from .values import ImageValues
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
         rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
         rewards += [RemoteReward]
+        preferences = [HPSv2Reward, PickScoreReward, CLIPScoreReward, AestheticReward]
+        tastes = [TextPreferenceReward, ReferenceSimilarityReward, SharpnessReward]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
-        return [*sampling, *rewards, ImageValues, *training, TileNeighborhood, RewardCurve]
+        return [*sampling, *rewards, *preferences, *tastes, ImageValues, *training, TileNeighborhood, RewardCurve]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:

@@ -33,7 +33,10 @@ def register_folder() -> None:
     """Let users keep reward models in models/rewards, or wherever extra_model_paths.yaml says."""
     from pathlib import Path
 
+    from ..trainer.rewards.weights import look_in
+
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    look_in(folder_paths.get_folder_paths(FOLDER))
 
 
 def reward_folders() -> dict[str, str]:

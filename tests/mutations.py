@@ -35,6 +35,7 @@ PRELOADED = [
     "diffusers.pipelines.flux.pipeline_flux",
     "diffusers.schedulers.scheduling_dpmsolver_multistep",
     "transformers.models.clip.modeling_clip",
+    "open_clip",
     "transformers.models.t5.modeling_t5",
 ]
 

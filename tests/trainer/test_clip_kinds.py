@@ -1,5 +1,9 @@
 """PickScore, CLIPScore and the aesthetic score against their definitions by other code, same random weights."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -171,3 +175,17 @@ def test_on_the_command_line_weights_are_looked_for_in_models_rewards(models, tm
 def test_a_path_that_is_not_there_is_an_error_even_where_known_weights_are(tmp_path):
     with pytest.raises(RewardError, match=r"pickscore: there is no file or folder .*gone"):
         build("pickscore", {"path": str(tmp_path / "gone")}, "cpu")
+
+
+def test_importing_the_rewards_imports_no_transformers():
+    code = "import sys, trainer.rewards.weights; sys.exit('transformers' in sys.modules or 'open_clip' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_the_benchmark_compares_a_scoring_with_its_bare_model():
+    from trainer.benchmarks import reward
+
+    result = reward.measure("", "cpu", batch=1, edge=64, pairs=3)
+    assert result["lowest_ratio"] <= result["ratio"] <= result["highest_ratio"]
+    assert result["reward_seconds"] > 0
+    assert f"ratio {result['ratio']:.3f}" in reward.table(result)

@@ -16,7 +16,7 @@ from trainer.rewards import RewardError, build
 from trainer.rewards.hpsv2_package import load_package
 
 # width and height: square, wide, tall, smaller, one whose short edge is rounded, odd ones, and the model's own
-SIZES = [(128, 128), (160, 96), (96, 160), (33, 20), (170, 101), (57, 41), (56, 56)]
+SIZES = [(128, 128), (160, 96), (96, 160), (33, 20), (170, 101), (101, 170), (57, 41), (56, 56)]
 
 
 @pytest.fixture(scope="module")

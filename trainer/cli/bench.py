@@ -1,26 +1,40 @@
-"""`python -m trainer bench overhead|memory`: what the engine costs beside its model calls, and what memory it takes."""
+"""`python -m trainer bench overhead|memory|reward`: what the engine costs beside its model calls, and what memory."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-from ..benchmarks import memory, overhead
+from ..benchmarks import memory, overhead, reward
+from ..config import AUTO
 from ..config_file import load_config
+from ..setup import pick_device
 from .demo import CONFIG
 from .terminal import print_json, quiet_libraries, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=("overhead", "memory"))
+    parser.add_argument("name", choices=("overhead", "memory", "reward"))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--iterations", type=int, default=7, help="measured iterations (overhead), default: 7")
+    parser.add_argument("--iterations", type=int, default=7, help="measured iterations (overhead, reward), default: 7")
+    parser.add_argument(
+        "--clip", default="", help="the CLIP to measure (reward), default: a ViT-B/32 of random weights"
+    )
+    parser.add_argument("--batch", type=int, default=12, help="pictures at once (reward), default: 12")
+    parser.add_argument(
+        "--edge", type=int, default=512, help="pixels of a picture's longer edge (reward), default: 512"
+    )
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # one row of the memory table
 
 
 def main(arguments: argparse.Namespace) -> int:
     quiet_libraries()
+    if arguments.name == "reward":
+        options = arguments.clip, pick_device(AUTO), arguments.batch, arguments.edge, arguments.iterations
+        result = reward.measure(*options)
+        print_json(result) if arguments.json else say(reward.table(result))
+        return 0
     overrides = list(arguments.set)
     if arguments.config == CONFIG:
         overrides.insert(0, 'prompts=["red apple on a blue background", "panda on a pink background"]')

@@ -17,6 +17,10 @@ class Preprocess:
     Shrinks or enlarges the shortest edge to `shortest` (bicubic with antialias) and crops the centre, as CLIP does.
     With `letterbox` the longest edge is fitted and the rest filled with black, half before and half after, as HPSv2
     does; on a picture that is not square the two differ by as much as its score differs from another picture's.
+
+    PIL, which CLIP's processor uses, rounds to 8 bits after each of its two passes. Measured from 512..1024 to 224
+    pixels: its normalised pixels differ by 0.004 on average (0.3 of 255 levels) and by 0.016 at most on smooth
+    pictures, 0.07 on noise; cosines with a text by at most 6e-5.
     """
 
     size: int  # pixels

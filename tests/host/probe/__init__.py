@@ -42,6 +42,19 @@ class Floats:
         return (images.mean((1, 2, 3)).tolist(),)
 
 
+class Brighter:
+    """Pictures that are none: brighter than white."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"images": ("IMAGE",)}}
+
+    def run(self, images):
+        return (images + 1.5,)
+
+
 class OutOfMemory:
     """A reward that runs out of memory at its second call."""
 
@@ -90,7 +103,7 @@ class Patches:
         return {"ui": {"text": (str(len(model.patches)),)}}
 
 
-NODES = (WritePrompts, Floats, OutOfMemory, Conditioning, Patches)
+NODES = (WritePrompts, Floats, Brighter, OutOfMemory, Conditioning, Patches)
 NODE_CLASS_MAPPINGS = {f"Probe{node.__name__}": node for node in NODES}
 
 

@@ -1,0 +1,134 @@
+"""A taste of one's own as a reward: phrases, reference pictures, sharpness."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..trainer.errors import UserError
+from . import host
+from .clip_rewards import CLIP_L, DTYPE, EMBEDDED, known, model_input, path_of
+from .rewards import REWARD_OUTPUT, build
+from .wires import CATEGORY
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALL = "embedded: the small one for the embedded model."
+
+
+class TextPreferenceReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOTextPreference",
+            display_name="Text Preference",
+            category=CATEGORY,
+            description="Your own taste in words: rewards pictures nearer to the phrases you want than to those you do "
+            "not, as a CLIP model sees it.",
+            inputs=[
+                io.String.Input(
+                    "wanted",
+                    multiline=True,
+                    default="sharp, detailed\ngood light",
+                    tooltip="One phrase a line, with a weight if you like: 'sharp:2'. Without one, it weighs 1.",
+                ),
+                io.String.Input(
+                    "unwanted",
+                    multiline=True,
+                    default="blurry, flat",
+                    tooltip="Phrases that a picture should be far from, one a line, with a weight if you like.",
+                ),
+                model_input(f"{CLIP_L} Or any other CLIP. {SMALL}", also=(EMBEDDED,)),
+                DTYPE,
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return known(model, (EMBEDDED,))
+
+    @classmethod
+    def execute(cls, wanted: str, unwanted: str, model: str, precision: str) -> io.NodeOutput:
+        sides = {
+            name: [line for line in text.splitlines() if line.strip()]
+            for name, text in (("wanted", wanted), ("unwanted", unwanted))
+        }
+        return io.NodeOutput(build("text-preference", path=path_of(model), dtype=precision, **sides))
+
+
+class ReferenceSimilarityReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOReferenceSimilarity",
+            display_name="Reference Similarity",
+            category=CATEGORY,
+            description="Your own taste in pictures: rewards what looks like the reference pictures, as CLIP or DINOv2 "
+            "sees it. -1 to 1.",
+            inputs=[
+                io.Image.Input(
+                    "references", tooltip="One picture or a batch. They are kept in output/neighbor_grpo/references."
+                ),
+                model_input(
+                    f"{CLIP_L} Or any other CLIP, or the folder of a DINOv2 (Dinov2Model). {SMALL}", also=(EMBEDDED,)
+                ),
+                io.Combo.Input(
+                    "compare",
+                    options=["mean", "best"],
+                    default="mean",
+                    tooltip="mean: what the references have in common. best: like any one of them.",
+                ),
+                DTYPE,
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return known(model, (EMBEDDED,))
+
+    @classmethod
+    def execute(cls, references: Tensor, model: str, compare: str, precision: str) -> io.NodeOutput:
+        files = keep_pictures(references)
+        options = {"path": path_of(model), "references": files, "compare": compare, "dtype": precision}
+        return io.NodeOutput(build("reference-similarity", **options))
+
+
+def keep_pictures(images: Tensor) -> list[str]:
+    """Files of the pictures [N, H, W, 3], each called by its content: a run says by them what it was trained on."""
+    from ..trainer.metrics import to_pictures
+
+    if images.shape[-1] != 3:
+        raise UserError(f"Reference Similarity got pictures of {images.shape[-1]} channels: must be 3, without a mask")
+    folder = host.runs_folder() / "references"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for picture in to_pictures(images.movedim(-1, 1).clamp(0, 1)):
+        content = f"{picture.size}".encode() + picture.tobytes()
+        file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
+        if not file.exists():
+            picture.save(file)
+        files.append(str(file))
+    return files
+
+
+class SharpnessReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOSharpnessReward",
+            display_name="Sharpness Reward",
+            category=CATEGORY,
+            description="How crisp a picture is: the mean step in brightness between neighbouring pixels, in levels of "
+            "255. Needs no model.",
+            inputs=[],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(build("sharpness"))
