@@ -1,15 +1,16 @@
 """Rewards: one file a family. `build` makes one from its kind, the name a config uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import tiny
 from .base import Reward, RewardError
 from .combine import Combined, combine
+from .ocr import OcrReward, quoted
 from .pixels import Colourfulness, JpegCompressibility
 
-__all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "build", "combine"]
+__all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "build", "check_prompts", "combine"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Kind:
 
     make: Callable[..., Reward]
     options: tuple[str, ...] = ()
+    check_prompt: Callable[[str], object] | None = None  # raises RewardError for one that it cannot score
 
 
 def _clip(device: str, path: str, **options: Any) -> Reward:
@@ -32,9 +34,18 @@ KINDS: dict[str, Kind] = {
     "tiny-clip-heldout": Kind(lambda device: _clip(device, tiny.CLIP_HELD_OUT)),
     "colourfulness": Kind(lambda device: Colourfulness()),
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
+    "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
 }
 
 
 def build(kind: str, options: Mapping[str, Any], device: str) -> Reward:
     """The reward of a kind. Raises RewardError where its files are missing or damaged."""
     return KINDS[kind].make(device=device, **options)
+
+
+def check_prompts(kinds: Iterable[str], prompts: Iterable[str]) -> None:
+    """Raises RewardError where a reward of these kinds cannot score one of the prompts: before anything is loaded."""
+    checks = [KINDS[kind].check_prompt for kind in kinds if kind in KINDS and KINDS[kind].check_prompt]
+    for prompt in prompts:
+        for check in checks:
+            check(prompt)
