@@ -28,12 +28,19 @@ def _clip(device: str, path: str, **options: Any) -> Reward:
     return ClipReward(path, device=device, **options)
 
 
+def _image_reward(**options: Any) -> Reward:
+    from .image_reward import image_reward
+
+    return image_reward(**options)
+
+
 KINDS: dict[str, Kind] = {
     "clip": Kind(_clip, ("path", "scale")),
     "tiny-clip": Kind(lambda device: _clip(device, tiny.CLIP)),
     "tiny-clip-heldout": Kind(lambda device: _clip(device, tiny.CLIP_HELD_OUT)),
     "colourfulness": Kind(lambda device: Colourfulness()),
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
+    "imagereward": Kind(_image_reward, ("path", "dtype")),
     "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
 }
 
