@@ -9,6 +9,7 @@ from .base import Reward, RewardError
 from .combine import Combined, combine
 from .ocr import OcrReward, quoted
 from .pixels import Colourfulness, JpegCompressibility
+from .vlm import VlmJudge
 
 __all__ = ["KINDS", "Combined", "Kind", "Reward", "RewardError", "build", "check_prompts", "combine"]
 
@@ -34,6 +35,8 @@ def _image_reward(**options: Any) -> Reward:
     return image_reward(**options)
 
 
+VLM = ("url", "model", "template", "pattern", "scale", "size", "concurrency", "timeout", "retries", "token_env")
+
 KINDS: dict[str, Kind] = {
     "clip": Kind(_clip, ("path", "scale")),
     "tiny-clip": Kind(lambda device: _clip(device, tiny.CLIP)),
@@ -42,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
     "imagereward": Kind(_image_reward, ("path", "dtype")),
     "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
+    "vlm-judge": Kind(lambda device, **options: VlmJudge(**options), VLM),
 }
 
 

@@ -192,7 +192,7 @@ def load_vocabulary(file: Path, words: int) -> BertWordPieceTokenizer:
             f"get it from huggingface.co/google-bert/bert-base-uncased and put it into {file.parent.absolute()}"
         )
     try:
-        tokenizer = BertWordPieceTokenizer(str(found[0]), lowercase=True)
+        tokenizer = BertWordPieceTokenizer.from_file(str(found[0]), lowercase=True)
     except Exception as error:  # the library raises nothing narrower
         raise RewardError(f"{found[0]} is no vocabulary of BERT ({error}): download it again") from error
     tokenizer.add_special_tokens(["[DEC]", "[ENC]"])
