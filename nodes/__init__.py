@@ -17,6 +17,7 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
+        from .judges import ImageReward, OcrReward, VlmJudge
         from .lora import SaveLora
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
@@ -30,8 +31,9 @@ class NeighborGRPO(ComfyExtension):
 
         sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
         rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
+        judges = [ImageReward, OcrReward, VlmJudge]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
-        return [*sampling, *rewards, ImageValues, *training, TileNeighborhood, RewardCurve]
+        return [*sampling, *rewards, *judges, ImageValues, *training, TileNeighborhood, RewardCurve]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:

@@ -38,7 +38,7 @@ def reward_folders() -> dict[str, str]:
     return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
-def build(kind: str, **options: str) -> tuple[NamedReward]:
+def build(kind: str, **options: object) -> tuple[NamedReward]:
     from ..trainer.rewards import build as build_reward
 
     with host.training_mode():
