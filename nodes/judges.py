@@ -155,9 +155,8 @@ class VlmJudge(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, question: str) -> bool | str:
-        return (
-            PROMPT in question or f"the question must have {PROMPT} where the prompt belongs, it is {question[:80]!r}"
-        )
+        fits = not question.strip() or PROMPT in question
+        return fits or f"the question must have {PROMPT} where the prompt belongs, it is {question[:80]!r}"
 
     @classmethod
     def execute(
