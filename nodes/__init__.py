@@ -18,6 +18,7 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from .clip_rewards import AestheticReward, CLIPScoreReward, HPSv2Reward, PickScoreReward
+        from .judges import ImageReward, OcrReward, VlmJudge
         from .lora import SaveLora
         from .noise import NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
@@ -37,8 +38,19 @@ class NeighborGRPO(ComfyExtension):
         rewards += [RemoteReward]
         preferences = [HPSv2Reward, PickScoreReward, CLIPScoreReward, AestheticReward]
         tastes = [TextPreferenceReward, ReferenceSimilarityReward, SharpnessReward]
+        judges = [ImageReward, OcrReward, VlmJudge]
         training = [GrpoSettingsNode, Step, Train, SaveLora]
-        return [*sampling, *rewards, *preferences, *tastes, ImageValues, *training, TileNeighborhood, RewardCurve]
+        return [
+            *sampling,
+            *rewards,
+            *preferences,
+            *tastes,
+            *judges,
+            ImageValues,
+            *training,
+            TileNeighborhood,
+            RewardCurve,
+        ]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:

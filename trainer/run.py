@@ -17,6 +17,7 @@ from .lock import exclusive
 from .loop import train
 from .metrics import open_store
 from .models.lora import export_lora, set_weights
+from .rewards import check_prompts
 from .setup import prepare
 
 CHECKPOINTS = "checkpoint"
@@ -45,8 +46,10 @@ def start_run(
 
     Raises:
         RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
+        RewardError: a reward cannot score one of the prompts.
         Busy: another process is training in the folder.
     """
+    check_prompts((r.kind for r in config.rewards), config.prompts)
     folder = Path(config.run.folder)
     with exclusive(
         str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"

@@ -1,5 +1,6 @@
 """The mistakes that the tests must notice: see mutations.py."""
 
-from . import engine, models, rewards, rewards_clip, stages
+from . import engine, models, rewards, rewards_clip, rewards_judges, stages
 
-TARGETS = [*stages.TARGETS, *rewards.TARGETS, *rewards_clip.TARGETS, *models.TARGETS, *engine.TARGETS]
+FAMILIES = (stages, rewards, rewards_clip, rewards_judges, models, engine)
+TARGETS = [target for family in FAMILIES for target in family.TARGETS]

@@ -1,6 +1,6 @@
 """Rewards: one file a family. `build` makes one from its kind, the name a config uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 from .. import tiny
 from .base import Reward, RewardError, RewardUnavailable, score_all
 from .combine import Combined, combine
+from .ocr import OcrReward, quoted
 from .pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
+from .vlm import VlmJudge
 
 __all__ = [
     "KINDS",
@@ -18,6 +20,7 @@ __all__ = [
     "RewardError",
     "RewardUnavailable",
     "build",
+    "check_prompts",
     "combine",
     "score_all",
 ]
@@ -30,6 +33,7 @@ class Kind:
     make: Callable[..., Reward]
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    check_prompt: Callable[[str], object] | None = None  # raises RewardError for one that it cannot score
 
 
 def _late(module: str, name: str) -> Callable[..., Reward]:
@@ -42,6 +46,8 @@ def _late(module: str, name: str) -> Callable[..., Reward]:
 
 
 _clip = _late("clip_kinds", "clip")
+
+VLM = ("url", "model", "template", "pattern", "scale", "size", "concurrency", "timeout", "retries", "token_env")
 
 KINDS: dict[str, Kind] = {
     "clip": Kind(_clip, ("path", "scale", "dtype"), needs=("path",)),
@@ -61,9 +67,20 @@ KINDS: dict[str, Kind] = {
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
     "jpeg-incompressibility": Kind(lambda device: JpegIncompressibility()),
     "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries")),
+    "imagereward": Kind(_late("image_reward", "image_reward"), ("path", "dtype")),
+    "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
+    "vlm-judge": Kind(lambda device, **options: VlmJudge(**options), VLM),
 }
 
 
 def build(kind: str, options: Mapping[str, Any], device: str) -> Reward:
     """The reward of a kind. Raises RewardError where its files are missing or damaged."""
     return KINDS[kind].make(device=device, **options)
+
+
+def check_prompts(kinds: Iterable[str], prompts: Iterable[str]) -> None:
+    """Raises RewardError where a reward of these kinds cannot score one of the prompts: before anything is loaded."""
+    checks = [KINDS[kind].check_prompt for kind in kinds if kind in KINDS and KINDS[kind].check_prompt]
+    for prompt in prompts:
+        for check in checks:
+            check(prompt)

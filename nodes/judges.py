@@ -1,0 +1,186 @@
+"""The rewards that look, read and answer, as nodes: ImageReward, text rendering, a vision language model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
+from .rewards import FOLDER, REWARD_OUTPUT, build
+from .wires import CATEGORY
+
+AUTO = "auto"
+SUFFIXES = (".safetensors", ".pt")
+
+
+def weight_files() -> dict[str, str]:
+    """Files of weights in models/rewards, by name; the first folder's where two have one."""
+    found: dict[str, str] = {}
+    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        for path in sorted(root.glob("*")):
+            if path.is_file() and path.suffix in SUFFIXES:
+                found.setdefault(path.name, str(path))
+    return found
+
+
+class ImageReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOImageReward",
+            display_name="ImageReward",
+            category=CATEGORY,
+            description="ImageReward 1.0, a human preference model: which picture of a prompt people prefer. About -2 "
+            "to 2.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[AUTO, *weight_files()],
+                    default=AUTO,
+                    tooltip="auto: ImageReward.pt (1.79 GB, from huggingface.co/THUDM/ImageReward) in models/rewards, "
+                    "with vocab.txt of bert-base-uncased beside it.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=[AUTO, "float32", "bfloat16", "float16"],
+                    default=AUTO,
+                    tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores "
+                    "as published.",
+                ),
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        return model in (AUTO, *weight_files()) or (
+            f"there is no {model!r} in models/rewards: put it there and press R, or choose auto"
+        )
+
+    @classmethod
+    def execute(cls, model: str, precision: str) -> io.NodeOutput:
+        path = "" if model == AUTO else weight_files()[model]
+        return io.NodeOutput(build("imagereward", path=path, dtype=precision))
+
+
+class OcrReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOOcrReward",
+            display_name="OCR Reward",
+            category=CATEGORY,
+            description="Text rendering: whether the text that a prompt has in double quotes can be read in the "
+            "picture (Flow-GRPO's reward). 0 to 1.",
+            inputs=[],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(build("ocr"))
+
+
+class VlmJudge(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOVlmJudge",
+            display_name="VLM Judge",
+            category=CATEGORY,
+            description="A vision language model rates each picture: UnifiedReward, or any model on a server with "
+            "OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama). 0 to 1.",
+            inputs=[
+                io.String.Input("url", default="http://127.0.0.1:8000", tooltip="Of the server: http://host:port."),
+                io.String.Input("model", default="UnifiedReward", tooltip="The model's name on the server."),
+                io.String.Input(
+                    "question",
+                    multiline=True,
+                    default="",
+                    placeholder="UnifiedReward's own question",
+                    tooltip="What the model is asked of each picture, with the word prompt in braces where the "
+                    "picture's prompt belongs. Empty: the question that UnifiedReward was trained on.",
+                ),
+                io.String.Input(
+                    "score_pattern",
+                    default=FINAL_SCORE,
+                    tooltip="Regular expression that finds the number in the answer, as its one group. The last match "
+                    "counts.",
+                ),
+                io.Float.Input(
+                    "best_score",
+                    default=5.0,
+                    min=0.01,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="The number for a perfect picture; scores are divided by it. Larger numbers are not "
+                    "believed.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=8,
+                    tooltip="Pixels of the longest edge of the pictures that are sent. Larger shows more and is "
+                    "slower.",
+                ),
+                io.Int.Input(
+                    "concurrency",
+                    default=8,
+                    min=1,
+                    max=256,
+                    tooltip="Questions asked at once. A server that batches is faster with more.",
+                ),
+                io.Float.Input(
+                    "timeout",
+                    default=120.0,
+                    min=1.0,
+                    max=3600.0,
+                    step=1.0,
+                    tooltip="Seconds in which the server has to answer a question, before it is asked again.",
+                ),
+                io.String.Input(
+                    "token_env",
+                    default="",
+                    tooltip="Name of the environment variable that holds the server's token, where it wants one. The "
+                    "token itself is never stored.",
+                ),
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, question: str) -> bool | str:
+        fits = not question.strip() or PROMPT in question
+        return fits or f"the question must have {PROMPT} where the prompt belongs, it is {question[:80]!r}"
+
+    @classmethod
+    def execute(
+        cls,
+        url: str,
+        model: str,
+        question: str,
+        score_pattern: str,
+        best_score: float,
+        size: int,
+        concurrency: int,
+        timeout: float,
+        token_env: str,
+    ) -> io.NodeOutput:
+        (named,) = build(
+            "vlm-judge",
+            url=url.strip(),
+            model=model.strip(),
+            template=question.strip() or UNIFIED_REWARD,
+            pattern=score_pattern,
+            scale=best_score,
+            size=size,
+            concurrency=concurrency,
+            timeout=timeout,
+            token_env=token_env.strip(),
+        )
+        return io.NodeOutput((replace(named, settings=replace(named.settings, name=model.strip())),))

@@ -1,0 +1,176 @@
+"""A vision language model as a judge, behind any server with OpenAI's chat completions: vLLM, SGLang, llama.cpp, ..."""
+
+import base64
+import io
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from .base import RewardError
+from .endpoint import Server
+
+# the question that UnifiedReward (Wang et al., arXiv 2503.05236) was trained on
+UNIFIED_REWARD = """\
+You are given a text caption and a generated image based on that caption. \
+Your task is to evaluate this image based on two key criteria:
+1. Alignment with the Caption: Assess how well this image aligns with the provided caption. \
+Consider the accuracy of depicted objects, their relationships, and attributes as described in the caption.
+2. Overall Image Quality: Examine the visual quality of this image, including clarity, detail preservation, \
+color accuracy, and overall aesthetic appeal.
+Extract key elements from the provided text caption, evaluate their presence in the generated image using the format: \
+'element (type): value' (where value=0 means not generated, and value=1 means generated), \
+and assign a score from 1 to 5 after 'Final Score:'.
+Your task is provided as follows:
+Text Caption: [{prompt}]"""
+FINAL_SCORE = r"Final Score:\s*([-+]?\d+(?:\.\d+)?)"
+PROMPT = "{prompt}"
+TEMPERATURES = (0.0, 1.0)  # of the first question and of its repetition, which would else get the same answer
+ANSWER_TOKENS = 2048
+
+
+class VlmJudge:
+    """The number that a model answers to a question about a picture and its prompt, divided by `scale`: 0 to 1.
+
+    The last match of `pattern` in the answer counts. An answer without one, or with a number below 0 or above `scale`,
+    is asked for once more; after that the picture's score is NaN, and its group is left out of the training.
+
+    Args:
+        url: of the server, http://host:port, with or without /v1.
+        model: its name there.
+        template: the question; {prompt} stands for the picture's prompt.
+        pattern: regular expression with the number as its one group.
+        scale: the best number.
+        size: pixels of the longest edge of the pictures that are sent.
+        concurrency: questions asked at once.
+        timeout: seconds in which an answer has to begin.
+        retries: further tries where the server is busy or gone, with growing pauses.
+        token_env: environment variable that holds the server's token; the token itself is stored nowhere.
+
+    Raises:
+        RewardError: an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "UnifiedReward",
+        template: str = UNIFIED_REWARD,
+        pattern: str = FINAL_SCORE,
+        scale: float = 5.0,
+        size: int = 512,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        retries: int = 4,
+        token_env: str = "",
+    ):
+        texts = {"url": url, "model": model, "template": template, "pattern": pattern, "token_env": token_env}
+        for name, value in texts.items():
+            _require(isinstance(value, str), name, value, "must be text")
+        _require(PROMPT in template, "template", template[:80], f"must have {PROMPT} where the prompt belongs")
+        for name, value, kind, low, high in (
+            ("scale", scale, (int, float), 1e-6, 1e6),
+            ("size", size, (int,), 16, 4096),
+            ("concurrency", concurrency, (int,), 1, 256),
+            ("timeout", timeout, (int, float), 0.1, 86400),
+            ("retries", retries, (int,), 0, 100),
+        ):
+            _require(type(value) in kind and low <= value <= high, name, value, f"must be from {low} to {high}")
+        self.pattern = _compiled(pattern)
+        self.model, self.template, self.scale, self.size = model, template, scale, size
+        self.concurrency, self.warned = concurrency, False
+        base = url.rstrip("/").removesuffix("/v1")
+        self.server = Server(base, token=_token(token_env), timeout=timeout, retries=retries)
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [N], in [0, 1] or NaN. Raises RewardError where the server refuses or does not answer."""
+        pictures = [as_data_url(image, self.size) for image in images]
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            scores = list(pool.map(self.judge, pictures, prompts))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # one that fails ends them all
+        return torch.tensor(scores, device=images.device)
+
+    def judge(self, picture: str, prompt: str) -> float:
+        """Of one picture, as a data URL."""
+        question = self.template.replace(PROMPT, prompt)
+        for temperature in TEMPERATURES:
+            answer = self.ask(picture, question, temperature)
+            score = self.read(answer)
+            if math.isfinite(score):
+                return score
+        if not self.warned:
+            self.warned = True
+            logging.warning(
+                f"VLM judge: no score from 0 to {self.scale:g} in {answer[-200:]!r}: its picture counts as NaN"
+            )
+        return math.nan
+
+    def read(self, answer: str) -> float:
+        """The score that an answer gives, NaN where it gives none."""
+        numbers = self.pattern.findall(answer)
+        try:
+            value = float(numbers[-1])
+        except (IndexError, ValueError):
+            return math.nan
+        return value / self.scale if 0 <= value <= self.scale else math.nan
+
+    def ask(self, picture: str, question: str, temperature: float) -> str:
+        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
+        request = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": temperature,
+            "max_tokens": ANSWER_TOKENS,
+        }
+        answer = self.server.ask("POST", "/v1/chat/completions", json.dumps(request).encode(), "application/json")
+        try:
+            text = answer["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            raise RewardError(
+                f"VLM judge: {self.server.url} has no chat completions like OpenAI's: it answered {str(answer)[:80]}"
+            ) from None
+        return text if isinstance(text, str) else ""
+
+
+def as_data_url(image: Tensor, size: int) -> str:
+    """A picture [3, H, W] in [0, 1], its longest edge brought to `size` pixels, as PNG in a data URL."""
+    longest = max(image.shape[-2:])
+    if longest != size:
+        shape = tuple(max(round(n * size / longest), 1) for n in image.shape[-2:])
+        image = F.interpolate(image[None], size=shape, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise RewardError(f"VLM judge: pattern = {pattern!r}: not a regular expression ({error})") from None
+    _require(compiled.groups == 1, "pattern", pattern, "must have one group, the number")
+    return compiled
+
+
+def _token(variable: str) -> str:
+    token = os.environ.get(variable, "").strip() if variable else ""
+    _require(bool(token) or not variable, "token_env", variable, "this environment variable is not set")
+    return token
+
+
+def _require(condition: bool, name: str, value: Any, remedy: str) -> None:
+    if not condition:
+        raise RewardError(f"VLM judge: {name} = {value!r}: {remedy}")
