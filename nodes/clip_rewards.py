@@ -1,56 +1,10 @@
 """The rewards by CLIP models that people know, as nodes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 
-from .rewards import FOLDER, REWARD_OUTPUT, build
-from .wires import CATEGORY
-
-AUTO, EMBEDDED = "auto", "embedded"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-PARTS = ("config.json", "model.safetensors")  # either one makes a folder a model
-
-DTYPE = io.Combo.Input(
-    "precision",
-    options=[AUTO, "float32", "bfloat16", "float16"],
-    default=AUTO,
-    tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores as published.",
-)
-
-
-def reward_models() -> dict[str, str]:
-    """Files of weights and folders of models in models/rewards, by name; the first folder's where two have one."""
-    found: dict[str, str] = {}
-    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        for path in sorted(root.glob("*")):
-            folder = any((path / part).is_file() for part in PARTS)
-            if folder or (path.is_file() and path.suffix in SUFFIXES):
-                found.setdefault(path.name, str(path))
-    return found
-
-
-def model_input(tooltip: str, name: str = "model", also: tuple[str, ...] = ()) -> io.Combo.Input:
-    return io.Combo.Input(name, options=[AUTO, *also, *reward_models()], default=AUTO, tooltip=tooltip)
-
-
-def known(name: str, also: tuple[str, ...] = ()) -> bool | str:
-    """What `validate_inputs` returns for a chosen model."""
-    return name in (AUTO, *also, *reward_models()) or (
-        f"there is no {name!r} in models/rewards: put it there and press R, or choose auto"
-    )
-
-
-def path_of(name: str) -> str:
-    """As the trainer's option `path`: empty leaves it to the reward to find its weights."""
-    if name == EMBEDDED:
-        from ..trainer import tiny
-
-        return str(tiny.CLIP)
-    return "" if name == AUTO else reward_models()[name]
+from .reward_files import DTYPE, known, model_input, path_of
+from .rewards import REWARD_OUTPUT, build
+from .wires import CATEGORY, searched_by
 
 
 class HPSv2Reward(io.ComfyNode):
@@ -60,6 +14,7 @@ class HPSv2Reward(io.ComfyNode):
             node_id="NeighborGRPOHPSv2Reward",
             display_name="HPSv2.1 Reward",
             category=CATEGORY,
+            **searched_by("reward", "human preference", "hps"),
             description="Human Preference Score v2.1: which picture of a prompt people prefer. About 0.2 to 0.35.",
             inputs=[
                 model_input(
@@ -86,6 +41,7 @@ class PickScoreReward(io.ComfyNode):
             node_id="NeighborGRPOPickScoreReward",
             display_name="PickScore Reward",
             category=CATEGORY,
+            **searched_by("reward", "human preference"),
             description="PickScore v1, a human preference model: which picture of a prompt users of a text-to-image "
             "service chose. About 18 to 24.",
             inputs=[
@@ -120,6 +76,7 @@ class CLIPScoreReward(io.ComfyNode):
             node_id="NeighborGRPOCLIPScoreReward",
             display_name="CLIPScore Reward",
             category=CATEGORY,
+            **searched_by("reward", "prompt alignment"),
             description="CLIPScore: how well a picture matches its prompt, by OpenAI's CLIP ViT-L/14. 0 to 100, about "
             "15 to 35.",
             inputs=[model_input(CLIP_L), DTYPE],
@@ -142,6 +99,7 @@ class AestheticReward(io.ComfyNode):
             node_id="NeighborGRPOAestheticReward",
             display_name="Aesthetic Reward",
             category=CATEGORY,
+            **searched_by("reward", "laion", "beauty"),
             description="LAION's aesthetic predictor: how much people like the look of a picture, whatever the prompt. "
             "1 to 10.",
             inputs=[

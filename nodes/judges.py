@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
-from .rewards import FOLDER, REWARD_OUTPUT, build
-from .wires import CATEGORY
-
-AUTO = "auto"
-SUFFIXES = (".safetensors", ".pt")
-
-
-def weight_files() -> dict[str, str]:
-    """Files of weights in models/rewards, by name; the first folder's where two have one."""
-    found: dict[str, str] = {}
-    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        for path in sorted(root.glob("*")):
-            if path.is_file() and path.suffix in SUFFIXES:
-                found.setdefault(path.name, str(path))
-    return found
+from . import host
+from .reward_files import DTYPE, known, model_input, path_of
+from .rewards import REWARD_OUTPUT, build
+from .wires import CATEGORY, searched_by
 
 
 class ImageReward(io.ComfyNode):
@@ -33,37 +20,26 @@ class ImageReward(io.ComfyNode):
             node_id="NeighborGRPOImageReward",
             display_name="ImageReward",
             category=CATEGORY,
+            **searched_by("reward", "human preference", "blip"),
             description="ImageReward 1.0, a human preference model: which picture of a prompt people prefer. About -2 "
             "to 2.",
             inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=[AUTO, *weight_files()],
-                    default=AUTO,
-                    tooltip="auto: ImageReward.pt (1.79 GB, from huggingface.co/THUDM/ImageReward) in models/rewards, "
-                    "with vocab.txt of bert-base-uncased beside it.",
+                model_input(
+                    "auto: ImageReward.pt (1.79 GB, from huggingface.co/THUDM/ImageReward) in models/rewards, with "
+                    "vocab.txt of bert-base-uncased beside it."
                 ),
-                io.Combo.Input(
-                    "precision",
-                    options=[AUTO, "float32", "bfloat16", "float16"],
-                    default=AUTO,
-                    tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores "
-                    "as published.",
-                ),
+                DTYPE,
             ],
             outputs=[REWARD_OUTPUT],
         )
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return model in (AUTO, *weight_files()) or (
-            f"there is no {model!r} in models/rewards: put it there and press R, or choose auto"
-        )
+        return known(model)
 
     @classmethod
     def execute(cls, model: str, precision: str) -> io.NodeOutput:
-        path = "" if model == AUTO else weight_files()[model]
-        return io.NodeOutput(build("imagereward", path=path, dtype=precision))
+        return io.NodeOutput(build("imagereward", path=path_of(model), dtype=precision))
 
 
 class OcrReward(io.ComfyNode):
@@ -73,6 +49,7 @@ class OcrReward(io.ComfyNode):
             node_id="NeighborGRPOOcrReward",
             display_name="OCR Reward",
             category=CATEGORY,
+            **searched_by("reward", "text rendering"),
             description="Text rendering: whether the text that a prompt has in double quotes can be read in the "
             "picture (Flow-GRPO's reward). 0 to 1.",
             inputs=[],
@@ -91,6 +68,7 @@ class VlmJudge(io.ComfyNode):
             node_id="NeighborGRPOVlmJudge",
             display_name="VLM Judge",
             category=CATEGORY,
+            **searched_by("reward", "unifiedreward", "llm", "openai"),
             description="A vision language model rates each picture: UnifiedReward, or any model on a server with "
             "OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama). 0 to 1.",
             inputs=[
@@ -183,4 +161,5 @@ class VlmJudge(io.ComfyNode):
             timeout=timeout,
             token_env=token_env.strip(),
         )
+        named.reward.server.while_waiting = host.stop_if_cancelled
         return io.NodeOutput((replace(named, settings=replace(named.settings, name=model.strip())),))

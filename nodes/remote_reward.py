@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from . import host
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY
+from .wires import CATEGORY, searched_by
 
 
 class RemoteReward(io.ComfyNode):
@@ -18,6 +18,7 @@ class RemoteReward(io.ComfyNode):
             node_id="NeighborGRPORemoteReward",
             display_name="Remote Reward",
             category=CATEGORY,
+            **searched_by("reward", "server", "http"),
             description="A reward that another process or machine scores (python -m trainer reward-server). When it is "
             "gone, the training saves and waits for it.",
             inputs=[

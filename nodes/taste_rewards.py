@@ -9,9 +9,10 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host
-from .clip_rewards import CLIP_L, DTYPE, EMBEDDED, known, model_input, path_of
+from .clip_rewards import CLIP_L
+from .reward_files import DTYPE, EMBEDDED, known, model_input, path_of
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY
+from .wires import CATEGORY, searched_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ class TextPreferenceReward(io.ComfyNode):
             node_id="NeighborGRPOTextPreference",
             display_name="Text Preference",
             category=CATEGORY,
+            **searched_by("reward", "style", "taste"),
             description="Your own taste in words: rewards pictures nearer to the phrases you want than to those you do "
             "not, as a CLIP model sees it.",
             inputs=[
@@ -67,6 +69,7 @@ class ReferenceSimilarityReward(io.ComfyNode):
             node_id="NeighborGRPOReferenceSimilarity",
             display_name="Reference Similarity",
             category=CATEGORY,
+            **searched_by("reward", "style", "dino", "likeness"),
             description="Your own taste in pictures: rewards what looks like the reference pictures, as CLIP or DINOv2 "
             "sees it. -1 to 1.",
             inputs=[
@@ -123,6 +126,7 @@ class SharpnessReward(io.ComfyNode):
             node_id="NeighborGRPOSharpnessReward",
             display_name="Sharpness Reward",
             category=CATEGORY,
+            **searched_by("reward", "blur"),
             description="How crisp a picture is: the mean step in brightness between neighbouring pixels, in levels of "
             "255. Needs no model.",
             inputs=[],

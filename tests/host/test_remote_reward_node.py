@@ -43,7 +43,7 @@ def remote(graph: dict, port: int, **inputs) -> dict:
 
 def until_waiting(server, seen: int) -> None:
     end = time.monotonic() + 120
-    while "saved, and waiting: the reward server" not in server.log()[seen:]:
+    while "saved, and waiting: the server" not in server.log()[seen:]:
         assert time.monotonic() < end, server.log()[seen:]
         time.sleep(0.1)
 

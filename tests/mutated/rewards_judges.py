@@ -44,11 +44,6 @@ TARGETS = [
             "transformers' text heads": ("text_width // HEAD_WIDTH", "8"),
             "vision heads of another width": ("=width // HEAD_WIDTH", "=width // 32"),
             "norms swapped": (r".layer_norm\2.", r".layer_norm1."),
-            "crop rounded down": ("round((n - size) / 2)", "(n - size) // 2"),
-            "long edge rounded": ("size * n // shortest", "round(size * n / shortest)"),
-            "without antialias": ("antialias=True", "antialias=False"),
-            "without the clamp": (".clamp(0, 1)", ""),
-            "not normalised": ("return (images - mean) / std", "return images"),
             "weights of any kind": ("assign=True)\n    except", "assign=True, strict=False)\n    except"),
             "positions left on the meta device": (
                 "model.text.embeddings.position_ids = torch",
@@ -97,16 +92,8 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/rewards/endpoint.py",
-        ("test_vlm_judge.py",),
-        {
-            "busy is a refusal": ("408, 429, 502", "408, 502"),
-            "a refusal is repeated": ("504)  #", "504, 404)  #"),
-            "one try fewer": ("range(self.retries, -1, -1)", "range(self.retries - 1, -1, -1)"),
-            "named pause ignored": ("max(again.after, pause", "max(0, pause"),
-            "without the reason": ("str(error or response.reason)", "str(response.reason)"),
-            "any JSON": ("if not isinstance(answer, dict):", "if answer is None:"),
-            "password in the address": (" or parts.username is not None", ""),
-        },
+        "trainer/rewards/preprocess.py",
+        ("test_image_reward.py",),
+        {"ImageReward's crop rounded down": ("round(m / 2) if", "m // 2 if")},
     ),
 ]

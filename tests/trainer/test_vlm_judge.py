@@ -12,13 +12,13 @@ from aiohttp import web
 from chat_endpoint import GOOD, ChatEndpoint
 from PIL import Image
 
-from trainer.rewards import RewardError, build, endpoint
+from trainer.rewards import RewardError, build, transport
 from trainer.rewards.vlm import FINAL_SCORE, UNIFIED_REWARD, VlmJudge, as_data_url
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transport, "FIRST_PAUSE", 0.01)
     server = ChatEndpoint()
     yield server
     server.stop()
@@ -225,7 +225,7 @@ def test_the_token_comes_from_the_environment(server, monkeypatch):
         ({"retries": True}, "retries = True: must be from 0"),
         ({"model": 7}, "model = 7: must be text"),
         ({"url": "127.0.0.1:8000"}, "'127.0.0.1:8000' is no address of a server"),
-        ({"url": "http://me:pw@host"}, "is no address of a server"),
+        ({"url": "http://me:pw@host"}, "must hold no user or password"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named_with_its_value(option, message):

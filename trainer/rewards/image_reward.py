@@ -3,32 +3,23 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from .base import RewardError
+from .base import RewardError, pick_dtype
+from .preprocess import Preprocess
+from .tensor_files import read_tensors
+from .weights import find
 
-FOLDER = Path("models/rewards")
-NAMES = ("ImageReward.pt", "ImageReward.safetensors")
-MISSING = (
-    "imagereward: ImageReward.pt is missing (1.79 GB, licence Apache-2.0): "
-    "get it from huggingface.co/THUDM/ImageReward and put it into {folder}"
-)
 VOCABULARY = ("vocab.txt", "bert-base-uncased/vocab.txt")  # beside the weights
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 LENGTH = 35  # tokens of a prompt, with [CLS] and [SEP]; what is longer is cut
 HEAD = (0, 2, 4, 6, 7)  # the linear layers of mlp.layers; dropouts stand between, and no activation
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores on its training data
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64  # numbers an attention head, in every BLIP
 
 # BLIP's names, as its authors gave them -> those of transformers
@@ -56,6 +47,7 @@ class ImageReward:
 
     def __init__(self, model: "Blip", tokenizer: BertWordPieceTokenizer):
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.preprocess = Preprocess(model.size, centred_by_rounding=True)
         tokenizer.enable_truncation(LENGTH)
         tokenizer.enable_padding()
 
@@ -70,7 +62,7 @@ class ImageReward:
         encoded = self.tokenizer.encode_batch(list(prompts))
         tokens = torch.tensor([e.ids for e in encoded], device=first.device)  # [N, L]
         mask = torch.tensor([e.attention_mask for e in encoded], device=first.device)
-        pixels = preprocess(images, self.model.size).to(first.device, first.dtype)
+        pixels = self.preprocess(images).to(first.device, first.dtype)
         return ((self.model(pixels, tokens, mask) - MEAN) / STD).to(images.device)
 
 
@@ -101,23 +93,10 @@ def image_reward(device: str, path: str = "", dtype: str = "auto") -> ImageRewar
     Raises:
         RewardError: the weights or the vocabulary are missing, damaged, or those of another model.
     """
-    file = find(path)
+    file = find("imagereward", path)
     model = load_blip(file)
     vocabulary = load_vocabulary(file, model.text.config.vocab_size)
     return ImageReward(model.to(device, pick_dtype(dtype, device)), vocabulary)
-
-
-def preprocess(images: Tensor, size: int) -> Tensor:
-    """[N, 3, H, W] in [0, 1] -> normalised [N, 3, size, size]: shortest edge, centre crop, as torchvision does."""
-    shortest = min(images.shape[-2:])
-    if shortest != size:
-        shape = tuple(size * n // shortest for n in images.shape[-2:])
-        # clamped, as 8 bits do to the overshoot of the bicubic kernel
-        images = F.interpolate(images, size=shape, mode="bicubic", antialias=True).clamp(0, 1)
-    top, left = (round((n - size) / 2) for n in images.shape[-2:])
-    images = images[..., top : top + size, left : left + size]
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-    return (images - mean) / std
 
 
 def load_blip(file: Path) -> Blip:
@@ -202,43 +181,3 @@ def load_vocabulary(file: Path, words: int) -> BertWordPieceTokenizer:
             "get the one of google-bert/bert-base-uncased"
         )
     return tokenizer
-
-
-def find(path: str) -> Path:
-    """The file `path`, or, where that is empty, the one in models/rewards. Raises RewardError where it is not there."""
-    if path:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise RewardError(f"imagereward: there is no file {file}: correct the path, or leave it empty")
-        return file
-    found = [FOLDER / name for name in NAMES if (FOLDER / name).is_file()]
-    if not found:
-        raise RewardError(MISSING.format(folder=FOLDER.absolute()))
-    return found[0]
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a PyTorch checkpoint; nothing in it is run.
-
-    Raises:
-        RewardError: not such a file, cut short, or one that would run code when it is loaded.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise RewardError(f"{file} holds more than tensors, which is not loaded: download it again") from error
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RewardError(f"{file} is damaged or no file of weights ({reason}): download it again") from error
-    return {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, Mapping) else {}
-
-
-def pick_dtype(name: str, device: str) -> torch.dtype:
-    """ "auto" is float32 on the CPU and float16 elsewhere: a group's scores differ in their third digit."""
-    if name not in DTYPES:
-        raise RewardError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
-    if name == "auto":
-        name = "float32" if torch.device(device).type == "cpu" else "float16"
-    return getattr(torch, name)

@@ -28,6 +28,7 @@ class Preprocess:
     std: Sequence[float] = CLIP_STD
     shortest: int = 0  # pixels; 0 is `size`
     letterbox: bool = False
+    centred_by_rounding: bool = False  # the crop, as torchvision does; CLIP's processor rounds its margin down
 
     def __call__(self, images: Tensor) -> Tensor:
         pixels = self._letterboxed(images) if self.letterbox else self._cropped(images)
@@ -42,7 +43,8 @@ class Preprocess:
             size = (edge * height // shortest, edge * width // shortest)
             # clamped, as the processor's 8 bits do to the overshoot of the bicubic kernel
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = ((n - self.size) // 2 for n in images.shape[-2:])
+        margins = (n - self.size for n in images.shape[-2:])
+        top, left = (round(m / 2) if self.centred_by_rounding else m // 2 for m in margins)
         return images[..., top : top + self.size, left : left + self.size]
 
     def _letterboxed(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Asking a reward server over HTTP: one connection a request, straight to it, past any proxy."""
+"""Asking a server over HTTP for JSON: one connection a request, straight to it, past any proxy."""
 
 import email.utils
 import http.client
@@ -30,7 +30,7 @@ class _Again(Exception):
 
 
 class Server:
-    """A reward server, by its address.
+    """A server, by its address. May be asked by several threads at once.
 
     Args:
         url: http:// or https://, host, port and perhaps a path.
@@ -63,7 +63,7 @@ class Server:
                 return self._once(method, path, body, content_type, self.timeout)
             except _Again as again:
                 if not tries_left:
-                    raise RewardUnavailable(f"the reward server {self.url} {again}", self.is_back) from again
+                    raise RewardUnavailable(f"the server {self.url} {again}", self.is_back) from again
                 backoff = pause * self.jitter.uniform(0.5, 1)
                 self._pause(min(max(again.after, backoff), LONGEST_PAUSE))
                 pause *= 2
@@ -72,8 +72,10 @@ class Server:
         """Whether it takes requests, asked once."""
         try:
             self._once("GET", "/health", b"", "", HEALTH_TIMEOUT)
-        except (_Again, RewardError):
+        except _Again:
             return False
+        except RewardError:
+            return True  # it refuses the question, as one without /health does, but it is there
         return True
 
     def _once(self, method: str, path: str, body: bytes, content_type: str, timeout: float) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class Server:
             response = connection.getresponse()
             return self._read(response, response.read())
         except ssl.SSLCertVerificationError as error:
-            raise RewardError(f"the reward server {self.url} shows an untrusted certificate ({error})") from error
+            raise RewardError(f"the server {self.url} shows an untrusted certificate ({error})") from error
         except TimeoutError as error:
             raise _Again(f"did not answer within {timeout:g} s") from error
         except (OSError, http.client.HTTPException) as error:
@@ -109,9 +111,9 @@ class Server:
         if response.status in AGAIN:
             raise _Again(f"answered {_reason(response, answer)}", _retry_after(response))
         if response.status != 200:
-            raise RewardError(f"the reward server {self.url} answered {_reason(response, answer)}")
+            raise RewardError(f"the server {self.url} answered {_reason(response, answer)}")
         if not isinstance(answer, dict):
-            raise RewardError(f"{self.url} is no reward server: it answered {data[:40]!r}")
+            raise RewardError(f"the server {self.url} answered no JSON object but {data[:40]!r}")
         return answer
 
     def _await(self, sock: socket.socket, timeout: float) -> None:
@@ -141,11 +143,11 @@ def parse_url(url: str) -> tuple[bool, str, int | None, str]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise RewardError(f"remote reward: url {url!r} is no address ({error}): write http://host:port") from None
+        raise RewardError(f"url {url!r} is no address ({error}): write http://host:port") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise RewardError(f"remote reward: url {url!r} is no address of a server: write http://host:port")
+        raise RewardError(f"url {url!r} is no address of a server: write http://host:port")
     if parts.username is not None:
-        raise RewardError("remote reward: url must hold no user or password, a run stores it: use token_env")
+        raise RewardError("url must hold no user or password, a run stores it: use token_env")
     return parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/")
 
 

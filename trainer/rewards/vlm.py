@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from .base import RewardError
-from .endpoint import Server
+from .transport import Server
 
 # the question that UnifiedReward (Wang et al., arXiv 2503.05236) was trained on
 UNIFIED_REWARD = """\
@@ -93,7 +93,8 @@ class VlmJudge:
         self.server = Server(base, token=_token(token_env), timeout=timeout, retries=retries)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [N], in [0, 1] or NaN. Raises RewardError where the server refuses or does not answer."""
+        """Scores [N], in [0, 1] or NaN. Raises RewardError where the server refuses, RewardUnavailable
+        where it does not answer."""
         pictures = [as_data_url(image, self.size) for image in images]
         pool = ThreadPoolExecutor(self.concurrency)
         try:

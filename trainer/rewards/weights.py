@@ -36,6 +36,9 @@ KNOWN = {
         "MIT",
         "huggingface.co/openai/clip-vit-large-patch14: config.json and model.safetensors",
     ),
+    "imagereward": Weights(
+        ("ImageReward.pt", "ImageReward.safetensors"), "1.79 GB", "Apache-2.0", "huggingface.co/THUDM/ImageReward"
+    ),
     "aesthetic": Weights(
         ("sac+logos+ava1-l14-linearMSE.pth", "sac+logos+ava1-l14-linearMSE.safetensors"),
         "3.7 MB",

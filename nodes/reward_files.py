@@ -1,0 +1,52 @@
+"""Weights of rewards in models/rewards, as a node offers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from .rewards import FOLDER
+
+AUTO, EMBEDDED = "auto", "embedded"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+PARTS = ("config.json", "model.safetensors")  # either one makes a folder a model
+
+DTYPE = io.Combo.Input(
+    "precision",
+    options=[AUTO, "float32", "bfloat16", "float16"],
+    default=AUTO,
+    tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores as published.",
+)
+
+
+def reward_models() -> dict[str, str]:
+    """Files of weights and folders of models in models/rewards, by name; the first folder's where two have one."""
+    found: dict[str, str] = {}
+    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        for path in sorted(root.glob("*")):
+            folder = any((path / part).is_file() for part in PARTS)
+            if folder or (path.is_file() and path.suffix in SUFFIXES):
+                found.setdefault(path.name, str(path))
+    return found
+
+
+def model_input(tooltip: str, name: str = "model", also: tuple[str, ...] = ()) -> io.Combo.Input:
+    return io.Combo.Input(name, options=[AUTO, *also, *reward_models()], default=AUTO, tooltip=tooltip)
+
+
+def known(name: str, also: tuple[str, ...] = ()) -> bool | str:
+    """What `validate_inputs` returns for a chosen model."""
+    return name in (AUTO, *also, *reward_models()) or (
+        f"there is no {name!r} in models/rewards: put it there and press R, or choose auto"
+    )
+
+
+def path_of(name: str) -> str:
+    """As the trainer's option `path`: empty leaves it to the reward to find its weights."""
+    if name == EMBEDDED:
+        from ..trainer import tiny
+
+        return str(tiny.CLIP)
+    return "" if name == AUTO else reward_models()[name]
