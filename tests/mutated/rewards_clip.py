@@ -79,13 +79,9 @@ TARGETS = [
             "wide ones are OpenAI's": ("<= VIT_L\n", "< 0\n"),
             "missing tensors random": ('((missing, "lacks"), (unexpected', "((unexpected"),
             "surplus tensors ignored": ('(unexpected, "has', '([], "has'),
-            "stored constants refused": (
-                "renamed = {name: tensor for name, tensor in named if not name.endswith(BUFFERS)}",
-                "renamed = dict(named)",
-            ),
+            "stored constants refused": ("if not name.endswith(BUFFERS)]", "if name]"),
             "folder's gaps filled": ('_refuse_misfits(folder, info["missing_keys"], info["unexpected_keys"])', "pass"),
             "foreign vocabulary": ("if config.vocab_size != VOCABULARY:", "if config.vocab_size > VOCABULARY:"),
-            "class counted as a patch": ('position_embedding.weight"]) - 1', 'position_embedding.weight"])'),
         },
     ),
     Target(

@@ -73,8 +73,7 @@ def _from_file(path: Path, activation: str) -> CLIPModel:
         raise RewardError(f"CLIP: {path.parent} has neither a config.json nor a model.safetensors: download it again")
     tensors = read_tensors(path)
     ours = OPEN_CLIP not in tensors
-    named = tensors.items() if ours else transformers_names(tensors)
-    renamed = {name: tensor for name, tensor in named if not name.endswith(BUFFERS)}
+    renamed = dict(tensors.items() if ours else transformers_names(tensors))
     for name in NEEDED:
         if name not in renamed:
             raise RewardError(f"{path} is no CLIP of a picture and a text tower: it has neither {name} nor {OPEN_CLIP}")
