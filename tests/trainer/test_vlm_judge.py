@@ -233,6 +233,7 @@ def test_the_token_comes_from_the_environment(server, monkeypatch):
         ({"retries": -1}, "retries = -1: must be from 0"),
         ({"retries": True}, "retries = True: must be from 0"),
         ({"model": 7}, "model = 7: must be text"),
+        ({"url": ""}, "url '' is no address of a server"),
         ({"url": "127.0.0.1:8000"}, "'127.0.0.1:8000' is no address of a server"),
         ({"url": "http://me:pw@host"}, "is no address of a server"),
     ],

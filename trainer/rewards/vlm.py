@@ -62,7 +62,7 @@ class VlmJudge:
 
     def __init__(
         self,
-        url: str,
+        url: str = "",
         *,
         model: str = "UnifiedReward",
         template: str = UNIFIED_REWARD,
