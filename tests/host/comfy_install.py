@@ -56,13 +56,19 @@ def install(say: Callable[[str], None]) -> Path:
     Raises:
         HostError: COMFYUI_PATH names no ComfyUI, or pip failed.
     """
+    folder = source(say)
+    if not _has_packages(folder):
+        say("installing ComfyUI's Python packages")
+        _install_packages(folder)
+    return folder
+
+
+def source(say: Callable[[str], None]) -> Path:
+    """The folder of a ComfyUI, fetched where there is none; its Python packages may be missing. Raises HostError."""
     folder = _checkout() or FOLDER
     if not (folder / "main.py").is_file():
         say(f"fetching {FOLDER.name} (8 MB)")
         _fetch()
-    if not _has_packages(folder):
-        say("installing ComfyUI's Python packages")
-        _install_packages(folder)
     return folder
 
 

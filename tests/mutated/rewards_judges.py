@@ -77,7 +77,7 @@ TARGETS = [
             "no score is 0": ("            return math.nan", "            return 0.0"),
             "one at a time": ("ThreadPoolExecutor(self.concurrency)", "ThreadPoolExecutor(1)"),
             "all at once": ("ThreadPoolExecutor(self.concurrency)", "ThreadPoolExecutor(256)"),
-            "the others go on": ("cancel_futures=True", "cancel_futures=False"),
+            "the slow ones are waited for": ("pool.shutdown(wait=False)", "pool.shutdown()"),
             "squashed to a square": ("tuple(max(round(n * size / longest), 1) for n", "tuple(size for n"),
             "shortest edge": ("longest = max(image", "longest = min(image"),
             "pixels cut off, not rounded": (".round().to(torch.uint8)", ".to(torch.uint8)"),

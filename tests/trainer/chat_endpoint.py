@@ -17,7 +17,7 @@ class ChatEndpoint:
     def __init__(self):
         self.answers: list = [GOOD]
         self.seen: list[tuple[dict, dict]] = []
-        self.delay = 0.0
+        self.delay = lambda request: 0.0  # seconds until the answer
         self.busy, self.most_busy = 0, 0
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
@@ -43,7 +43,7 @@ class ChatEndpoint:
         self.seen.append((dict(request.headers), question))
         self.busy += 1
         self.most_busy = max(self.busy, self.most_busy)
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(self.delay(question))
         self.busy -= 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if callable(answer):

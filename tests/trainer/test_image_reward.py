@@ -225,6 +225,7 @@ def content(kind: str, tensors: dict[str, torch.Tensor], path) -> bytes:
     if kind == "cut short":
         return whole[: len(whole) // 2]
     changed = {
+        "code": {**tensors, "extra": Foreign()},
         "a tensor too few": {k: v for k, v in tensors.items() if k != "mlp.layers.7.bias"},
         "a tensor too many": {**tensors, "mlp.layers.8.bias": torch.zeros(1)},
         "a wrong shape": {**tensors, "mlp.layers.7.weight": torch.zeros(2, 16)},

@@ -55,7 +55,7 @@ def test_the_question_is_unified_rewards_and_its_answer_is_a_fifth_of_the_final_
 
 def test_each_picture_gets_the_score_of_its_own_answer(server):
     """Twenty at once, answered in any order."""
-    server.delay = 0.02
+    server.delay = lambda request: 0.02
     server.answers = [lambda request: f"Final Score: {sent(request)[0][0, 0, 0] / 4} of {sent(request)[1]}"]
     reward = judge(server, size=32, template="rate {prompt}", pattern=r"Final Score: ([\d.]+)", concurrency=4)
     scores = reward.score(pictures(20), [f"prompt {n}" for n in range(20)])
@@ -151,7 +151,7 @@ def test_a_server_that_stays_busy_ends_in_one_sentence(server):
 
 
 def test_a_slow_server_is_given_up_after_the_timeout_and_its_tries(server):
-    server.delay = 3
+    server.delay = lambda request: 3
     began = time.monotonic()
     with pytest.raises(RewardError, match=r"did not answer within 0.2 s"):
         judge(server, timeout=0.2, retries=1).score(pictures(1), ["a"])
@@ -165,6 +165,15 @@ def test_a_refusal_is_not_repeated_and_ends_the_other_questions(server):
         judge(server, concurrency=2).score(pictures(40), ["a"] * 40)
     time.sleep(0.5)
     assert len(server.seen) < 20
+
+
+def test_a_refusal_does_not_wait_for_slow_answers(server):
+    server.delay = lambda request: 0.0 if sent(request)[1] == "refused" else 4.0
+    server.answers = [lambda request: web.json_response({"error": "no"}, status=404)]
+    began = time.monotonic()
+    with pytest.raises(RewardError, match="answered 404: no"):
+        judge(server, size=32, template="{prompt}").score(pictures(4), ["refused", "slow", "slow", "slow"])
+    assert time.monotonic() - began < 3
 
 
 def test_a_server_that_is_not_there_is_named(server):
@@ -224,6 +233,7 @@ def test_the_token_comes_from_the_environment(server, monkeypatch):
         ({"retries": -1}, "retries = -1: must be from 0"),
         ({"retries": True}, "retries = True: must be from 0"),
         ({"model": 7}, "model = 7: must be text"),
+        ({"url": ""}, "url '' is no address of a server"),
         ({"url": "127.0.0.1:8000"}, "'127.0.0.1:8000' is no address of a server"),
         ({"url": "http://me:pw@host"}, "must hold no user or password"),
     ],

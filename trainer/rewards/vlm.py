@@ -62,7 +62,7 @@ class VlmJudge:
 
     def __init__(
         self,
-        url: str,
+        url: str = "",
         *,
         model: str = "UnifiedReward",
         template: str = UNIFIED_REWARD,
@@ -100,7 +100,7 @@ class VlmJudge:
         try:
             scores = list(pool.map(self.judge, pictures, prompts))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # one that fails ends them all
+            pool.shutdown(wait=False)  # where one fails, map drops what has not begun, and the rest is not waited for
         return torch.tensor(scores, device=images.device)
 
     def judge(self, picture: str, prompt: str) -> float:
