@@ -27,7 +27,7 @@ class HPSv2Reward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model)
+        return known(model, "hpsv2.1")
 
     @classmethod
     def execute(cls, model: str, precision: str) -> io.NodeOutput:
@@ -56,7 +56,7 @@ class PickScoreReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model)
+        return known(model, "pickscore")
 
     @classmethod
     def execute(cls, model: str, precision: str) -> io.NodeOutput:
@@ -85,7 +85,7 @@ class CLIPScoreReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model)
+        return known(model, "clip-l")
 
     @classmethod
     def execute(cls, model: str, precision: str) -> io.NodeOutput:
@@ -116,7 +116,7 @@ class AestheticReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str, head: str) -> bool | str:
-        wrong = [answer for answer in (known(model), known(head)) if answer is not True]
+        wrong = [answer for answer in (known(model, "clip-l"), known(head, "aesthetic")) if answer is not True]
         return wrong[0] if wrong else True
 
     @classmethod

@@ -35,7 +35,7 @@ class ImageReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model)
+        return known(model, "imagereward")
 
     @classmethod
     def execute(cls, model: str, precision: str) -> io.NodeOutput:

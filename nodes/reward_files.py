@@ -36,9 +36,17 @@ def model_input(tooltip: str, name: str = "model", also: tuple[str, ...] = ()) -
     return io.Combo.Input(name, options=[AUTO, *also, *reward_models()], default=AUTO, tooltip=tooltip)
 
 
-def known(name: str, also: tuple[str, ...] = ()) -> bool | str:
-    """What `validate_inputs` returns for a chosen model."""
-    return name in (AUTO, *also, *reward_models()) or (
+def known(name: str, what: str, also: tuple[str, ...] = ()) -> bool | str:
+    """What `validate_inputs` returns for a chosen model; `what` are the weights that auto stands for."""
+    if name == AUTO:
+        from ..trainer.rewards import RewardError
+        from ..trainer.rewards.weights import find
+
+        try:
+            return bool(find(what))
+        except RewardError as error:
+            return str(error)
+    return name in (*also, *reward_models()) or (
         f"there is no {name!r} in models/rewards: put it there and press R, or choose auto"
     )
 

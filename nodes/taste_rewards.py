@@ -51,7 +51,7 @@ class TextPreferenceReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model, (EMBEDDED,))
+        return known(model, "clip-l", (EMBEDDED,))
 
     @classmethod
     def execute(cls, wanted: str, unwanted: str, model: str, precision: str) -> io.NodeOutput:
@@ -92,7 +92,7 @@ class ReferenceSimilarityReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        return known(model, (EMBEDDED,))
+        return known(model, "clip-l", (EMBEDDED,))
 
     @classmethod
     def execute(cls, references: Tensor, model: str, compare: str, precision: str) -> io.NodeOutput:

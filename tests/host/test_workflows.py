@@ -197,10 +197,11 @@ def test_the_third_one_is_refused_for_the_missing_files_alone(server):
         server.queue(workflow.load(template(3), server.get("/object_info")))
     complaints = str(refused.value)
     assert "there is no 'flux1-dev.safetensors' in models/diffusion_models" in complaints
-    assert "there is no reward model 'PickScore_v1': put its folder" in complaints
+    for name in ("HPS_v2.1_compressed.pt", "PickScore_v1"):
+        assert f"{name} is missing" in complaints
     for name in ("clip_l", "t5xxl_fp8_e4m3fn", "ae"):
         assert f"'{name}.safetensors' not in" in complaints
-    assert complaints.count("; ") + 1 == 5
+    assert complaints.count("; ") + 1 == 6
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,8 @@ def stand_ins(server):
     flux = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
     tensors = {name: tensor.float().contiguous() for name, tensor in original_layout(flux).items()}
     save_file(tensors, models / "diffusion_models/flux1-dev.safetensors")
-    shutil.copytree(tiny.CLIP, models / "rewards/PickScore_v1")
+    for name in ("HPS_v2.1", "PickScore_v1"):
+        shutil.copytree(tiny.CLIP, models / "rewards" / name)
 
 
 def smaller(graph: dict, changes: dict[str, dict[int, object]]) -> dict:
@@ -242,7 +244,7 @@ def test_the_third_one_trains_the_stand_ins(page, server, stand_ins):
     assert (server.base / "models/loras/neighbor_grpo_flux.safetensors").is_file()
     with sqlite3.connect(server.base / "output/neighbor_grpo/flux_lora/run.sqlite") as database:
         names = {name for (name,) in database.execute("SELECT name FROM metrics WHERE name LIKE 'reward/%'")}
-    assert names == {"reward/PickScore_v1", "reward/colourfulness"}
+    assert names == {"reward/hpsv2.1", "reward/pickscore"}
 
 
 def test_the_fourth_one_draws_before_and_after(page, server, stand_ins):

@@ -66,10 +66,10 @@ KINDS: dict[str, Kind] = {
     "sharpness": Kind(lambda device: Sharpness()),
     "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
     "jpeg-incompressibility": Kind(lambda device: JpegIncompressibility()),
-    "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries")),
+    "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries"), needs=("url",)),
     "imagereward": Kind(_late("image_reward", "image_reward"), ("path", "dtype")),
     "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
-    "vlm-judge": Kind(lambda device, **options: VlmJudge(**options), VLM),
+    "vlm-judge": Kind(lambda device, **options: VlmJudge(**options), VLM, needs=("url",)),
 }
 
 
