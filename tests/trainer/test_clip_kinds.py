@@ -101,6 +101,13 @@ def test_pickscore_is_clip_processors_and_clip_models(open_clip_model, tokenizer
     assert scores.std() > 0.1  # of differences a hundred times smaller
 
 
+def test_pickscore_of_a_file_is_that_of_its_folder(models, pictures):
+    images, texts = pictures(CLIP_SIZE, CLIP_SIZE), [TEXTS[name] for name in CHOSEN]
+    file = models / "clip-vit-large-patch14.safetensors"  # the same tensors, without a config
+    scores = build("pickscore", {"path": str(file)}, "cpu").score(images, texts)
+    torch.testing.assert_close(scores, build("pickscore", {}, "cpu").score(images, texts), rtol=0, atol=1e-5)
+
+
 def test_clipscore_is_a_hundred_cosines_of_a_quick_gelu_model(open_clip_model, tokenizer, pictures):
     images, texts = pictures(CLIP_SIZE, CLIP_SIZE), [TEXTS[name] for name in CHOSEN]
     image, text, _ = embeddings(as_clip_model(open_clip_model, "quick_gelu"), tokenizer, images, texts)
@@ -129,9 +136,11 @@ def test_the_aesthetic_head_moves_with_its_clip():
     assert {reward.weight.device.type, reward.bias.device.type, reward.encoder.model.device.type} == {"meta"}
 
 
-def test_a_head_for_another_clip_is_refused_with_the_shapes(tmp_path):
+@pytest.mark.parametrize("layers", [(0,), (0, 2, 4, 6, 7)], ids=["one layer", "five layers"])
+def test_a_head_for_another_clip_is_refused_with_the_shapes(tmp_path, layers):
     file = tmp_path / "head.safetensors"
-    save_file({"layers.0.weight": torch.zeros(1, 768), "layers.0.bias": torch.zeros(1)}, file)
+    weights = {f"layers.{n}.weight": torch.zeros(1, 768) for n in layers}
+    save_file(weights | {f"layers.{n}.bias": torch.zeros(1) for n in layers}, file)
     with pytest.raises(RewardError, match=r"no aesthetic head for vectors of 48 numbers: .*\[1, 768\]"):
         build("aesthetic", {"head": str(file)}, "cpu")
 

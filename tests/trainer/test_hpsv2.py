@@ -82,7 +82,7 @@ def test_the_package_is_imported_without_what_it_needs_not(package):
 
 
 def test_without_the_package_the_error_names_the_way_out(hps_file, monkeypatch):
-    monkeypatch.setattr("trainer.rewards.hpsv2_package.find_spec", lambda name: None)
+    monkeypatch.setattr("trainer.rewards.hpsv2_package.find_spec", lambda name: None if name == "hpsv2" else 1)
     with pytest.raises(RewardError, match="not installed: run `pip install --no-deps hpsv2"):
         build("hpsv2", {"path": str(hps_file)}, "cpu")
 
