@@ -1,5 +1,5 @@
 """The mistakes that the tests must notice: see mutations.py."""
 
-from . import engine, models, rewards, stages
+from . import engine, models, rewards, rewards_server, stages
 
-TARGETS = [*stages.TARGETS, *rewards.TARGETS, *models.TARGETS, *engine.TARGETS]
+TARGETS = [*stages.TARGETS, *rewards.TARGETS, *rewards_server.TARGETS, *models.TARGETS, *engine.TARGETS]
