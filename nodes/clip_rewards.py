@@ -117,7 +117,7 @@ class AestheticReward(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, head: str) -> bool | str:
         wrong = [answer for answer in (known(model, "clip-l"), known(head, "aesthetic")) if answer is not True]
-        return wrong[0] if wrong else True
+        return "; ".join(wrong) or True
 
     @classmethod
     def execute(cls, model: str, head: str, precision: str) -> io.NodeOutput:

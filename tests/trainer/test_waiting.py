@@ -1,29 +1,24 @@
 """A reward that does not answer pauses a run: nothing is lost, nothing is scored twice, and the result is the same."""
 
 import json
-import signal
-import socket
 import sqlite3
-import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from served import ServerProcess, servers
+from served import servers
 
 from trainer import waiting
-from trainer.__main__ import main
 from trainer.checkpoint import load as load_checkpoint
 from trainer.config_file import load_config
 from trainer.errors import Stopped
-from trainer.events import Finished, IterationDone, Resumed, Saved, Waiting
+from trainer.events import Finished, Resumed, Waiting
 from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.rewards import RewardUnavailable, build
-from trainer.run import LORA, RunError, start_run
+from trainer.run import RunError, start_run
 from trainer.setup import prepare
 
 serve = pytest.fixture(servers)
@@ -157,63 +152,6 @@ def test_the_run_store_says_that_it_waits(config_file, tmp_path):
     assert log == [(1, "waiting: the judge is asleep"), (1, "went on after 0 s")]
 
 
-# ---- a real server
-
-
-def kill_in_mid_request(process):
-    """As soon as a request is in it."""
-    while process.health()["requests"] == 0:
-        time.sleep(0.01)
-    process.kill()
-
-
-@pytest.fixture
-def process(tmp_path):
-    process = ServerProcess(tmp_path / "rewards.toml")
-    yield process
-    process.kill()
-
-
-def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config_file, tmp_path, process):
-    """Killed between two requests and in the middle of one. The undisturbed run scores in its own process."""
-    local = '[[rewards]]\nkind = "tiny-clip"'
-    options = f"options = {{ url = {process.url!r}, retries = 1, timeout = 20 }}"
-    remote = f'[[rewards]]\nkind = "remote"\nname = "tiny-clip"\n{options}'
-
-    def config(name, rewards):
-        return load_config(config_file(rewards=rewards), [f"run.folder={str(tmp_path / name)!r}", "run.iterations=6"])
-
-    start_run(config("whole", local))
-    events, killers = [], []
-
-    def disturb(event):
-        events.append(event)
-        match event:
-            case IterationDone(iteration=1):
-                process.kill()
-            case IterationDone(iteration=3):
-                killers.append(threading.Thread(target=kill_in_mid_request, args=(process,)))
-                killers[0].start()
-            case Waiting():
-                process.start()
-
-    process.config.write_text("[[rewards]]\nkind = 'tiny-clip'\n[server]\nbatch_window = 0.3\n", "utf-8")
-    process.start().ready()
-    assert start_run(config("run", remote), listeners=[disturb])[0] == "complete"
-    killers[0].join()
-    assert [e.iteration for e in events if isinstance(e, Waiting)] == [2, 4]
-    assert [e.iteration for e in events if isinstance(e, Resumed)] == [2, 4]
-    assert [e.iteration for e in events if isinstance(e, IterationDone)] == list(range(6))
-    assert {2, 4} <= {e.iteration for e in events if isinstance(e, Saved)}
-    lora, whole = (load_file(tmp_path / name / LORA) for name in ("run", "whole"))
-    assert all(torch.equal(lora[name], whole[name]) for name in whole)
-    scores = "SELECT iteration, slot, candidate, reward, value FROM scores ORDER BY 1, 2, 3"
-    tables = [sqlite3.connect(tmp_path / name / DATABASE).execute(scores).fetchall() for name in ("run", "whole")]
-    assert tables[0] == tables[1]
-    assert len(tables[0]) == 6 * 8
-    assert process.stop() == 0
-
-
 def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve):
     rewards = {"colourfulness": build("colourfulness", {}, "cpu")}
 
@@ -226,39 +164,3 @@ def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve
     with pytest.raises(RunError, match=r"rewards\.0\.options\.reward was 'colourfulness', is 'other'"):
         start_run(config(moved, "rewards.0.options.reward=other"), resume=True)
     assert start_run(config(moved, "rewards.0.options.timeout=5"), resume=True)[0] == "complete"
-
-
-def test_the_command_serves_until_it_is_asked_to_stop(process, tmp_path):
-    process.config.write_text("[[rewards]]\nkind = 'colourfulness'\n[server]\nbatch_window = 1\n", "utf-8")
-    assert process.start().ready() == {"url": process.url, "rewards": ["colourfulness"]}
-    remote, images, found = build("remote", {"url": process.url}, "cpu"), torch.rand(3, 3, 16, 16), []
-    asking = threading.Thread(target=lambda: found.append(remote.score(images, ["a"] * 3)))
-    asking.start()
-    while not process.health()["requests"]:
-        time.sleep(0.01)
-    assert process.stop() == 0  # SIGTERM: what was accepted is finished
-    asking.join(10)
-    assert torch.equal(found[0], build("colourfulness", {}, "cpu").score(images, []))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--config", "none.toml"], "error: none.toml: cannot be read"),
-        (["--token-file", "none"], "error: --token-file none: cannot be read"),
-        (["--port", "BUSY"], "cannot be listened on (address already in use): use another --port or --host"),
-        (["--host", "no.such.host.invalid"], "no.such.host.invalid:0 cannot be listened on ("),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(process, capsys, words, message):
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        words = [str(busy.getsockname()[1]) if word == "BUSY" else word for word in words]
-        process.config.write_text("[[rewards]]\nkind = 'colourfulness'\n", "utf-8")
-        assert main(["reward-server", "--config", str(process.config), "--port", "0", *words]) == 2
-    told = capsys.readouterr()
-    assert message in told.err
-    assert told.err.count("\n") == 1
-    assert told.out == ""
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

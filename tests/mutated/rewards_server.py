@@ -1,0 +1,144 @@
+"""Mistakes in the reward server, in the remote reward, and in the waiting for them."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/reward_server/batching.py",
+        ("test_reward_server.py",),
+        {
+            "one bad request fails the others": ("if len(jobs) == 1:", "if jobs:"),
+            "batches beyond the limit": (
+                "<= self.batch_size):\n            job",
+                "<= 10**9):\n            job",
+            ),
+            "a large request in one piece": ("len(places), self.batch_size):\n", "len(places), len(places)):\n"),
+            "scores of the neighbour": ("found[j][name][i] = value", "found[j][name][-1 - i] = value"),
+            "never together": ("self.waiting and (not batch or", "self.waiting and (not batch and"),
+            "does not wait for more": ("await asyncio.sleep(self.window)", "await asyncio.sleep(0)"),
+            "scored for nobody": ("if not job.answer.done():\n                batch", "if job:\n                batch"),
+            "every reward whether wanted or not": ("if name in job.rewards for i", "for i"),
+            "pictures of all sizes stacked": ("jobs[j].pictures[i].shape, []", "None, []"),
+        },
+    ),
+    Target(
+        "trainer/reward_server/admission.py",
+        ("test_reward_server.py",),
+        {
+            "one too many": ("self.requests >= self.max_requests", "self.requests > self.max_requests"),
+            "bytes never given back": ("self.bytes -= ticket.bytes", "pass"),
+            "decoded bytes uncounted": ("admission.bytes += size", "admission.bytes += 0"),
+            "accepts while stopping": ("if self.stopping:", "if False:"),
+            "stops before what was accepted": ("if self.stopping and not self.requests:", "if self.stopping:"),
+            "an idle server never stops": ("self.stopping = True\n        self._tell()", "self.stopping = True"),
+            "what can never fit is told to come again": ("if self.bytes + size > admission", "if False and admission"),
+        },
+    ),
+    Target(
+        "trainer/reward_server/pictures.py",
+        ("test_reward_server.py",),
+        {
+            "of 256": ("p.float() / 255 if", "p.float() / 256 if"),
+            "columns as rows": (".permute(2, 0, 1)", ".permute(2, 1, 0)"),
+            "pixels unlimited": ("if width * height > limits.pixels:", "if False:"),
+            "images unlimited": ("if len(files) > limits.images:", "if False:"),
+            "images of a tensor unlimited": ("if count > limits.images:", "if False:"),
+            "any decoder": ("formats=[IMAGE_TYPES[file.content_type]]", "formats=None"),
+            "16 bits cut to 8": ("if image.mode not in MODES:", "if False:"),
+            "a tensor's range unchecked": ("        check_images(images, prompts)\n", "        pass\n"),
+            "decoded size forgotten": ("sum(3 * width * height for", "sum(0 for"),
+        },
+    ),
+    Target(
+        "trainer/reward_server/parsing.py",
+        ("test_reward_server.py",),
+        {
+            "half characters pass": ('"\\ud800" <= c', '"\\uffff" <= c'),
+            "unknown keys pass": (
+                "sorted(set(value) - set(KEYS))",
+                "sorted(set(KEYS) - set(KEYS))",
+            ),
+            "long bodies pass": ("if request.content_length > max_bytes:", "if False:"),
+            "bodies without a length pass": ("if request.content_length is None:", "if False:"),
+            "all rewards whatever is asked": ("return list(dict.fromkeys(asked))", "return list(names)"),
+            "a second request wins": (
+                "elif wanted is None:",
+                "else:\n                wanted = parse_json(data)\n            if False:",
+            ),
+        },
+    ),
+    Target(
+        "trainer/reward_server/app.py",
+        ("test_reward_server.py",),
+        {
+            "any token": ("if not hmac.compare_digest(given,", "if not given and not hmac.compare_digest(given,"),
+            "health asks for a token": ('request.path != "/health"', 'request.path != "/"'),
+            "NaN in JSON": ("s if math.isfinite(s) else None", "s"),
+            "no Retry-After": ("if refused.retry_after else {}", "if False else {}"),
+            "a body may take for ever": (
+                "await asyncio.wait_for(read(request, list(self.kinds)), BODY_TIMEOUT)",
+                "await read(request, list(self.kinds))",
+            ),
+            "health says ok to the end": ("status=503 if stopping else 200", "status=200"),
+        },
+    ),
+    Target(
+        "trainer/rewards/remote.py",
+        ("test_remote_reward.py",),
+        {
+            "always one request": ("size = max(1, min(offer.images, room))", "size = len(pixels)"),
+            "null is zero": ("math.nan if s is None", "0.0 if s is None"),
+            "in half precision": ("images.detach().float().cpu()", "images.detach().half().float().cpu()"),
+            "the first reward where several are": ("if not self.reward and len(names) != 1:", "if False:"),
+            "the token's name for the token": ('os.environ.get(variable, "").strip()', "variable"),
+            "pictures unchecked": ("        check_images(images, prompts)\n", ""),
+        },
+    ),
+    Target(
+        "trainer/rewards/transport.py",
+        ("test_remote_reward.py",),
+        {
+            "one try fewer": ("range(self.retries, -1, -1)", "range(self.retries - 1, -1, -1)"),
+            "pauses do not grow": ("pause *= 2", "pause *= 1"),
+            "Retry-After ignored": ("max(again.after, backoff)", "backoff"),
+            "Retry-After without an end": (
+                "min(max(again.after, backoff), LONGEST_PAUSE)",
+                "max(again.after, backoff)",
+            ),
+            "refusals tried again": ("if response.status != 200:", "if response.status != 200 and 0:"),
+            "503 ends the run": ("(408, 429, 502, 503, 504)", "(408, 429, 502, 504)"),
+            "a password passes": ("if parts.username is not None:", "if False:"),
+            "waits for ever": ("if time.monotonic() > deadline:", "if False:"),
+            "Cancel unheard while an answer is awaited": (
+                "                self.while_waiting()\n                if",
+                "                if",
+            ),
+            "Cancel unheard between two tries": (
+                "            self.while_waiting()\n            time",
+                "            time",
+            ),
+            "always back": ("return False\n        return True", "return True\n        return True"),
+            "the token is kept": ("if self.token:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/waiting.py",
+        ("test_waiting.py",),
+        {
+            "asked as often as ever": ("pause = min(2 * pause, LONGEST_PAUSE)", "pause = pause"),
+            "ever more rarely": ("min(2 * pause, LONGEST_PAUSE)", "2 * pause"),
+            "back at once": ("if unavailable.is_back():", "if True:"),
+            "a stop unheard": ("            look()\n", ""),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_waiting.py",),
+        {
+            "waits without saving": ("        save(state)\n        on_event(Waiting", "        on_event(Waiting"),
+            "Cancel does not end the waiting": ("        setup.policy.before_call()\n", ""),
+            "a stop does not end the waiting": ("        if should_stop():\n            raise Stopped", "        pass"),
+            "ends where a reward is gone": ("rewards=patient(setup.rewards, wait)", "rewards=setup.rewards"),
+        },
+    ),
+]
