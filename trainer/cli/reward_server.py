@@ -18,9 +18,7 @@ A config names the rewards as a run's does, and may set limits:
   kind = "colourfulness"
 
   [[rewards]]
-  kind = "clip"
-  name = "pickscore"
-  options = {{ path = "/models/PickScore_v1", scale = "logit" }}
+  kind = "pickscore"            # its weights are looked for in models/rewards, or by options.path
 
   [server]                      # all of it optional; these are the defaults
   device = "auto"               # or "cpu", "cuda", "cuda:1"
