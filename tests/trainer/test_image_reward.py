@@ -231,7 +231,6 @@ def content(kind: str, tensors: dict[str, torch.Tensor], path) -> bytes:
         "a wrong shape": {**tensors, "mlp.layers.7.weight": torch.zeros(2, 16)},
         "another model": {"model.diffusion_model.out.0.bias": torch.zeros(4)},
         "a list": [torch.zeros(1)],
-        "code": Foreign(),
     }
     torch.save(changed[kind], path)
     return path.read_bytes()
