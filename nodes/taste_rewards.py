@@ -103,18 +103,19 @@ class ReferenceSimilarityReward(io.ComfyNode):
 
 def keep_pictures(images: Tensor) -> list[str]:
     """Files of the pictures [N, H, W, 3], each called by its content: a run says by them what it was trained on."""
+    from ..trainer.files import written_whole
     from ..trainer.metrics import to_pictures
 
     if images.shape[-1] != 3:
         raise UserError(f"Reference Similarity got pictures of {images.shape[-1]} channels: must be 3, without a mask")
     folder = host.runs_folder() / "references"
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for picture in to_pictures(images.movedim(-1, 1).clamp(0, 1)):
         content = f"{picture.size}".encode() + picture.tobytes()
         file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
         if not file.exists():
-            picture.save(file)
+            with written_whole(file) as partial:
+                picture.save(partial, "PNG")
         files.append(str(file))
     return files
 
