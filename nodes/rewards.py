@@ -14,8 +14,6 @@ from . import host
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
 
 if TYPE_CHECKING:
-    import torch
-
     from ..trainer.rewards import Reward
 
 FOLDER = "rewards"  # models/rewards: one CLIPModel folder each
@@ -54,9 +52,8 @@ def build(kind: str, **options: object) -> tuple[NamedReward]:
         return (NamedReward(RewardSettings(kind, options=options), build_reward(kind, options, host.device())),)
 
 
-def on_device(rewards: tuple[NamedReward, ...], device: str | torch.device) -> dict[str, Reward]:
-    """The rewards by label, where the pictures are: the policy may live elsewhere than ComfyUI's own models."""
-    return {r.settings.label: r.reward.to(device) if hasattr(r.reward, "to") else r.reward for r in rewards}
+def by_label(rewards: tuple[NamedReward, ...]) -> dict[str, Reward]:
+    return {r.settings.label: r.reward for r in rewards}
 
 
 class ClipReward(io.ComfyNode):
@@ -219,7 +216,7 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
-        from ..trainer.rewards import score_all
+        from ..trainer.rewards import on_device, score_all
 
         expected = len(trajectories.texts)
         if len(images) != expected:
@@ -227,8 +224,10 @@ class ScoreImages(io.ComfyNode):
         with host.training_mode():
             device = trajectories.setup.policy.device
             pixels = images.clone().movedim(-1, 1).to(device).float()
+            rewards = by_label(reward)
             try:
-                scores = score_all(on_device(reward, device), pixels, trajectories.texts)
+                with on_device(rewards.values(), device, stay=False):  # the next rollout needs the room
+                    scores = score_all(rewards, pixels, trajectories.texts)
             except Stopped:
                 host.raise_if_cancelled()
                 raise

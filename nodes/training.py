@@ -12,7 +12,7 @@ from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
 from . import host, policies
 from .latents import ready
 from .lora import read_lora_file
-from .rewards import on_device
+from .rewards import by_label
 from .rollout import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
@@ -84,6 +84,13 @@ class Train(io.ComfyNode):
                 ),
                 GRPO_SETTINGS,
                 VAE_INPUT,
+                io.Boolean.Input(
+                    "offload_rewards",
+                    optional=True,
+                    default=False,
+                    tooltip="On: reward models wait in the computer's memory while they do not score. Saves their size "
+                    "on the GPU and costs a moment in each iteration.",
+                ),
             ],
             outputs=[
                 LORA.Output("lora", display_name="lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
@@ -119,6 +126,7 @@ class Train(io.ComfyNode):
         early_stop: int,
         settings: Settings | None = None,
         vae: object | None = None,
+        offload_rewards: bool = False,
     ) -> io.NodeOutput:
         grpo, optimizer = chosen(
             settings,
@@ -143,10 +151,12 @@ class Train(io.ComfyNode):
                 seed=neighborhood.seed,
                 micro_batch=micro_batch,
                 save_every=save_every,
+                offload_rewards=offload_rewards,
             ),
         )
-        rewards = on_device(reward, config.model.device)
-        lora, reason = train(config, policy, prompts, rewards, vae, resume, host.Progress(preview_every), early_stop)
+        lora, reason = train(
+            config, policy, prompts, by_label(reward), vae, resume, host.Progress(preview_every), early_stop
+        )
         host.raise_if_cancelled()
         summary = f"{reason}: {folder}"
         return io.NodeOutput(lora, Run(folder), summary, ui={"text": (summary,)})
@@ -165,6 +175,7 @@ def train(
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
     from ..trainer.early_stop import EarlyStop
     from ..trainer.lock import exclusive
+    from ..trainer.rewards import move
     from ..trainer.run import LORA as LORA_FILE
     from ..trainer.run import start_run
     from ..trainer.setup import assemble
@@ -186,6 +197,7 @@ def train(
             )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), reason
         finally:
+            move(rewards.values(), "cpu")  # the device is free for ComfyUI again
             policies.drop_lora(flux)
 
 

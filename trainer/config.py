@@ -168,6 +168,7 @@ class RunSettings:
     micro_batch: int = 4  # candidates that go through the model at once, in rollout and update alike
     save_every: int = 10  # iterations between checkpoints
     tiles_every: int = 1  # iterations between stored pictures; 0 stores none
+    offload_rewards: bool = False  # reward models wait in host memory while they do not score
 
     def __post_init__(self):
         for name in ("iterations", "micro_batch", "save_every"):

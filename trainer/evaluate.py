@@ -11,7 +11,7 @@ from .decode import decode
 from .iteration import Setup
 from .models.text import Conditioning
 from .noise import base_noise
-from .rewards import score_all
+from .rewards import on_device, score_all
 from .rollout import micro_batched, rollout
 
 
@@ -54,7 +54,8 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
     rows = torch.arange(len(prompts), device=device)
     end = rollout(velocity, geometry.pack(noise).to(device), rows, setup.sigmas, sampling.solver)
     images = decode(lambda x_0: setup.policy.decode(x_0, geometry), end.x_0, setup.config.run.micro_batch)
-    scores = score_all(setup.rewards, images, prompts)
+    with on_device(setup.rewards.values(), device, stay=not setup.config.run.offload_rewards):
+        scores = score_all(setup.rewards, images, prompts)
     return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
 
 

@@ -24,7 +24,7 @@ from .models.geometry import Geometry
 from .models.text import Conditioning
 from .noise import derive_seed, neighborhood, partly_noised
 from .prompts import prompt_order
-from .rewards import Combined, Reward, combine, score_all
+from .rewards import Combined, Reward, combine, on_device, score_all
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .surrogate import softmax_temperature
 from .update import Ema, PairMetrics, accumulate_gradient, make_optimizer, step_optimizer, warmed_up
@@ -152,7 +152,8 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
     """Stage 4: every reward's scores, [P, G] each."""
     group_size = setup.config.grpo.group_size
     texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(group_size)]
-    scores = score_all(setup.rewards, candidates.images, texts)
+    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
+        scores = score_all(setup.rewards, candidates.images, texts)
     return {name: values.view(-1, group_size) for name, values in scores.items()}
 
 

@@ -23,7 +23,7 @@ from .setup import prepare
 CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
 # settings that may change when a run goes on: they do not alter what an iteration computes
-FREE = ("folder", "iterations", "save_every", "tiles_every")
+FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards")
 # how a reward is reached may change too: a server moves
 REACH = ("url", "token_env", "timeout", "retries")
 

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from .rewards import Reward, RewardUnavailable
+from .rewards import Reward, RewardUnavailable, move
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions; each pause is twice the one before
 LOOK = 0.1  # seconds between two looks at whether to stop
@@ -25,6 +26,9 @@ class Patient:
                 return self.reward.score(images, prompts)
             except RewardUnavailable as unavailable:
                 self.wait(unavailable)
+
+    def to(self, device: str | torch.device) -> None:
+        move([self.reward], device)
 
 
 def patient(rewards: Mapping[str, Reward], wait: Callable[[RewardUnavailable], None]) -> dict[str, Reward]:

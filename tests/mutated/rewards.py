@@ -42,4 +42,23 @@ TARGETS = [
             "width for height": ("permute(0, 2, 3, 1)", "permute(0, 3, 2, 1)"),
         },
     ),
+    Target(
+        "trainer/rewards/base.py",
+        ("test_placement.py",),
+        {
+            "models stay where they are": ("    move(rewards, device)\n    try:", "    try:"),
+            "models leave unasked": ("        if not stay:\n            move", "        move"),
+            "models never leave": ("        if not stay:", "        if stay and not stay:"),
+        },
+    ),
+    Target(
+        "trainer/iteration.py",
+        ("test_placement.py",),
+        {"rewards are offloaded unasked": ("stay=not setup.config.run.offload_rewards", "stay=False")},
+    ),
+    Target(
+        "trainer/waiting.py",
+        ("test_placement.py",),
+        {"a patient reward stays where it is": ("        move([self.reward], device)", "        pass")},
+    ),
 ]

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import tiny
-from .base import Reward, RewardError, RewardUnavailable, score_all
+from .base import Reward, RewardError, RewardUnavailable, move, on_device, score_all
 from .combine import Combined, combine
 from .ocr import OcrReward, quoted
 from .pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
@@ -22,6 +22,8 @@ __all__ = [
     "build",
     "check_prompts",
     "combine",
+    "move",
+    "on_device",
     "score_all",
 ]
 

@@ -1,6 +1,7 @@
 """Stage 4: what a reward is, and the scores of several."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -18,6 +19,25 @@ class Reward(Protocol):
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """images [N, 3, H, W] float32 in [0, 1] and the N prompts they were made from -> scores [N]."""
         ...
+
+
+@contextmanager
+def on_device(rewards: Iterable[Reward], device: str | torch.device, *, stay: bool) -> Iterator[None]:
+    """The models of `rewards` are on `device` inside; then they stay there, or wait in host memory."""
+    rewards = list(rewards)
+    move(rewards, device)
+    try:
+        yield
+    finally:
+        if not stay:
+            move(rewards, "cpu")
+
+
+def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
+    """Take what has a model (a method `to`) to `device`."""
+    for reward in rewards:
+        if hasattr(reward, "to"):
+            reward.to(device)
 
 
 class RewardError(UserError):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .base import RewardError, RewardUnavailable, check_images
-from .transport import Server
+from .transport import Server, token_in
 
 FORM_BYTES = 2**16  # of a request, beside the pictures and prompts
 
@@ -48,10 +47,11 @@ class RemoteReward:
     ):
         _require(isinstance(url, str), "url", url, "must be text, http://host:port")
         _require(isinstance(reward, str), "reward", reward, "must be text, the reward's name on the server")
+        _require(isinstance(token_env, str), "token_env", token_env, "must be the name of an environment variable")
         _require(_number(timeout) and 0 < timeout <= 86400, "timeout", timeout, "must be above 0 and at most 86400 s")
         _require(type(retries) is int and 0 <= retries <= 100, "retries", retries, "must be between 0 and 100")
         self.reward = reward
-        self.server = Server(url, token=_token(token_env), timeout=float(timeout), retries=retries)
+        self.server = Server(url, token=token_in(token_env), timeout=float(timeout), retries=retries)
         self._offered: _Offer | None = None
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -118,15 +118,6 @@ def form(wanted: dict[str, Any], images: Tensor) -> tuple[bytes, str]:
     text = part("request", "application/json", json.dumps(wanted).encode())
     pictures = part("images", "application/x-safetensors", save({"images": images}))
     return text + pictures + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
-
-
-def _token(variable: str) -> str:
-    if not variable:
-        return ""
-    _require(isinstance(variable, str), "token_env", variable, "must be the name of an environment variable")
-    token = os.environ.get(variable, "").strip()
-    _require(bool(token), "token_env", variable, "this environment variable is not set: put the server's token there")
-    return token
 
 
 def _number(value: object) -> bool:

@@ -3,6 +3,7 @@
 import email.utils
 import http.client
 import json
+import os
 import random
 import selectors
 import socket
@@ -149,6 +150,16 @@ def parse_url(url: str) -> tuple[bool, str, int | None, str]:
     if parts.username is not None:
         raise RewardError("url must hold no user or password, a run stores it: use token_env")
     return parts.scheme == "https", parts.hostname, port, parts.path.rstrip("/")
+
+
+def token_in(variable: str) -> str:
+    """What the environment variable of this name holds; empty where none is named. Raises RewardError: not set."""
+    token = os.environ.get(variable, "").strip() if variable else ""
+    if variable and not token:
+        raise RewardError(
+            f"token_env = {variable!r}: this environment variable is not set: put the server's token there"
+        )
+    return token
 
 
 def _reason(response: http.client.HTTPResponse, answer: Any) -> str:

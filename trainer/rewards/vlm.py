@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .base import RewardError
-from .transport import Server
+from .transport import Server, token_in
 
 # the question that UnifiedReward (Wang et al., arXiv 2503.05236) was trained on
 UNIFIED_REWARD = """\
@@ -90,7 +89,7 @@ class VlmJudge:
         self.model, self.template, self.scale, self.size = model, template, scale, size
         self.concurrency, self.warned = concurrency, False
         base = url.rstrip("/").removesuffix("/v1")
-        self.server = Server(base, token=_token(token_env), timeout=timeout, retries=retries)
+        self.server = Server(base, token=token_in(token_env), timeout=timeout, retries=retries)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [N], in [0, 1] or NaN. Raises RewardError where the server refuses, RewardUnavailable
@@ -164,12 +163,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise RewardError(f"VLM judge: pattern = {pattern!r}: not a regular expression ({error})") from None
     _require(compiled.groups == 1, "pattern", pattern, "must have one group, the number")
     return compiled
-
-
-def _token(variable: str) -> str:
-    token = os.environ.get(variable, "").strip() if variable else ""
-    _require(bool(token) or not variable, "token_env", variable, "this environment variable is not set")
-    return token
 
 
 def _require(condition: bool, name: str, value: Any, remedy: str) -> None:

@@ -1,0 +1,68 @@
+"""Where reward models are: on the pictures' device while they score, and elsewhere only where that is asked for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.config_file import load_config
+from trainer.evaluate import sample
+from trainer.iteration import new_state
+from trainer.loop import train
+from trainer.rewards import build, on_device
+from trainer.setup import encode, prepare
+
+
+class Placed:
+    """Brightness, by a model that is somewhere."""
+
+    def __init__(self, broken: bool = False):
+        self.log, self.broken = [], broken
+
+    def to(self, device):
+        self.log.append(str(device))
+
+    def score(self, images, prompts):
+        self.log.append("score")
+        if self.broken:
+            raise RuntimeError("broken")
+        return images.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize(("stay", "after"), [(True, []), (False, ["cpu"])])
+def test_models_are_on_the_device_inside_and_wait_in_host_memory_where_asked(stay, after):
+    model, plain = Placed(), build("colourfulness", {}, "cpu")  # the second one has nothing to move
+    with on_device([model, plain], "cuda:3", stay=stay):
+        assert model.log == ["cuda:3"]
+    assert model.log == ["cuda:3", *after]
+
+
+def test_a_failure_takes_them_off_the_device_too():
+    model = Placed(broken=True)
+    with pytest.raises(RuntimeError), on_device([model], "cuda", stay=False):
+        model.score(torch.zeros(1, 3, 8, 8), [""])
+    assert model.log == ["cuda", "score", "cpu"]
+
+
+@pytest.mark.parametrize(("offload", "phase"), [(False, ["cpu", "score"]), (True, ["cpu", "score", "cpu"])])
+def test_a_run_moves_them_around_each_scoring(config_file, offload, phase):
+    config = load_config(config_file(), [f"run.offload_rewards={str(offload).lower()}", "run.iterations=2"])
+    model = Placed()
+    setup = replace(prepare(config), rewards={"colourfulness": model})
+    train(setup, new_state(setup), on_event=lambda _: None, save=lambda _: None)
+    assert model.log == phase * 2
+    model.log.clear()
+    sample(setup, encode(config, ["a red apple"]), ["a red apple"], [0])
+    assert model.log == phase
+
+
+def test_a_clip_that_was_away_gives_the_same_scores_and_knows_its_prompts(pictures):
+    reward, prompts = build("tiny-clip", {}, "cpu"), ["a red apple", "a blue fish", "a green tree"]
+    images = pictures(64, 64)
+    with on_device([reward], "cpu", stay=False):
+        first = reward.score(images, prompts)
+    known = dict(reward.encoder.known)
+    reward.encoder.tokens = None  # a text that is encoded again would fail
+    with on_device([reward], "cpu", stay=False):
+        assert torch.equal(reward.score(images, prompts), first)
+    assert known.keys() == reward.encoder.known.keys() == set(prompts)
