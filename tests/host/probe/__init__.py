@@ -114,7 +114,9 @@ async def modules(_request: web.Request) -> web.Response:
 
 @PromptServer.instance.routes.get("/probe/objects/{name}")
 async def objects(request: web.Request) -> web.Response:
-    """How many objects of the class `name` are alive, and this process's resident memory in bytes."""
+    """How many objects of the class module.name are alive, and this process's resident memory in bytes."""
+    module, _, name = request.match_info["name"].rpartition(".")  # a bare name finds inspect.Parameter as well
     gc.collect()
-    count = sum(type(each).__name__ == request.match_info["name"] for each in gc.get_objects())
+    kinds = [type(each) for each in gc.get_objects()]
+    count = sum(kind.__name__ == name and kind.__module__ == module for kind in kinds)
     return web.json_response({"count": count, "resident": psutil.Process().memory_info().rss})
