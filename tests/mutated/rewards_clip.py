@@ -29,7 +29,7 @@ TARGETS = [
             "squashed to a square": ("(edge * height // shortest, edge * width // shortest)", "(edge, edge)"),
             "crop without antialias": ('mode="bicubic", antialias=True).clamp', 'mode="bicubic").clamp'),
             "crop not clamped": ("antialias=True).clamp(0, 1)", "antialias=True)"),
-            "cropped at the corner": ("((n - self.size) // 2 for n", "(0 * (n - self.size) for n"),
+            "cropped at the corner": ("margins = (n - self.size for n", "margins = (0 * (n - self.size) for n"),
             "not normalised": ("return (pixels - mean) / std", "return pixels"),
             "shortest edge ignored": ("edge, shortest = self.shortest or self.size,", "edge, shortest = self.size,"),
             "letterbox crops": ("self.size / max(height, width)", "self.size / min(height, width)"),

@@ -82,10 +82,6 @@ TARGETS = [
             "shortest edge": ("longest = max(image", "longest = min(image"),
             "pixels cut off, not rounded": (".round().to(torch.uint8)", ".to(torch.uint8)"),
             "overshoot wraps around": (")[0].clamp(0, 1)", ")[0]"),
-            "the token as it is in the variable": (
-                'os.environ.get(variable, "").strip()',
-                'os.environ.get(variable, "")',
-            ),
             "two groups": ("compiled.groups == 1", "compiled.groups >= 1"),
             "true is a number": ("type(value) in kind", "isinstance(value, kind)"),
             "v1 twice": ('.removesuffix("/v1")', ""),

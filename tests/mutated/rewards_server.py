@@ -5,7 +5,11 @@ from .target import Target
 TARGETS = [
     Target(
         "trainer/reward_server/batching.py",
-        ("test_reward_server.py",),
+        (
+            "test_reward_server.py",
+            "test_reward_server_queue.py",
+            "test_reward_server_refusals.py",
+        ),
         {
             "one bad request fails the others": ("if len(jobs) == 1:", "if jobs:"),
             "batches beyond the limit": (
@@ -23,7 +27,11 @@ TARGETS = [
     ),
     Target(
         "trainer/reward_server/admission.py",
-        ("test_reward_server.py",),
+        (
+            "test_reward_server.py",
+            "test_reward_server_queue.py",
+            "test_reward_server_refusals.py",
+        ),
         {
             "one too many": ("self.requests >= self.max_requests", "self.requests > self.max_requests"),
             "bytes never given back": ("self.bytes -= ticket.bytes", "pass"),
@@ -36,7 +44,11 @@ TARGETS = [
     ),
     Target(
         "trainer/reward_server/pictures.py",
-        ("test_reward_server.py",),
+        (
+            "test_reward_server.py",
+            "test_reward_server_queue.py",
+            "test_reward_server_refusals.py",
+        ),
         {
             "of 256": ("p.float() / 255 if", "p.float() / 256 if"),
             "columns as rows": (".permute(2, 0, 1)", ".permute(2, 1, 0)"),
@@ -51,7 +63,11 @@ TARGETS = [
     ),
     Target(
         "trainer/reward_server/parsing.py",
-        ("test_reward_server.py",),
+        (
+            "test_reward_server.py",
+            "test_reward_server_queue.py",
+            "test_reward_server_refusals.py",
+        ),
         {
             "half characters pass": ('"\\ud800" <= c', '"\\uffff" <= c'),
             "unknown keys pass": (
@@ -69,7 +85,11 @@ TARGETS = [
     ),
     Target(
         "trainer/reward_server/app.py",
-        ("test_reward_server.py",),
+        (
+            "test_reward_server.py",
+            "test_reward_server_queue.py",
+            "test_reward_server_refusals.py",
+        ),
         {
             "any token": ("if not hmac.compare_digest(given,", "if not given and not hmac.compare_digest(given,"),
             "health asks for a token": ('request.path != "/health"', 'request.path != "/"'),
@@ -90,13 +110,12 @@ TARGETS = [
             "null is zero": ("math.nan if s is None", "0.0 if s is None"),
             "in half precision": ("images.detach().float().cpu()", "images.detach().half().float().cpu()"),
             "the first reward where several are": ("if not self.reward and len(names) != 1:", "if False:"),
-            "the token's name for the token": ('os.environ.get(variable, "").strip()', "variable"),
             "pictures unchecked": ("        check_images(images, prompts)\n", ""),
         },
     ),
     Target(
         "trainer/rewards/transport.py",
-        ("test_remote_reward.py",),
+        ("test_remote_reward.py", "test_vlm_judge.py"),
         {
             "one try fewer": ("range(self.retries, -1, -1)", "range(self.retries - 1, -1, -1)"),
             "pauses do not grow": ("pause *= 2", "pause *= 1"),
@@ -117,7 +136,16 @@ TARGETS = [
                 "            self.while_waiting()\n            time",
                 "            time",
             ),
-            "always back": ("return False\n        return True", "return True\n        return True"),
+            "always back": (
+                "        except _Again:\n            return False",
+                "        except _Again:\n            return True",
+            ),
+            "a refusal means that it is gone": ("return True  # it refuses", "return False  # it refuses"),
+            "the token's name for the token": ('os.environ.get(variable, "").strip() if', "variable if"),
+            "the token as it is in the variable": (
+                'os.environ.get(variable, "").strip() if',
+                'os.environ.get(variable, "") if',
+            ),
             "the token is kept": ("if self.token:", "if False:"),
         },
     ),
