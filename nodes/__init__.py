@@ -17,39 +17,29 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
-        from .clip_rewards import AestheticReward, CLIPScoreReward, HPSv2Reward, PickScoreReward
-        from .judges import ImageReward, OcrReward, VlmJudge
+        from . import clip_rewards, judges, plain_rewards, remote_reward, rewards, scores, taste_rewards
         from .lora import SaveLora
         from .noise import NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
         from .prompts import PromptSet
-        from .remote_reward import RemoteReward
-        from .rewards import ClipReward, ColourfulnessReward, CombineRewards, JpegReward, ScoreImages, ScoresFromValues
         from .rollout import Rollout
         from .settings import GrpoSettingsNode
         from .step import Step
-        from .taste_rewards import ReferenceSimilarityReward, SharpnessReward, TextPreferenceReward
         from .training import Train
         from .values import ImageValues
 
-        sampling = [LoadPolicy, PromptSet, NoiseNeighborhood, Rollout]
-        rewards = [ClipReward, ColourfulnessReward, JpegReward, CombineRewards, ScoreImages, ScoresFromValues]
-        rewards += [RemoteReward]
-        preferences = [HPSv2Reward, PickScoreReward, CLIPScoreReward, AestheticReward]
-        tastes = [TextPreferenceReward, ReferenceSimilarityReward, SharpnessReward]
-        judges = [ImageReward, OcrReward, VlmJudge]
-        training = [GrpoSettingsNode, Step, Train, SaveLora]
         return [
-            *sampling,
-            *rewards,
-            *preferences,
-            *tastes,
-            *judges,
-            ImageValues,
-            *training,
-            TileNeighborhood,
-            RewardCurve,
+            *(LoadPolicy, PromptSet, NoiseNeighborhood, Rollout),
+            *(clip_rewards.HPSv2Reward, clip_rewards.PickScoreReward, judges.ImageReward),
+            *(clip_rewards.CLIPScoreReward, clip_rewards.AestheticReward, clip_rewards.ClipReward),
+            *(taste_rewards.TextPreferenceReward, taste_rewards.ReferenceSimilarityReward),
+            *(judges.OcrReward, judges.VlmJudge, remote_reward.RemoteReward),
+            *(plain_rewards.ColourfulnessReward, plain_rewards.SharpnessReward, plain_rewards.JpegReward),
+            *(rewards.CombineRewards, rewards.BoundReward),
+            *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
+            *(GrpoSettingsNode, Step, Train, SaveLora),
+            *(TileNeighborhood, RewardCurve),
         ]
 
 
@@ -63,7 +53,7 @@ async def comfy_entrypoint() -> NeighborGRPO:
 
     if _numbers(found) < _numbers(MINIMUM):
         raise RuntimeError(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer, this is {found}: update ComfyUI")
-    from .rewards import register_folder
+    from .reward_files import register_folder
 
     register_folder()
     return NeighborGRPO()

@@ -1,8 +1,10 @@
-"""The rewards by CLIP models that people know, as nodes."""
+"""Rewards by CLIP models: those that people know, and any other."""
+
+from dataclasses import replace
 
 from comfy_api.latest import io
 
-from .reward_files import DTYPE, known, model_input, path_of
+from .reward_files import DTYPE, known, model_input, path_of, reward_folders
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
 
@@ -122,3 +124,47 @@ class AestheticReward(io.ComfyNode):
     @classmethod
     def execute(cls, model: str, head: str, precision: str) -> io.NodeOutput:
         return io.NodeOutput(build("aesthetic", path=path_of(model), head=path_of(head), dtype=precision))
+
+
+class ClipReward(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOClipReward",
+            display_name="CLIP Reward",
+            category=CATEGORY,
+            **searched_by("reward", "score"),
+            description="How well a picture matches its prompt, by any CLIP model of transformers; PickScore (human "
+            "preference) is one.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=["embedded", "embedded held-out", *reward_folders()],
+                    default="embedded",
+                    tooltip="A CLIPModel folder in models/rewards, or one of the two "
+                    "small ones for the embedded model.",
+                ),
+                io.Combo.Input(
+                    "scale",
+                    options=["cosine", "logit"],
+                    tooltip="cosine: -1 to 1. logit: times the model's own scale, which is how PickScore is defined.",
+                ),
+            ],
+            outputs=[REWARD_OUTPUT],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        if model.startswith("embedded") or model in reward_folders():
+            return True
+        return (
+            f"there is no reward model {model!r}: put its folder (config.json, "
+            "model.safetensors, ...) into models/rewards"
+        )
+
+    @classmethod
+    def execute(cls, model: str, scale: str) -> io.NodeOutput:
+        if model.startswith("embedded"):
+            return io.NodeOutput(build("tiny-clip-heldout" if model.endswith("held-out") else "tiny-clip"))
+        (named,) = build("clip", path=reward_folders()[model], scale=scale)
+        return io.NodeOutput((replace(named, settings=replace(named.settings, name=model)),))

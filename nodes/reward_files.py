@@ -7,8 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from .rewards import FOLDER
-
+FOLDER = "rewards"  # models/rewards
 AUTO, EMBEDDED = "auto", "embedded"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PARTS = ("config.json", "model.safetensors")  # either one makes a folder a model
@@ -19,6 +18,20 @@ DTYPE = io.Combo.Input(
     default=AUTO,
     tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores as published.",
 )
+
+
+def register_folder() -> None:
+    """Let users keep reward models in models/rewards, or wherever extra_model_paths.yaml says."""
+    from ..trainer.rewards.weights import look_in
+
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    look_in(folder_paths.get_folder_paths(FOLDER))
+
+
+def reward_folders() -> dict[str, str]:
+    """Folders with a config.json in models/rewards, by name."""
+    roots = [Path(p) for p in folder_paths.get_folder_paths(FOLDER)]
+    return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
 def reward_models() -> dict[str, str]:

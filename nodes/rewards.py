@@ -1,48 +1,24 @@
-"""Rewards as nodes, and what makes scores of pictures."""
+"""Rewards as nodes: building one, combining several, bounding one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import RewardSettings
-from ..trainer.errors import Stopped, UserError
+from ..trainer.errors import UserError
 from . import host
-from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
+from .wires import CATEGORY, REWARD, NamedReward, searched_by
 
 if TYPE_CHECKING:
     from ..trainer.rewards import Reward
 
-FOLDER = "rewards"  # models/rewards: one CLIPModel folder each
 SOCKETS = 4
-SCORE_OUTPUTS = [
-    SCORES.Output("scores", display_name="scores", tooltip="For Neighbor GRPO Step and Tile Neighborhood."),
-    io.String.Output("table", display_name="table", tooltip="The scores, readable."),
-]
 REWARD_OUTPUT = REWARD.Output(
     "reward", display_name="reward", tooltip="For Neighbor GRPO Train, Score Images and Combine Rewards."
 )
-
-
-def register_folder() -> None:
-    """Let users keep reward models in models/rewards, or wherever extra_model_paths.yaml says."""
-    from pathlib import Path
-
-    from ..trainer.rewards.weights import look_in
-
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
-    look_in(folder_paths.get_folder_paths(FOLDER))
-
-
-def reward_folders() -> dict[str, str]:
-    """Folders with a config.json in models/rewards, by name."""
-    from pathlib import Path
-
-    roots = [Path(p) for p in folder_paths.get_folder_paths(FOLDER)]
-    return {p.parent.name: str(p.parent) for root in roots for p in sorted(root.glob("*/config.json"))}
 
 
 def build(kind: str, **options: object) -> tuple[NamedReward]:
@@ -54,88 +30,6 @@ def build(kind: str, **options: object) -> tuple[NamedReward]:
 
 def by_label(rewards: tuple[NamedReward, ...]) -> dict[str, Reward]:
     return {r.settings.label: r.reward for r in rewards}
-
-
-class ClipReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOClipReward",
-            display_name="CLIP Reward",
-            category=CATEGORY,
-            **searched_by("reward", "score"),
-            description="How well a picture matches its prompt, by any CLIP model of transformers; PickScore (human "
-            "preference) is one.",
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=["embedded", "embedded held-out", *reward_folders()],
-                    default="embedded",
-                    tooltip="A CLIPModel folder in models/rewards, or one of the two "
-                    "small ones for the embedded model.",
-                ),
-                io.Combo.Input(
-                    "scale",
-                    options=["cosine", "logit"],
-                    tooltip="cosine: -1 to 1. logit: times the model's own scale, which is how PickScore is defined.",
-                ),
-            ],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        if model.startswith("embedded") or model in reward_folders():
-            return True
-        return (
-            f"there is no reward model {model!r}: put its folder (config.json, "
-            "model.safetensors, ...) into models/rewards"
-        )
-
-    @classmethod
-    def execute(cls, model: str, scale: str) -> io.NodeOutput:
-        if model.startswith("embedded"):
-            return io.NodeOutput(build("tiny-clip-heldout" if model.endswith("held-out") else "tiny-clip"))
-        (named,) = build("clip", path=reward_folders()[model], scale=scale)
-        return io.NodeOutput((replace(named, settings=replace(named.settings, name=model)),))
-
-
-class ColourfulnessReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOColourfulnessReward",
-            display_name="Colourfulness Reward",
-            category=CATEGORY,
-            **searched_by("reward", "score"),
-            description="How colourful a picture is (Hasler and Suesstrunk 2003): about "
-            "0 (grey) to 100. Needs no model.",
-            inputs=[],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(build("colourfulness"))
-
-
-class JpegReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOJpegReward",
-            display_name="JPEG Compressibility Reward",
-            category=CATEGORY,
-            **searched_by("reward", "score"),
-            description="High for plain pictures, by their size as JPEG. A negative weight "
-            "in Combine Rewards asks for detail.",
-            inputs=[],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(build("jpeg-compressibility"))
 
 
 class CombineRewards(io.ComfyNode):
@@ -195,94 +89,44 @@ def unused(label: str, labels: list[str]) -> str:
     return name
 
 
-class ScoreImages(io.ComfyNode):
+class BoundReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="NeighborGRPOScoreImages",
-            display_name="Score Images",
+            node_id="NeighborGRPOBoundReward",
+            display_name="Bound Reward",
             category=CATEGORY,
-            **searched_by("reward", "rate"),
-            description="Scores the candidates of a rollout by a reward, for training step by step.",
+            **searched_by("reward", "clip", "clamp", "limit"),
+            description="Bounds of a reward in training: beyond them there is nothing to gain. Tables and curves show "
+            "the score as it is.",
             inputs=[
-                TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
-                io.Image.Input(
-                    "images", tooltip="The rollout's pictures, in their order (changed as you like in between)."
-                ),
-                REWARD.Input("reward", tooltip="A reward node, or several through Combine Rewards."),
-            ],
-            outputs=SCORE_OUTPUTS,
-        )
-
-    @classmethod
-    def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
-        from ..trainer.rewards import on_device, score_all
-
-        expected = len(trajectories.texts)
-        if len(images) != expected:
-            raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
-        with host.training_mode():
-            device = trajectories.setup.policy.device
-            pixels = images.clone().movedim(-1, 1).to(device).float()
-            rewards = by_label(reward)
-            try:
-                with on_device(rewards.values(), device, stay=False):  # the next rollout needs the room
-                    scores = score_all(rewards, pixels, trajectories.texts)
-            except Stopped:
-                host.raise_if_cancelled()
-                raise
-        group_size = trajectories.setup.config.grpo.group_size
-        groups = {name: values.view(-1, group_size) for name, values in scores.items()}
-        scored = Scored(trajectories, groups, tuple(r.settings for r in reward))
-        return io.NodeOutput(scored, table(scored))
-
-
-class ScoresFromValues(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOScoresFromValues",
-            display_name="Scores from Values",
-            category=CATEGORY,
-            **searched_by("reward", "float list"),
-            description="Any list of numbers as scores, one for each picture: so any node can be a reward.",
-            is_input_list=True,
-            inputs=[
-                TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
+                REWARD.Input("reward", tooltip="A reward node. Of several that are combined, each gets the bounds."),
                 io.Float.Input(
-                    "values",
-                    force_input=True,
-                    tooltip="One number for each picture of the rollout, in its order. Larger is better.",
+                    "lowest",
+                    default=-1e6,
+                    min=-1e6,
+                    max=1e6,
+                    step=0.01,
+                    tooltip="A score below counts as this one. In the reward's own unit.",
                 ),
-                io.String.Input("name", default="values", tooltip="What the reward is called in tables and curves."),
+                io.Float.Input(
+                    "highest",
+                    default=1e6,
+                    min=-1e6,
+                    max=1e6,
+                    step=0.01,
+                    tooltip="A score above counts as this one. In the reward's own unit; above 'lowest'.",
+                ),
             ],
-            outputs=SCORE_OUTPUTS,
+            # not called reward: an input is already
+            outputs=[REWARD.Output("bounded", display_name="bounded", tooltip="The same reward with its bounds.")],
         )
 
     @classmethod
-    def execute(cls, trajectories: list[RolledOut], values: list, name: list[str]) -> io.NodeOutput:
-        import torch
+    def validate_inputs(cls, lowest: float, highest: float) -> bool | str:
+        return lowest < highest or f"lowest {lowest:g} must be below highest {highest:g}"
 
-        rolled_out = trajectories[0]
-        flat = [float(v) for value in values for v in (value if isinstance(value, list | tuple) else [value])]
-        if len(flat) != len(rolled_out.texts):
-            raise UserError(
-                f"Scores from Values got {len(flat)} numbers, the rollout has {len(rolled_out.texts)} pictures"
-            )
-        with host.training_mode():
-            scores = torch.tensor(flat, device=rolled_out.setup.policy.device)
-            scores = scores.view(-1, rolled_out.setup.config.grpo.group_size)
-        scored = Scored(rolled_out, {name[0]: scores}, (RewardSettings("values", name=name[0]),))
-        return io.NodeOutput(scored, table(scored))
-
-
-def table(scored: Scored) -> str:
-    """One line a candidate: prompt, number, every reward's score."""
-    names = list(scored.scores)
-    rows = ["candidate  " + "  ".join(f"{name:>18}" for name in names) + "  prompt"]
-    group_size = scored.of.setup.config.grpo.group_size
-    values = {name: s.flatten().tolist() for name, s in scored.scores.items()}
-    for n, text in enumerate(scored.of.texts):
-        cells = "  ".join(f"{values[name][n]:18.4f}" for name in names)
-        rows.append(f"{n % group_size:9}  {cells}  {text}")
-    return host.readable(rows)
+    @classmethod
+    def execute(cls, reward: tuple[NamedReward, ...], lowest: float, highest: float) -> io.NodeOutput:
+        bounded = (replace(named, settings=replace(named.settings, clip=(lowest, highest))) for named in reward)
+        return io.NodeOutput(tuple(bounded))

@@ -1,4 +1,4 @@
-"""A taste of one's own as a reward: phrases, reference pictures, sharpness."""
+"""A taste of one's own as a reward: phrases, or reference pictures."""
 
 from __future__ import annotations
 
@@ -118,22 +118,3 @@ def keep_pictures(images: Tensor) -> list[str]:
                 picture.save(partial, "PNG")
         files.append(str(file))
     return files
-
-
-class SharpnessReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOSharpnessReward",
-            display_name="Sharpness Reward",
-            category=CATEGORY,
-            **searched_by("reward", "blur"),
-            description="How crisp a picture is: the mean step in brightness between neighbouring pixels, in levels of "
-            "255. Needs no model.",
-            inputs=[],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(build("sharpness"))

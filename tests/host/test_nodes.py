@@ -121,6 +121,18 @@ def test_combined_rewards_keep_their_weights_roles_and_names_and_chain(server):
     assert logged == {f"reward/{name}" for name, _, _ in found}
 
 
+def test_a_bounded_reward_takes_its_bounds_into_the_run_and_crossed_bounds_are_refused(server):
+    train = graphs.train(name="bounded", iterations=1)
+    train["41"] = graphs.node("BoundReward", reward=["4", 0], lowest=0.25, highest=0.75)
+    train["5"]["inputs"]["reward"] = ["41", 0]
+    run(server, train)
+    with sqlite3.connect(server.base / "output/neighbor_grpo/bounded/run.sqlite") as database:
+        (text,) = database.execute("SELECT value FROM info WHERE key = 'settings'").fetchone()
+    assert [(r["kind"], r["clip"]) for r in json.loads(text)["rewards"]] == [("tiny-clip", [0.25, 0.75])]
+    train["41"]["inputs"]["lowest"] = 0.75
+    assert "lowest 0.75 must be below highest 0.75" in fails(server, train)
+
+
 def test_comfyuis_own_node_applies_the_lora_to_a_model(server):
     tiny_files.write(server.base / "models")
     graph = graphs.train(name="applied") | {
