@@ -19,7 +19,7 @@ class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from . import clip_rewards, judges, plain_rewards, remote_reward, rewards, scores, taste_rewards
         from .lora import SaveLora
-        from .noise import NoiseNeighborhood
+        from .noise import CandidateNoise, NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
         from .policy import LoadPolicy
         from .prompts import PromptSet
@@ -39,7 +39,7 @@ class NeighborGRPO(ComfyExtension):
             *(rewards.CombineRewards, rewards.BoundReward),
             *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
             *(GrpoSettingsNode, Step, Train, SaveLora),
-            *(TileNeighborhood, RewardCurve),
+            *(TileNeighborhood, RewardCurve, CandidateNoise),
         ]
 
 

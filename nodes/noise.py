@@ -1,10 +1,40 @@
-"""Noise Neighborhood: stage 1, before any prompt."""
+"""Noise Neighborhood: stage 1, before any prompt. Candidate Noise: one of its noises for ComfyUI's own samplers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..trainer.errors import UserError
+from . import host
 from .wires import CATEGORY, NEIGHBORHOOD, Neighborhood, searched_by
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PIXELS = "Of the candidates, pixels, a multiple of 16; 64 suits the embedded model. Larger takes more time and memory."
+
+STRENGTH = io.Float.Input(
+    "strength",
+    default=0.3,
+    min=0.01,
+    max=1.0,
+    step=0.01,
+    tooltip="How far the neighbours are from the base noise: 0 the same picture, 1 unrelated ones. 0.3 is best in the "
+    "paper; raise it if all candidates look alike.",
+)
+GROUP_SIZE = io.Int.Input(
+    "group_size",
+    default=12,
+    min=2,
+    max=128,
+    tooltip="G, candidates of each prompt. More compare better and take longer to draw.",
+)
+BASE = -1  # the base noise, in the place of a candidate's number
+SEEDS = 2**63
+CHANNELS = 16  # of a FLUX latent
 
 
 class NoiseNeighborhood(io.ComfyNode):
@@ -25,22 +55,8 @@ class NoiseNeighborhood(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Every random choice of the training follows from it: a run can be repeated exactly.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=0.3,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How far the neighbours are from the base noise: 0 the same picture, 1 unrelated ones. "
-                    "0.3 is best in the paper; raise it if all candidates look alike.",
-                ),
-                io.Int.Input(
-                    "group_size",
-                    default=12,
-                    min=2,
-                    max=128,
-                    tooltip="G, candidates of each prompt. More compare better and take longer to draw.",
-                ),
+                STRENGTH,
+                GROUP_SIZE,
                 io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
                 io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
             ],
@@ -58,3 +74,69 @@ class NoiseNeighborhood(io.ComfyNode):
     @classmethod
     def execute(cls, seed: int, strength: float, group_size: int, width: int, height: int) -> io.NodeOutput:
         return io.NodeOutput(Neighborhood(seed, strength, group_size, width, height))
+
+
+class CandidateNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOCandidateNoise",
+            display_name="Candidate Noise",
+            category=CATEGORY,
+            **searched_by("seed", "noise"),
+            description="The noise of one candidate of a training, for Sampler Custom Advanced: draws its picture "
+            "again, with any LoRA.",
+            inputs=[
+                io.String.Input(
+                    "seed",
+                    default="0",
+                    tooltip="Of the candidate's neighborhood, as the run has it. Text, as it has more digits than a "
+                    "number field keeps.",
+                ),
+                STRENGTH,
+                GROUP_SIZE,
+                io.Int.Input(
+                    "candidate",
+                    default=0,
+                    min=BASE,
+                    max=127,
+                    tooltip="Number of the candidate, from 0 to group_size - 1; -1 is the base noise.",
+                ),
+            ],
+            outputs=[io.Noise.Output("noise", display_name="noise", tooltip="For Sampler Custom Advanced.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, seed: str, group_size: int, candidate: int) -> bool | str:
+        digits = seed.strip()
+        if not (digits.isascii() and digits.isdigit() and int(digits) < SEEDS):
+            return f"seed {seed!r} must be a whole number from 0 to {SEEDS - 1}"
+        return candidate < group_size or f"candidate {candidate} must be below group_size = {group_size}"
+
+    @classmethod
+    def execute(cls, seed: str, strength: float, group_size: int, candidate: int) -> io.NodeOutput:
+        return io.NodeOutput(OneOf(int(seed), strength, group_size, candidate))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """ComfyUI's NOISE: one noise of a neighborhood, of the size of the latent that it is for."""
+
+    seed: int
+    strength: float
+    group_size: int
+    candidate: int
+
+    def generate_noise(self, latent: dict[str, Tensor]) -> Tensor:
+        """[N, 16, height / 8, width / 8], the same for each of the N latents."""
+        from ..trainer.noise import base_noise, neighborhood
+
+        shape = tuple(latent["samples"].shape)
+        if len(shape) != 4 or shape[1] != CHANNELS:
+            raise UserError(f"Candidate Noise needs a FLUX latent [N, {CHANNELS}, height, width], got {list(shape)}")
+        with host.training_mode():
+            if self.candidate == BASE:
+                noise = base_noise(shape[1:], self.seed)
+            else:
+                noise = neighborhood(self.seed, shape[1:], self.strength, self.group_size)[self.candidate]
+            return noise.expand(shape).clone()
