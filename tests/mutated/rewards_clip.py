@@ -50,7 +50,9 @@ TARGETS = [
         ("test_clip_reward.py", "test_clip_kinds.py"),
         {
             "vectors of any length": ("F.normalize(tensor.float(), dim=-1)", "tensor.float()"),
-            "every text encoded again": ("if text not in self.known:", "if text or not text:"),
+            "every text encoded again": ("if text in self.known:", "if False:"),
+            "every text remembered": ("if len(known) >= KNOWN:", "if False:"),
+            "the newest text forgotten": ("del known[next(iter(known))]", "known.popitem()"),
             "logit scale without exp": ("model.logit_scale.double().exp()", "model.logit_scale"),
             "texts stay behind": ("{text: vector.to(device) for", "{text: vector for"),
             "percent below zero": ("(100 * cosine).clamp(min=0)", "100 * cosine"),

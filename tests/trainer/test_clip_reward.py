@@ -101,6 +101,14 @@ def test_percent_is_a_hundredfold_cosine_and_never_below_zero():
     assert scores.tolist() == pytest.approx([50, 0, 0], abs=1e-5)
 
 
+def test_the_text_that_came_first_is_forgotten_first(reward, monkeypatch):
+    monkeypatch.setattr("trainer.rewards.clip.KNOWN", 3)
+    reward.encoder.known.clear()
+    vectors = reward.encoder.texts(["a", "b", "c", "d", "a", "e"])
+    assert list(reward.encoder.known) == ["d", "a", "e"]
+    assert torch.equal(vectors[0], vectors[4])
+
+
 def test_a_prompt_is_encoded_once(reward, monkeypatch):
     model = reward.encoder.model
     reward.encoder.known.clear()

@@ -24,8 +24,19 @@ SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
+KNOWN = 4096  # texts whose vectors are kept
+
+
+def keep(known: dict[str, Tensor], text: str, vector: Tensor) -> Tensor:
+    """Remember a text's vector; what came first is forgotten first, as a reward server never ends."""
+    if len(known) >= KNOWN:
+        del known[next(iter(known))]
+    known[text] = vector
+    return vector
+
+
 class ClipEncoder:
-    """Pictures and texts as unit vectors of one space. A text is encoded once."""
+    """Pictures and texts as unit vectors of one space. The last KNOWN texts are not encoded again."""
 
     def __init__(self, model: CLIPModel, tokens: Tokens, device: str, dtype: torch.dtype):
         self.logit_scale = float(model.logit_scale.double().exp())  # before half precision moves it by a thousandth
@@ -50,10 +61,10 @@ class ClipEncoder:
 
     @torch.no_grad()
     def _text(self, text: str) -> Tensor:
-        if text not in self.known:
-            tokens = torch.tensor([self.tokens(text)], device=self.model.device)
-            self.known[text] = unit(self.model.get_text_features(input_ids=tokens))[0]
-        return self.known[text]
+        if text in self.known:
+            return self.known[text]
+        tokens = torch.tensor([self.tokens(text)], device=self.model.device)
+        return keep(self.known, text, unit(self.model.get_text_features(input_ids=tokens))[0])
 
 
 class ClipReward:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .base import RewardError
+from .clip import keep
 from .clip_files import configuration, transformers_names
 from .clip_tokens import as_open_clip, clip_tokens
 from .tensor_files import read_tensors
@@ -62,12 +63,12 @@ class Hpsv2Reward:
         return (pictures * texts).sum(-1).to(images.device)
 
     def _text(self, prompt: str) -> Tensor:
-        if prompt not in self.texts:
-            length = len(self.model.positional_embedding)
-            tokens = clip_tokens(length)(as_open_clip(prompt))
-            padded = torch.tensor([tokens + [0] * (length - len(tokens))], device=self.model.logit_scale.device)
-            self.texts[prompt] = self.model.encode_text(padded, normalize=True)[0]
-        return self.texts[prompt]
+        if prompt in self.texts:
+            return self.texts[prompt]
+        length = len(self.model.positional_embedding)
+        tokens = clip_tokens(length)(as_open_clip(prompt))
+        padded = torch.tensor([tokens + [0] * (length - len(tokens))], device=self.model.logit_scale.device)
+        return keep(self.texts, prompt, self.model.encode_text(padded, normalize=True)[0])
 
 
 def hpsv2(device: str, path: str = "") -> Hpsv2Reward:
