@@ -9,7 +9,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..events import Event, Finished, IterationDone, Resumed, Skipped, Started, Waiting
+from ..events import (
+    Changed,
+    Evaluated,
+    Event,
+    Finished,
+    IterationDone,
+    Paused,
+    Resumed,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
 
 INTERRUPTED = 130  # exit code, as a shell reports SIGINT
 
@@ -33,13 +45,23 @@ class ProgressBar:
                 self.bar.set_postfix({**values, "s/it": f"{event.metrics['seconds']:.2f}"}, refresh=False)
                 self.bar.update()
             case Skipped():
-                self.bar.write(f"iteration {event.iteration}: update skipped, {event.reason}", file=sys.stderr)
+                self.write(event.iteration, f"update skipped, {event.reason}")
             case Waiting():
-                self.bar.write(f"iteration {event.iteration}: saved, and waiting: {event.reason}", file=sys.stderr)
-            case Resumed():
-                self.bar.write(f"iteration {event.iteration}: went on after {event.seconds:.0f} s", file=sys.stderr)
+                self.write(event.iteration, f"saved, and waiting: {event.reason}")
+            case Paused():
+                self.write(event.iteration, "saved, and paused")
+            case Resumed() | Unpaused():
+                self.write(event.iteration, f"went on after {event.seconds:.0f} s")
+            case Changed():
+                self.write(event.iteration, f"changed: {event.change}")
+            case Evaluated():
+                means = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
+                self.write(event.iteration, f"{len(event.prompts)} pictures of the evaluation prompts: {means}")
             case Finished():
                 self.bar.close()
+
+    def write(self, iteration: int, message: str) -> None:
+        self.bar.write(f"iteration {iteration}: {message}", file=sys.stderr)
 
 
 class Interrupt:
