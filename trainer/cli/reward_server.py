@@ -2,12 +2,12 @@
 
 import argparse
 import asyncio
-import ipaddress
 import os
 import sys
 from pathlib import Path
 
 from ..config import ConfigError
+from ..serving import is_loopback
 from .terminal import print_json, quiet_transformers, say
 
 TOKEN = "NEIGHBOR_GRPO_REWARD_TOKEN"
@@ -100,12 +100,3 @@ def read_token(path: Path | None) -> str:
     if not token:
         raise ConfigError(f"--token-file {path}: is empty")
     return token
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -30,10 +30,10 @@ class Summary:
     state: str  # as stored, but for a run that nobody trains any more
     live: bool  # somebody is training it
     iteration: int  # iterations done
-    iterations: int | None  # planned
+    iterations: int  # planned; those done where nobody knows
     started: float | None  # unix seconds
     updated: float  # unix seconds
-    model: str | None
+    model: str  # empty where nobody knows
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
     path: str
@@ -137,17 +137,18 @@ def described(store: Reader, info: dict[str, Any]) -> Summary:
     settings = tree(info.get("settings"))
     rewards = [tree(r) for r in settings.get("rewards") or () if isinstance(r, dict)]
     labels = [(str(r.get("name") or r.get("kind")), bool(r.get("held_out"))) for r in rewards]
-    model, started = tree(settings.get("model")).get("path"), info.get("started")
+    model, started, planned = tree(settings.get("model")).get("path"), info.get("started"), info.get("iterations")
+    done = store.done()
     return Summary(
         id=store.folder.name,
         title=str(info.get("title") or store.folder.name),
         state=str(info.get("state") or ""),
         live=False,
-        iteration=store.done(),
-        iterations=info["iterations"] if isinstance(info.get("iterations"), int) else None,
+        iteration=done,
+        iterations=planned if isinstance(planned, int) else done,
         started=float(started) if isinstance(started, (int, float)) else None,
         updated=updated(store.folder),
-        model=model if isinstance(model, str) else None,
+        model=model if isinstance(model, str) else "",
         trained=tuple(label for label, held_out in labels if not held_out),
         held_out=tuple(label for label, held_out in labels if held_out),
         path=str(store.folder),
@@ -156,9 +157,19 @@ def described(store: Reader, info: dict[str, Any]) -> Summary:
 
 def _unreadable(folder: Path, error: Unreadable) -> Summary:
     return Summary(
-        folder.name, folder.name, f"unreadable: {error}", is_live(folder), 0, None, None, updated(folder), None, (), (),
-        str(folder),
-    )  # fmt: skip
+        id=folder.name,
+        title=folder.name,
+        state=f"unreadable: {error}",
+        live=is_live(folder),
+        iteration=0,
+        iterations=0,
+        started=None,
+        updated=updated(folder),
+        model="",
+        trained=(),
+        held_out=(),
+        path=str(folder),
+    )
 
 
 def details(store: Reader) -> dict[str, Any]:
