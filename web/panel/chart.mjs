@@ -188,7 +188,7 @@ export function chart(parent, options) {
 
 /** An entry of the legend. @param {Line} line @param {HTMLElement} value */
 function key(line, value) {
-  const mark = h("i", { class: line.dashed ? "ng-key ng-key-dashed" : "ng-key", style: `--ng-key: var(${line.colour})` });
+  const mark = line.label && h("i", { class: line.dashed ? "ng-key ng-key-dashed" : "ng-key", style: `--ng-key: var(${line.colour})` });
   return h("span", { class: "ng-legend-item" }, mark, line.label, " ", value);
 }
 
@@ -216,11 +216,12 @@ function series(line, smoothed, colour) {
   const scale = line.scale ?? "y";
   const dash = line.dashed ? [6, 4] : undefined;
   const stroke = () => colour(line.colour);
-  const edge = { scale, stroke: () => "transparent", width: 0, points: { show: false } };
   const points = { size: 4, fill: stroke };
+  const none = { show: false };
+  const edge = { scale, stroke: () => "transparent", width: 0, points: none };
   return [
-    { scale, dash, width: smoothed ? 1 : 2, stroke: smoothed ? () => faint(colour(line.colour), 0.35) : stroke, points },
-    { scale, dash, width: 2, stroke, show: smoothed, points: { show: false } },
+    { scale, dash, width: smoothed ? 1 : 2, stroke: smoothed ? () => faint(colour(line.colour), 0.35) : stroke, points: smoothed ? none : points },
+    { scale, dash, width: 2, stroke, show: smoothed, points },
     edge,
     edge,
   ];

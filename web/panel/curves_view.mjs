@@ -39,8 +39,7 @@ export function mount(parent, panel) {
   together.addEventListener("change", draw);
   const shared = h("label", { class: "ng-check" }, together, "one axis");
   const whole = button("Show all", () => zoom(null), { title: "Double click in a chart, or the key 0" });
-  const chosen = h("span", { class: "ng-quiet" });
-  const bar = h("div", { class: "ng-bar" }, h("label", { class: "ng-slide" }, "Smoothing", slider), shared, whole, chosen);
+  const bar = h("div", { class: "ng-bar" }, h("label", { class: "ng-slide" }, "Smoothing", slider), shared, whole);
   const empty = h("p", { class: "ng-empty" });
   const box = h("div", { class: "ng-main-chart" });
   const grid = h("div", { class: "ng-small-charts" });
@@ -102,7 +101,6 @@ export function mount(parent, panel) {
     set(rewards.element, "aria-description", inWords(lines));
     whole.disabled = !range;
     const iteration = panel.iteration();
-    say(chosen, iteration === null ? "" : `Pictures of iteration ${iteration}`);
     rewards.mark(iteration);
     for (const kind of SMALL) drawSmall(kind, runs, weight, iteration);
     tiles.draw();

@@ -42,7 +42,8 @@ export function bytes(count) {
   if (count === null || count === undefined || !Number.isFinite(count)) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const power = count < 1 ? 0 : Math.min(Math.floor(Math.log2(count) / 10), units.length - 1);
-  return `${Number((count / 2 ** (10 * power)).toPrecision(3))} ${units[power]}`;
+  const size = count / 2 ** (10 * power);
+  return `${size >= 1000 ? Math.round(size) : Number(size.toPrecision(3))} ${units[power]}`;
 }
 
 /**
@@ -79,9 +80,9 @@ const METRICS = /** @type {Record<string, string>} */ ({
   loss: "loss",
   grad_norm: "gradient norm",
   clip_fraction: "clip fraction",
-  kl_old: "approximate KL to the old policy",
-  approx_kl: "approximate KL to the old policy",
-  kl_reference: "KL to the reference",
+  kl_old: "to the old policy",
+  approx_kl: "to the old policy",
+  kl_reference: "to the reference",
   ratio_error: "|ρ − 1| at the start",
   rho_error: "|ρ − 1| at the start",
   flatness: "flatness of the advantages",
