@@ -65,7 +65,10 @@ TARGETS = [
                 "state.iteration % run.save_every == 0",
                 "state.iteration % run.save_every == 1",
             ),
-            "ends without saving": ("if saved != state.iteration:", "if False:"),
+            "ends without saving": (
+                "    keep(False)\n    if reason",
+                "    if reason",
+            ),
             "a stop in mid-iteration counts it as done": (
                 'reason = "stopped"\n            break\n        state',
                 'reason, skipped = "stopped", ""\n        state',
