@@ -24,8 +24,9 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
   let other = ""; // the second picture: a candidate, "base", or none
 
   const left = h("img", { class: "ng-large", alt: "" });
-  const right = h("img", { class: "ng-large ng-over", alt: "" });
-  const seam = h("input", { type: "range", class: "ng-seam", min: 0, max: 100, step: 0.5, value: 50, "aria-label": "How much of the first picture" });
+  const right = h("img", { class: "ng-large ng-over", alt: "", hidden: true });
+  const seam = slider();
+  seam.hidden = true; // from the beginning: else it gets the focus
   const stage = h("div", { class: "ng-stage" }, left, right, seam);
   const facts = h("p", { class: "ng-lightbox-facts", "aria-live": "polite" });
   const second = select("Compare with", (value) => {
@@ -113,7 +114,7 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
 
 /** The picture of an evaluation, in full. @param {Panel} panel @param {string} title @param {string} prompt @param {string[]} sources @param {string} words */
 export function enlarge(panel, title, prompt, sources, words) {
-  const seam = h("input", { type: "range", class: "ng-seam", min: 0, max: 100, step: 0.5, value: 50, "aria-label": "How much of the first picture" });
+  const seam = slider();
   const pictures = sources.map((src, i) => h("img", { class: i ? "ng-large ng-over" : "ng-large", src, alt: i ? "after" : "before" }));
   const stage = h("div", { class: sources.length > 1 ? "ng-stage ng-pair" : "ng-stage" }, ...pictures, sources.length > 1 && seam);
   const slide = () => {
@@ -131,4 +132,10 @@ export function enlarge(panel, title, prompt, sources, words) {
     h("div", { class: "ng-buttons" }, button("Close", close)),
   ]);
   element.classList.add("ng-lightbox");
+}
+
+/** The seam between two pictures. */
+function slider() {
+  const label = "How much of the first picture";
+  return h("input", { type: "range", class: "ng-seam", min: 0, max: 100, step: 0.5, value: 50, "aria-label": label });
 }

@@ -151,7 +151,9 @@ function rename(panel, run, box, name) {
   }
   field.addEventListener("keydown", (event) => {
     event.stopPropagation();
-    if (event.key === "Enter" || event.key === "Escape") void finish(event.key === "Enter");
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.preventDefault(); // the key would press the button that gets the focus
+    void finish(event.key === "Enter");
   });
   field.addEventListener("blur", () => void finish(true));
   box.replaceChildren(field);
