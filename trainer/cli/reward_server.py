@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..config import ConfigError
 from ..serving import is_loopback
-from .terminal import print_json, quiet_transformers, say
+from .output import print_json, say
+from .terminal import quiet_transformers
 
 TOKEN = "NEIGHBOR_GRPO_REWARD_TOKEN"
 EPILOG = f"""\

@@ -1,11 +1,9 @@
 """What a person at a terminal sees of a run, and how Ctrl-C ends it."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tqdm import tqdm
 
@@ -102,12 +100,3 @@ def quiet_transformers() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-
-
-def say(text: str, *, quiet: bool = False) -> None:
-    if not quiet:
-        print(text, flush=True)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))

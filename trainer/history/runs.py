@@ -95,9 +95,13 @@ def summary(folder: Path) -> Summary:
     fresh = time.time() - updated(folder) < SETTLED
     known = _read(folder) if fresh else _cached(folder, mark)
     live = is_live(folder)
-    active = known.state.partition(":")[0] in ("", "running", "paused", "waiting")
-    state = (known.state or "running" if live else INTERRUPTED) if active else known.state
-    return replace(known, state=state, live=live)
+    return replace(known, state=shown(known.state, live), live=live)
+
+
+def shown(state: str, live: bool) -> str:
+    """A stored state, which may be of a run that ended without a word."""
+    active = state.partition(":")[0] in ("", "running", "paused", "waiting")
+    return (state or "running" if live else INTERRUPTED) if active else state
 
 
 def is_live(folder: Path) -> bool:

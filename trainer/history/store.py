@@ -64,7 +64,7 @@ class Reader:
         facts = {}
         for key, text in self.rows("SELECT key, value FROM info"):
             try:
-                facts[key] = json.loads(text)
+                facts[key] = json.loads(text, parse_float=lambda t: finite(float(t)), parse_constant=lambda _: None)
             except (ValueError, TypeError, RecursionError):
                 continue
         return facts
