@@ -68,6 +68,7 @@ def held(thing: str) -> bool:
 
 
 def _path(thing: str) -> Path:
+    thing = os.path.realpath(thing) if os.path.isabs(thing) else thing  # one folder, whatever links lead to it
     name = hashlib.sha256(f"{getpass.getuser()} {thing}".encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"neighbor-grpo-{name}.lock"
 

@@ -65,6 +65,7 @@ class Run:
     started: float | None = 1_790_000_000.0
     info: dict[str, object] = field(default_factory=dict)
     evaluations: tuple[int, ...] = ()
+    hacked: bool = False  # the held-out reward falls while the trained one rises
     missing: range = range(0)  # iterations of which nothing is known
     seed: int = 0
 
@@ -84,7 +85,10 @@ def write(folder: Path, run: Run) -> Path:
         rows = [(key, json.dumps(value)) for key, value in (facts | run.info).items()]
         database.executemany("INSERT INTO info VALUES (?, ?)", rows)
         done = [i for i in range(run.iterations) if i not in run.missing]
-        for name, values in metrics(done, random).items():
+        curves = metrics(done, random)
+        if run.hacked:
+            curves[f"reward/{HELD_OUT}"] = 0.44 - curves[f"reward/{HELD_OUT}"]
+        for name, values in curves.items():
             rows = list(zip([name] * len(done), done, values.tolist(), strict=True))
             database.executemany("INSERT INTO metrics VALUES (?, ?, ?)", rows)
         if run.candidates:
@@ -109,7 +113,7 @@ def settings(folder: Path, run: Run) -> dict[str, object]:
         ],
         "lora": {"rank": 8, "alpha": 8.0, "targets": "all-linear", "start": ""},
         "sampling": {"width": 64, "height": 64, "steps": 8, "solver": "dpm++2m", "shift": "auto"},
-        "grpo": {"prompts_per_iteration": len(run.prompts), "group_size": run.group_size, "strength": 0.3},
+        "grpo": {"prompts_per_iteration": len(run.prompts), "group_size": run.group_size, "strength": 0.3, "clip": 0.2},
         "optimizer": {"learning_rate": 1e-3, "max_grad_norm": 1.0},
         "run": {"folder": str(folder), "iterations": run.planned, "seed": 0, "tiles_every": run.tiles_every},
     }
@@ -132,8 +136,8 @@ def metrics(iterations: list[int], random: np.random.Generator) -> dict[str, np.
         "skipped_groups": (random.random(len(i)) < 0.02).astype(float),
         "learning_rate": np.full(len(i), 1e-3),
         "strength": np.full(len(i), 0.3),
-        f"reward/{TRAINED}": 0.25 + 0.06 * learned + noise(0.008),
-        f"reward/{HELD_OUT}": 0.22 + 0.03 * learned + noise(0.008),
+        f"reward/{TRAINED}": 0.25 + 0.06 * learned + noise(0.018),
+        f"reward/{HELD_OUT}": 0.22 + 0.03 * learned + noise(0.018),
         f"reward_std/{TRAINED}": 0.02 + np.abs(noise(3e-3)),
         f"reward_std/{HELD_OUT}": 0.018 + np.abs(noise(3e-3)),
     }
@@ -214,6 +218,8 @@ def main(folder: Path) -> None:
         ),
         "interrupted": Run(iterations=17, planned=300, state="running", started=now - 3 * hour, seed=3),
         "version-1": Run(iterations=20, planned=20, version=1, seed=4),
+        "hacked": Run(iterations=200, planned=300, state="stopped", hacked=True, tiles_every=20, seed=6,
+                      started=now - 5 * hour),
         "with-a-gap": Run(iterations=60, planned=60, missing=range(22, 31), started=now - 4 * hour, seed=5),
     }  # fmt: skip
     for name, run in runs.items():

@@ -124,6 +124,13 @@ def test_groups_tiles_and_evaluations_are_found(server):
         refused(server.get(f"/runs/run/{path}"), 404)
 
 
+def test_the_diagnosis_is_told(own):
+    assert own.get("/runs/run/diagnosis").json == {"findings": []}
+    write(own.runs / "hacked", Run(iterations=200, hacked=True, candidates=False))
+    found = own.get("/runs/hacked/diagnosis").json["findings"]
+    assert "reward-hacking" in [f["check"] for f in found]
+
+
 TILES = {"tiles/10/1/3": "tiles/000010/1-3", "tiles/10/1/base": "tiles/000010/1-base"}
 TILES |= {"evaluations/10/1/tile": "tiles/evaluation-000010/1"}
 

@@ -18,7 +18,19 @@ from run_folders import HELD_OUT, TRAINED, Run, write
 
 from trainer import metrics
 from trainer.events import Finished, IterationDone, Skipped, Started
-from trainer.history import NoRun, Unreadable, details, evaluation, find, groups, index, reading, summaries, summary
+from trainer.history import (
+    NoRun,
+    Unreadable,
+    details,
+    evaluation,
+    find,
+    findings,
+    groups,
+    index,
+    reading,
+    summaries,
+    summary,
+)
 from trainer.history.export import write_csv, write_json
 from trainer.history.groups import base_tile, candidate_tile, evaluation_tile, inside
 from trainer.history.keeping import NotMoved, move_to_trash, set_title
@@ -362,3 +374,14 @@ def test_looking_at_runs_imports_no_torch():
     code = "import sys, trainer.history, trainer.history.export, trainer.history.keeping; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == "False\n", found.stderr
+
+
+def test_a_run_that_cheats_is_found_out_and_a_healthy_or_half_written_one_is_not(tmp_path):
+    cheat = write(tmp_path / "cheat", Run(iterations=200, hacked=True, candidates=False))
+    (finding,) = [f for f in read(cheat, findings) if f["check"] == "reward-hacking"]
+    assert set(finding) == {"check", "severity", "evidence", "advice", "since"}
+    healthy = write(tmp_path / "healthy", Run(iterations=200, candidates=False))
+    assert read(healthy, findings) == []
+    for statement in ("UPDATE info SET value = '{}' WHERE key = 'settings'", "DELETE FROM info", "DROP TABLE metrics"):
+        edit(cheat, statement)
+        assert read(cheat, findings) == []

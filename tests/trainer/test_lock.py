@@ -99,3 +99,11 @@ def test_a_long_look_is_waited_out_and_an_owner_is_not(tmp_path):
             with pytest.raises(Busy), exclusive(name, "busy"):
                 pass
             assert time.monotonic() - begun >= lock.PATIENCE
+
+
+def test_a_folder_is_the_same_by_whatever_link(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    with exclusive(str(tmp_path / "link"), "busy"):
+        assert held(str(tmp_path / "folder"))
+        assert not held("folder")

@@ -49,6 +49,7 @@ class Board:
             ("GET", f"{run}/tiles{at}/{{slot}}/{{candidate}}", self.tile),
             ("GET", f"{run}/evaluations{at}", self.evaluation),
             ("GET", f"{run}/evaluations{at}/{{number}}/tile", self.evaluation_tile),
+            ("GET", f"{run}/diagnosis", self.diagnosis),
             ("GET", f"{run}/export.{{kind}}", self.export),
         ]
 
@@ -126,6 +127,9 @@ class Board:
     async def evaluation_tile(self, request: web.Request) -> web.StreamResponse:
         iteration, n = place(request, "iteration"), place(request, "number")
         return tile(await self.ask(request, lambda store: history.evaluation_tile(store, iteration, n)))
+
+    async def diagnosis(self, request: web.Request) -> web.Response:
+        return web.json_response({"findings": await self.ask(request, history.findings)})
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         write = {"csv": export.write_csv, "json": export.write_json}.get(request.match_info["kind"])

@@ -1,6 +1,7 @@
 """Looking at runs: everything is read from their folders, while they are trained and afterwards. No torch in here."""
 
 from .curves import POINTS, Curve, curves
+from .findings import findings
 from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
 from .runs import NoRun, Summary, details, find, summaries, summary
 from .store import Reader, Unreadable, reading
@@ -19,6 +20,7 @@ __all__ = [
     "evaluation",
     "evaluation_tile",
     "find",
+    "findings",
     "groups",
     "index",
     "reading",
