@@ -13,8 +13,19 @@ from comfy.utils import ProgressBar
 
 from ..trainer.config import Config
 from ..trainer.errors import Stopped, UserError
-from ..trainer.events import Event, IterationDone, Resumed, Skipped, Started, Waiting
-from ..trainer.metrics import to_pictures
+from ..trainer.events import (
+    Changed,
+    Evaluated,
+    Event,
+    IterationDone,
+    Paused,
+    Resumed,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
+from ..trainer.tiles import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
 
@@ -93,11 +104,21 @@ class Progress:
                 self.bar.update_absolute(event.iteration + 1, preview=self.preview(event))
                 self.log(event)
             case Skipped():
-                logging.warning(f"Neighbor GRPO: iteration {event.iteration}: update skipped, {event.reason}")
+                logging.warning(f"{self.at(event)}: update skipped, {event.reason}")
             case Waiting():
-                logging.warning(f"Neighbor GRPO: iteration {event.iteration}: saved, and waiting: {event.reason}")
-            case Resumed():
-                logging.info(f"Neighbor GRPO: iteration {event.iteration}: went on after {event.seconds:.0f} s")
+                logging.warning(f"{self.at(event)}: saved, and waiting: {event.reason}")
+            case Paused():
+                logging.info(f"{self.at(event)}: saved, and paused")
+            case Resumed() | Unpaused():
+                logging.info(f"{self.at(event)}: went on after {event.seconds:.0f} s")
+            case Changed():
+                logging.info(f"{self.at(event)}: changed: {event.change}")
+            case Evaluated():
+                logging.info(f"{self.at(event)}: {len(event.prompts)} pictures of the evaluation prompts")
+
+    @staticmethod
+    def at(event: Event) -> str:
+        return f"Neighbor GRPO: iteration {event.iteration}"
 
     def preview(self, event: IterationDone) -> tuple | None:
         """The candidate with the highest advantage, every few iterations."""

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train CONFIG.toml`, `sample`, `demo`, `bench`, `reward-server`."""
+"""The command line: `python -m trainer train CONFIG.toml`, `sample`, `board`, `export`, `demo`, `bench`, ..."""
 
 import argparse
 import sys
@@ -9,6 +9,8 @@ from .errors import UserError
 COMMANDS = {
     "train": "train a LoRA as a TOML file says",
     "sample": "pictures before and after, side by side",
+    "board": "look at runs in a browser",
+    "export": "one run as one page, to keep or to send",
     "demo": "train the embedded model for two minutes, compare before and after",
     "bench": "measure the engine",
     "reward-server": "score pictures for other processes and machines, over HTTP",

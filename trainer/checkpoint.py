@@ -8,7 +8,7 @@ place in the prompts: these two numbers are the whole state of the generators an
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]  # see `optimizer_tensors`
     counters: Mapping[str, int]
     settings: Mapping[str, Any]
+    changes: Sequence[Mapping[str, Any]] = ()  # that a person made during the run, see `events.Change`
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -56,6 +57,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "iteration": checkpoint.iteration,
         "counters": dict(checkpoint.counters),
         "settings": checkpoint.settings,
+        "changes": list(checkpoint.changes),
         "bytes": {name: (partial / _file(name)).stat().st_size for name in TENSORS},
     }
     (partial / STATE).write_text(json.dumps(state, indent=1), "utf-8")
@@ -111,7 +113,13 @@ def _read(path: Path) -> Checkpoint:
         if found != size:
             raise ValueError(f"{_file(name)} has {found} bytes of {size}")
     tensors = {name: load_file(path / _file(name)) for name in TENSORS}
-    return Checkpoint(state["iteration"], **tensors, counters=state["counters"], settings=state["settings"])
+    return Checkpoint(
+        state["iteration"],
+        **tensors,
+        counters=state["counters"],
+        settings=state["settings"],
+        changes=state.get("changes", ()),
+    )
 
 
 def _file(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .diagnosis import CHECKS
 from .errors import UserError
 from .models.geometry import Geometry
 from .rewards.combine import NORMALISATIONS
@@ -169,12 +170,27 @@ class RunSettings:
     save_every: int = 10  # iterations between checkpoints
     tiles_every: int = 1  # iterations between stored pictures; 0 stores none
     offload_rewards: bool = False  # reward models wait in host memory while they do not score
+    base_every: int = 10  # iterations between the base noises' own pictures, where pictures are stored; 0 draws none
+    stop_on: tuple[str, ...] = ()  # findings of trainer/diagnosis that end the run
 
     def __post_init__(self):
         for name in ("iterations", "micro_batch", "save_every"):
             require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1")
-        for name in ("seed", "tiles_every"):
+        for name in ("seed", "tiles_every", "base_every"):
             require(getattr(self, name) >= 0, f"run.{name}", getattr(self, name), "must be at least 0")
+        for check in self.stop_on:
+            one_of("run.stop_on", check, CHECKS)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Pictures of fixed prompts, to look at and to score: before the first iteration, after the last, and between."""
+
+    prompts: tuple[str, ...] = ()  # none draws none; the same prompt twice draws two pictures
+    every: int = 0  # iterations between them; 0 draws the first and the last alone
+
+    def __post_init__(self):
+        require(self.every >= 0, "evaluation.every", self.every, "must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -189,6 +205,7 @@ class Config:
     grpo: GrpoSettings = GrpoSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     run: RunSettings = RunSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     def __post_init__(self):
         require(len(self.prompts) > 0, "prompts", list(self.prompts), "at least one prompt is needed")

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .config import (
     Config,
     ConfigError,
+    EvaluationSettings,
     GrpoSettings,
     LoraSettings,
     ModelSettings,
@@ -37,6 +38,7 @@ SECTIONS = {
     "grpo": GrpoSettings,
     "optimizer": OptimizerSettings,
     "run": RunSettings,
+    "evaluation": EvaluationSettings,
 }
 
 
@@ -77,6 +79,7 @@ def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     known = (*SECTIONS, "prompts", "rewards")
     known_keys(table, known, "section")
     require("model" in table, "model", None, "this section is needed, with a path")
+    table = {**table, **_evaluated(table, folder)}
     sections = {name: parse_section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
     sections["model"] = _resolved(sections["model"], folder)
     if "lora" in sections:
@@ -112,14 +115,15 @@ def parse_section(cls: type, table: Any, where: str) -> Any:
 def _exact(value: Any, expected: Any) -> Any:
     """The value in the field's own type: TOML writes 1 for 1.0 and a list for a tuple."""
     if get_origin(expected) is tuple:
-        return tuple(float(v) for v in value)
+        return tuple(map(get_args(expected)[0], value))
     return float(value) if expected is float else value
 
 
 def _typed(value: Any, expected: Any, where: str) -> None:
     if get_origin(expected) is tuple:
-        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
-        require(numbers, where, value, "must be a list of numbers")
+        kinds, words = ((str,), "texts") if get_args(expected)[0] is str else ((int, float), "numbers")
+        fits = isinstance(value, list | tuple) and all(type(v) in kinds for v in value)
+        require(fits, where, value, f"must be a list of {words}")
         return
     allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     if allowed[0] not in (int, float, str, bool):
@@ -162,6 +166,13 @@ def _started(lora: LoraSettings, folder: Path) -> LoraSettings:
     path = (folder / Path(lora.start).expanduser()).absolute()
     require(path.is_file(), "lora.start", lora.start, f"there is no file {path}")
     return LoraSettings(**{**vars(lora), "start": str(path)})
+
+
+def _evaluated(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The evaluation's section with its prompts read, where it names a file."""
+    section = table.get("evaluation")
+    named = isinstance(section, Mapping) and "prompts" in section
+    return {"evaluation": {**section, "prompts": _prompts(section["prompts"], folder)}} if named else {}
 
 
 def _prompts(value: Any, folder: Path) -> tuple[str, ...]:

@@ -5,6 +5,17 @@ import torch
 from .config import AUTO, ConfigError
 
 
+def watch_memory(device: torch.device) -> None:
+    """Begin to watch for the peak of the memory that this process takes on `device`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The peak since then in bytes, as a metric; only CUDA counts it."""
+    return {"memory/device": float(torch.cuda.max_memory_allocated(device))} if device.type == "cuda" else {}
+
+
 def pick_device(name: str) -> str:
     if name == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Scoring a policy on fixed prompts and seeds: before, after, and the paired difference."""
+"""Pictures beside the training: of fixed prompts and seeds, scored and compared, and of the base noises themselves."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .decode import decode
-from .iteration import Setup
+from .events import Evaluated
+from .iteration import Setup, begin
 from .models.text import Conditioning
 from .noise import base_noise
 from .rewards import on_device, score_all
@@ -47,16 +48,36 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
         conditioning: of `prompts`, in their order.
         seeds: as many as prompts.
     """
-    geometry, sampling = setup.geometry, setup.config.sampling
-    noise = torch.stack([base_noise(geometry.latent_shape, seed) for seed in seeds])
-    velocity = micro_batched(setup.policy.velocity(conditioning, geometry), setup.config.run.micro_batch)
-    device = setup.policy.device
-    rows = torch.arange(len(prompts), device=device)
-    end = rollout(velocity, geometry.pack(noise).to(device), rows, setup.sigmas, sampling.solver)
-    images = decode(lambda x_0: setup.policy.decode(x_0, geometry), end.x_0, setup.config.run.micro_batch)
-    with on_device(setup.rewards.values(), device, stay=not setup.config.run.offload_rewards):
+    images = draw(setup, conditioning, seeds)
+    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
         scores = score_all(setup.rewards, images, prompts)
     return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
+
+
+def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
+    """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device."""
+    geometry, device, micro_batch = setup.geometry, setup.policy.device, setup.config.run.micro_batch
+    noise = torch.stack([base_noise(geometry.latent_shape, seed) for seed in seeds]).to(device)
+    velocity = micro_batched(setup.policy.velocity(conditioning, geometry), micro_batch)
+    rows = torch.arange(len(seeds), device=device)
+    end = rollout(velocity, geometry.pack(begin(setup, noise)), rows, setup.sigmas, setup.config.sampling.solver)
+    return decode(lambda x_0: setup.policy.decode(x_0, geometry), end.x_0, micro_batch)
+
+
+def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:
+    """What the base noises of neighborhoods become, [P, 3, H, W]; `prompts` count in config.prompts."""
+    return draw(setup, setup.conditioning[torch.tensor(prompts, device=setup.policy.device)], seeds)
+
+
+def evaluate(setup: Setup, iteration: int) -> Evaluated:
+    """Pictures of the evaluation prompts after `iteration` iterations, each from the noise whose seed is its number.
+
+    The seeds are the same in every run, so that runs can be compared picture by picture.
+    """
+    prompts = list(setup.config.evaluation.prompts)
+    seeds = list(range(len(prompts)))
+    samples = sample(setup, setup.evaluation, prompts, seeds)
+    return Evaluated(iteration, prompts, seeds, samples.scores, samples.images)
 
 
 def compare(before: Tensor, after: Tensor) -> Difference:

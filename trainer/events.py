@@ -1,7 +1,7 @@
 """What a run tells its listeners: the terminal, the run store, and whoever else subscribes to `on_event`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ class IterationDone:
     advantages: Tensor  # A', [P, G]
     anchors: Tensor  # [P, G] bool
     images: Tensor  # [P * G, 3, H, W] in [0, 1]
+    distances: Tensor | None = None  # root mean squared difference of two candidates' final latents, [P, G, G]
+    base: Tensor | None = None  # pictures of the base noises, [P, 3, H, W] in [0, 1], where they were drawn
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,58 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Someone asked for a pause. Everything done so far is saved."""
+
+    iteration: int  # the next one
+
+
+@dataclass(frozen=True)
+class Unpaused:
+    iteration: int
+    seconds: float  # that the pause took
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another learning rate or strength, from `iteration` on; None leaves one as it was."""
+
+    iteration: int
+    learning_rate: float | None = None
+    strength: float | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data, without what stays as it was."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in self.to_dict().items() if k != "iteration")
+
+
+@dataclass(frozen=True)
+class Changed:
+    """`change` holds from now on. A resumed run makes the changes of its first time again."""
+
+    change: Change
+    changes: tuple[Change, ...]  # of the whole run, this one and later ones of a first time included
+
+    @property
+    def iteration(self) -> int:
+        return self.change.iteration
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Pictures of fixed prompts and seeds. Tensors are on the CPU."""
+
+    iteration: int  # iterations done
+    prompts: list[str]  # N
+    seeds: list[int]  # N
+    scores: dict[str, Tensor]  # [N] of each reward
+    images: Tensor  # [N, 3, H, W] in [0, 1]
+
+
+@dataclass(frozen=True)
 class Saved:
     iteration: int  # iterations done
     lora: str  # path of the exported file
@@ -57,8 +111,10 @@ class Saved:
 @dataclass(frozen=True)
 class Finished:
     iteration: int  # iterations done
-    reason: str  # "complete", "stopped" or "gave up: ..."
+    reason: str  # "complete", "stopped", "stopped by <check>: ...", "gave up: ..." or "failed: ..."
 
 
-Event = Started | IterationDone | Skipped | Waiting | Resumed | Saved | Finished
+Event = (
+    Started | IterationDone | Skipped | Waiting | Resumed | Paused | Unpaused | Changed | Evaluated | Saved | Finished
+)
 Listener = Callable[[Event], None]

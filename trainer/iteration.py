@@ -19,6 +19,7 @@ from .advantages import quasi_norm_reweight
 from .anchors import Pairs, draw_pairs, draw_steps
 from .config import Config, OptimizerSettings
 from .decode import decode
+from .events import Change
 from .models.flux import FluxPolicy
 from .models.geometry import Geometry
 from .models.text import Conditioning
@@ -44,6 +45,7 @@ class Setup:
     sigmas: Tensor  # [T + 1]
     geometry: Geometry
     init: Tensor | None = None  # latent that image-to-image begins from, [16, height / 8, width / 8]
+    evaluation: Conditioning | None = None  # of config.evaluation.prompts, where there are some
 
 
 @dataclass
@@ -55,6 +57,7 @@ class State:
     iteration: int = 0  # iterations done
     updates: int = 0  # optimiser steps done
     skipped_in_row: int = 0
+    changes: list[Change] = field(default_factory=list)  # that a person made, in the order of their iterations
 
 
 @dataclass(frozen=True)

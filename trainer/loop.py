@@ -2,18 +2,33 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .advantages import flatness
+from .control import Control, amended, at, in_force
+from .device import peak_memory, watch_memory
 from .errors import Stopped
-from .events import Finished, IterationDone, Listener, Resumed, Skipped, Started, Waiting
+from .evaluate import base_pictures, evaluate
+from .events import (
+    Changed,
+    Finished,
+    IterationDone,
+    Listener,
+    Paused,
+    Resumed,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
 from .rewards import RewardUnavailable
-from .surrogate import mean_pairwise_distance
-from .waiting import patient, wait_until_back
+from .surrogate import mean_pairwise_distance, pairwise_distances
+from .waiting import LOOK, patient, wait_until_back
 
 PATIENCE = 3  # iterations without an update, one after the other, that end a run
 
@@ -24,22 +39,37 @@ def train(
     *,
     on_event: Listener,
     save: Callable[[State], None],
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool | str] = lambda: False,
+    control: Control | None = None,
 ) -> str:
-    """Run iterations until all are done, `should_stop` says so, or PATIENCE in a row brought no update.
+    """Run iterations until all are done, someone asks for a stop, or PATIENCE in a row brought no update.
 
-    `should_stop` is asked between iterations. Whatever a model call runs may also raise `Stopped` (see
-    `FluxPolicy.before_call`): that iteration is then undone and counts as not begun. `save` is called every
-    `save_every` iterations and before returning. Returns why the run ended, as in `Finished`.
+    `should_stop` is asked between iterations, and may answer with the reason; `control` is obeyed there. Whatever a
+    model call runs may also raise `Stopped` (see `FluxPolicy.before_call`): that iteration is then undone and counts as
+    not begun. `save` is called every `save_every` iterations, before a pause and before returning. Returns why the run
+    ended, as in `Finished`.
 
-    A reward that is unavailable pauses the run: it saves, says so, and scores the same candidates when the reward is
-    back. A stop, asked in either way, ends the pause.
+    A reward that is unavailable holds the run up: it saves, says so, and scores the same candidates when the reward is
+    back. A stop, asked in any way, ends the waiting and a pause.
+
+    The pictures of the evaluation prompts are drawn before iteration 0, then every so many iterations, and at the end
+    of a run that was not simply stopped: one that goes on has no end yet.
     """
-    run = setup.config.run
+    run, control, saved = setup.config.run, control or Control(), None
+
+    def keep(again: bool) -> None:
+        nonlocal saved
+        if again or saved != state.iteration:
+            save(state)
+            saved = state.iteration
+
+    def why_stop() -> str:
+        asked = should_stop()
+        return asked if isinstance(asked, str) else "stopped" if asked or control.stopped else ""
 
     def stop_if_asked() -> None:
         setup.policy.before_call()
-        if should_stop():
+        if why_stop():
             raise Stopped
 
     def wait(unavailable: RewardUnavailable) -> None:
@@ -49,13 +79,17 @@ def train(
 
     setup = replace(setup, rewards=patient(setup.rewards, wait))
     on_event(Started(state.iteration, run.iterations))
-    reason, saved = "complete", None
+    reason = "complete"
     while state.iteration < run.iterations:
-        if should_stop():
-            reason = "stopped"
+        if asked := why_stop():
+            reason = asked
             break
         try:
-            skipped = iterate(setup, state, on_event)
+            if evaluation_due(setup, state.iteration):
+                on_event(evaluate(setup, state.iteration))
+            obey(control, state, on_event, keep, stop_if_asked)
+            config = in_force(setup.config, state.changes, state.iteration)
+            skipped = iterate(replace(setup, config=config), state, on_event)
         except Stopped:
             reason = "stopped"
             break
@@ -65,29 +99,81 @@ def train(
             reason = f"gave up: no update in {PATIENCE} iterations in a row, the last time because {skipped}"
             break
         if state.iteration % run.save_every == 0:
-            save(state)
-            saved = state.iteration
-    if saved != state.iteration:
-        save(state)
+            keep(False)
+    keep(False)
+    if reason != "stopped" and setup.evaluation is not None:
+        conclude(setup, state, on_event)
     on_event(Finished(state.iteration, reason))
     return reason
 
 
+def obey(
+    control: Control,
+    state: State,
+    on_event: Listener,
+    keep: Callable[[bool], None],
+    stop_if_asked: Callable[[], None],
+) -> None:
+    """Do what a person wishes between two iterations.
+
+    `keep` saves what was not saved yet, with True in any case. A change is told when its iteration comes, also when a
+    resumed run makes it for the second time.
+    """
+    if control.take_save():
+        keep(True)
+    if control.paused:
+        keep(False)
+        on_event(Paused(state.iteration))
+        began = time.monotonic()
+        while control.paused:
+            stop_if_asked()
+            if control.take_save():
+                keep(True)
+            control.wait(LOOK)
+        on_event(Unpaused(state.iteration, time.monotonic() - began))
+    if wish := control.take_change(state.iteration):
+        state.changes = amended(state.changes, wish)
+    if change := at(state.changes, state.iteration):
+        on_event(Changed(change, tuple(state.changes)))
+
+
+def evaluation_due(setup: Setup, iteration: int) -> bool:
+    every = setup.config.evaluation.every
+    return setup.evaluation is not None and (iteration == 0 or (every > 0 and iteration % every == 0))
+
+
+def conclude(setup: Setup, state: State, on_event: Listener) -> None:
+    """The evaluation at the end of a run. A stop leaves it out."""
+    with suppress(Stopped):
+        on_event(evaluate(setup, state.iteration))
+
+
 def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """One iteration, reported; returns why its update was skipped, empty where it was not."""
-    started, clock = time.perf_counter(), Clock(setup.policy.device)
+    started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
+    watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
         group = collect(setup, state.iteration, clock)
+        if base_due(setup, state.iteration):
+            with clock.phase("base"):
+                base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
         pairs = draw(setup, group, state.iteration)
         with clock.phase("update"):
             metrics, skipped = improve(setup, state, group, pairs)
     metrics |= describe(group)
+    metrics |= {"strength": setup.config.grpo.strength, **peak_memory(setup.policy.device)}
     metrics |= {f"seconds/{k}": v for k, v in clock.seconds.items()}
     metrics["seconds"] = time.perf_counter() - started
-    on_event(report(setup, state.iteration, group, pairs.anchors(*group.advantages.shape), metrics))
+    on_event(report(setup, state.iteration, group, pairs.anchors(*group.advantages.shape), metrics, base))
     if skipped:
         on_event(Skipped(state.iteration, skipped))
     return skipped
+
+
+def base_due(setup: Setup, iteration: int) -> bool:
+    """Whether the base noises' own pictures are drawn: now and then, where pictures are stored at all."""
+    run = setup.config.run
+    return all(every > 0 and iteration % every == 0 for every in (run.base_every, run.tiles_every))
 
 
 def describe(group: Group) -> dict[str, float]:
@@ -104,14 +190,19 @@ def describe(group: Group) -> dict[str, float]:
     return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
 
 
-def report(setup: Setup, iteration: int, group: Group, anchors: Tensor, metrics: dict[str, float]) -> IterationDone:
+def report(
+    setup: Setup, iteration: int, group: Group, anchors: Tensor, metrics: dict[str, float], base: Tensor | None
+) -> IterationDone:
+    candidates, shape = group.candidates, group.advantages.shape
     return IterationDone(
         iteration=iteration,
         metrics=metrics,
-        prompts=[setup.config.prompts[p] for p in group.candidates.prompts],
-        seeds=group.candidates.seeds,
+        prompts=[setup.config.prompts[p] for p in candidates.prompts],
+        seeds=candidates.seeds,
         scores={name: s.cpu() for name, s in group.scores.items()},
         advantages=group.advantages.cpu(),
         anchors=anchors,
-        images=group.candidates.images,
+        images=candidates.images,
+        distances=pairwise_distances(candidates.trajectories.x_0.unflatten(0, shape)).cpu(),
+        base=base,
     )

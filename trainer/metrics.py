@@ -2,34 +2,33 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor
 
-from .events import Event, Finished, IterationDone, Resumed, Saved, Skipped, Started, Waiting
+from .events import (
+    Change,
+    Changed,
+    Evaluated,
+    Event,
+    Finished,
+    IterationDone,
+    Paused,
+    Resumed,
+    Saved,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
+from .schema import BETWEEN_ITERATIONS, OF_ITERATIONS, VERSION, create
+from .tiles import EVALUATIONS, TILES, base_tiles, candidate_tiles, to_pictures, write_tiles
 
 DATABASE = "run.sqlite"
-VERSION = 1
-TILE_EDGE = 512  # pixels, the longest edge of a stored picture
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS metrics (
-    name TEXT, iteration INTEGER, value REAL, PRIMARY KEY (name, iteration)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS groups (
-    iteration INTEGER, slot INTEGER, prompt TEXT, seed INTEGER, PRIMARY KEY (iteration, slot)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS candidates (
-    iteration INTEGER, slot INTEGER, candidate INTEGER, advantage REAL, anchor INTEGER, tile TEXT,
-    PRIMARY KEY (iteration, slot, candidate)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scores (
-    iteration INTEGER, slot INTEGER, candidate INTEGER, reward TEXT, value REAL,
-    PRIMARY KEY (iteration, slot, candidate, reward)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS log (id INTEGER PRIMARY KEY, iteration INTEGER, message TEXT NOT NULL);
-"""
 
 
 class RunStore:
@@ -45,7 +44,7 @@ class RunStore:
         self.database = sqlite3.connect(folder / DATABASE, check_same_thread=False)
         self.database.execute("PRAGMA journal_mode = WAL")
         self.database.execute("PRAGMA synchronous = NORMAL")
-        self.database.executescript(SCHEMA)
+        create(self.database)
         self.set_info(version=VERSION)
 
     def close(self) -> None:
@@ -62,15 +61,25 @@ class RunStore:
         return json.loads(row[0]) if row else None
 
     def rewind(self, iteration: int) -> None:
-        """Forget what happened at `iteration` and later: a resumed run does it again."""
+        """Forget what happened at `iteration` and later: a resumed run does it again.
+
+        The changes that a person made stay: they are made again as well.
+        """
         with self.database:
-            for table in ("metrics", "groups", "candidates", "scores", "log"):
+            for table in OF_ITERATIONS:
                 self.database.execute(f"DELETE FROM {table} WHERE iteration >= ?", (iteration,))
+            for table in BETWEEN_ITERATIONS:
+                self.database.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
+
+    def changes(self) -> list[Change]:
+        """What a person changed during the run."""
+        return [Change(**change) for change in self.info("changes") or []]
 
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
-                self.set_info(state="running", iterations=event.iterations)
+                began = self.info("started") or time.time()
+                self.set_info(state="running", iterations=event.iterations, started=began)
             case IterationDone():
                 self._write(event)
             case Skipped():
@@ -81,6 +90,17 @@ class RunStore:
             case Resumed():
                 self.set_info(state="running")
                 self._log(event.iteration, f"went on after {event.seconds:.0f} s")
+            case Paused():
+                self.set_info(state="paused")
+                self._log(event.iteration, "paused")
+            case Unpaused():
+                self.set_info(state="running")
+                self._log(event.iteration, f"went on after a pause of {event.seconds:.0f} s")
+            case Changed():
+                self.set_info(changes=[change.to_dict() for change in event.changes])
+                self._log(event.iteration, f"changed: {event.change}")
+            case Evaluated():
+                self._write_evaluation(event)
             case Saved():
                 self.set_info(lora=event.lora, saved=event.iteration)
             case Finished():
@@ -91,38 +111,50 @@ class RunStore:
             self.database.execute("INSERT INTO log (iteration, message) VALUES (?, ?)", (iteration, message))
 
     def _write(self, event: IterationDone) -> None:
-        tiles = self._write_tiles(event)
-        i = event.iteration
+        tiles, i = self._write_tiles(event), event.iteration
         advantages, anchors = event.advantages.tolist(), event.anchors.tolist()
         cells = [(slot, c) for slot, row in enumerate(advantages) for c in range(len(row))]
         with self.database as db:
             db.executemany("INSERT INTO metrics VALUES (?, ?, ?)", [(k, i, v) for k, v in event.metrics.items()])
-            groups = enumerate(zip(event.prompts, event.seeds, strict=True))
-            db.executemany("INSERT INTO groups VALUES (?, ?, ?, ?)", [(i, s, *group) for s, group in groups])
+            db.executemany(
+                "INSERT INTO groups (iteration, slot, prompt, seed, base, distances) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (i, slot, prompt, seed, tiles.get(f"{slot}-base"), _bytes(event.distances, slot))
+                    for slot, (prompt, seed) in enumerate(zip(event.prompts, event.seeds, strict=True))
+                ],
+            )
             db.executemany(
                 "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)",
-                [(i, s, c, advantages[s][c], anchors[s][c], tiles.get((s, c))) for s, c in cells],
+                [(i, s, c, advantages[s][c], anchors[s][c], tiles.get(f"{s}-{c}")) for s, c in cells],
             )
             for reward, scores in event.scores.items():
                 values = scores.tolist()
                 rows = [(i, s, c, reward, values[s][c]) for s, c in cells]
                 db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows)
 
-    def _write_tiles(self, event: IterationDone) -> dict[tuple[int, int], str]:
-        """Store the pictures; returns their paths by (slot, candidate), relative to the run's folder."""
+    def _write_tiles(self, event: IterationDone) -> dict[str, str]:
+        """Store the pictures; returns their paths by name, relative to the run's folder."""
         if not self.tiles_every or event.iteration % self.tiles_every:
             return {}
-        group_size = event.advantages.shape[1]
-        relative = Path("tiles") / f"{event.iteration:06d}"
-        (self.folder / relative).mkdir(parents=True, exist_ok=True)
-        paths = {}
-        for n, image in enumerate(to_pictures(event.images)):
-            slot, candidate = divmod(n, group_size)
-            path = relative / f"{slot}-{candidate}.webp"
-            image.thumbnail((TILE_EDGE, TILE_EDGE))
-            image.save(self.folder / path, "WEBP", quality=90, method=0)
-            paths[slot, candidate] = path.as_posix()
-        return paths
+        pictures = candidate_tiles(event.images, event.advantages.shape[1])
+        if event.base is not None:
+            pictures |= base_tiles(event.base)
+        return write_tiles(self.folder, Path(TILES) / f"{event.iteration:06d}", pictures)
+
+    def _write_evaluation(self, event: Evaluated) -> None:
+        i, pictures = event.iteration, {str(n): p for n, p in enumerate(to_pictures(event.images))}
+        tiles = write_tiles(self.folder, Path(EVALUATIONS) / f"{i:06d}", pictures)
+        shown = enumerate(zip(event.prompts, event.seeds, strict=True))
+        with self.database as db:
+            for table in BETWEEN_ITERATIONS:
+                db.execute(f"DELETE FROM {table} WHERE iteration = ?", (i,))
+            db.executemany(
+                "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?)",
+                [(i, n, prompt, seed, tiles[str(n)]) for n, (prompt, seed) in shown],
+            )
+            for reward, scores in event.scores.items():
+                rows = [(i, n, reward, value) for n, value in enumerate(scores.tolist())]
+                db.executemany("INSERT INTO evaluation_scores VALUES (?, ?, ?, ?)", rows)
 
     def names(self, prefix: str = "") -> list[str]:
         """Metrics that begin with `prefix`, sorted."""
@@ -135,10 +167,9 @@ class RunStore:
         return self.database.execute(query, (name,)).fetchall()
 
 
-def to_pictures(images: Tensor) -> Iterator[Image.Image]:
-    """[N, 3, H, W] in [0, 1] -> N pictures. NaN shows as black."""
-    pixels = (images.nan_to_num(0) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return (Image.fromarray(p) for p in pixels)
+def _bytes(distances: Tensor | None, slot: int) -> bytes | None:
+    """The G x G distances of one group, float32 little-endian, row by row."""
+    return None if distances is None else distances[slot].float().cpu().numpy().astype("<f4").tobytes()
 
 
 @contextmanager

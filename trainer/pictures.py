@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .metrics import to_pictures
+from .tiles import to_pictures
 
 GAP = 6  # pixels
 LINE = 16  # pixels of a line of text

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import __version__
@@ -10,12 +11,14 @@ from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config
+from .control import Control
+from .diagnosis.watch import Watch
 from .errors import UserError
-from .events import Listener, Saved
+from .events import Change, Event, Finished, Listener, Saved
 from .iteration import Setup, State, new_state
 from .lock import exclusive
 from .loop import train
-from .metrics import open_store
+from .metrics import RunStore, open_store
 from .models.lora import export_lora, set_weights
 from .rewards import check_prompts
 from .setup import prepare
@@ -23,7 +26,8 @@ from .setup import prepare
 CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
 # settings that may change when a run goes on: they do not alter what an iteration computes
-FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards")
+FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards", "base_every", "stop_on")
+APART = ("evaluation",)  # whole sections like that
 # how a reward is reached may change too: a server moves
 REACH = ("url", "token_env", "timeout", "retries")
 
@@ -37,19 +41,20 @@ def start_run(
     *,
     resume: bool = False,
     listeners: Sequence[Listener] = (),
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool | str] = lambda: False,
+    control: Control | None = None,
     load: Callable[[Config], Setup] = prepare,
 ) -> tuple[str, Setup]:
     """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
 
-    `load` makes the setup, once the folder is known to fit.
+    `should_stop` and `control` are those of `loop.train`. `load` makes the setup, once the folder is known to fit.
 
     Raises:
         RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
         RewardError: a reward cannot score one of the prompts.
         Busy: another process is training in the folder.
     """
-    check_prompts((r.kind for r in config.rewards), config.prompts)
+    check_prompts((r.kind for r in config.rewards), (*config.prompts, *config.evaluation.prompts))
     folder = Path(config.run.folder)
     with exclusive(
         str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"
@@ -57,24 +62,53 @@ def start_run(
         checkpoint = find_checkpoint(config, resume)
         setup = load(config)
         state = restore(setup, checkpoint) if checkpoint else new_state(setup)
-        return _train(setup, state, listeners, should_stop), setup
+        with open_store(folder, config.run.tiles_every) as store:
+            if not resume:
+                store.set_info(changes=[], started=None)
+            return _train(setup, state, store, listeners, should_stop, control), setup
 
 
-def _train(setup: Setup, state: State, listeners: Sequence[Listener], should_stop: Callable[[], bool]) -> str:
+def _train(
+    setup: Setup,
+    state: State,
+    store: RunStore,
+    listeners: Sequence[Listener],
+    should_stop: Callable[[], bool | str],
+    control: Control | None,
+) -> str:
     config, folder = setup.config, Path(setup.config.run.folder)
-    with open_store(folder, config.run.tiles_every) as store:
-        store.rewind(state.iteration)
-        store.set_info(settings=config.to_dict())
+    store.rewind(state.iteration)
+    store.set_info(settings=config.to_dict())
+    # the store knows what was changed after the checkpoint as well
+    state.changes = store.changes() or state.changes
+    watch = Watch(config.to_dict(), store)
 
-        def on_event(event: object) -> None:
-            for listener in (store, *listeners):
-                listener(event)
+    def on_event(event: Event) -> None:
+        for listener in (store, watch, *listeners):
+            listener(event)
 
-        def save(state: State) -> None:
-            save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
-            on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
+    def save(state: State) -> None:
+        save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
+        on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
 
-        return train(setup, state, on_event=on_event, save=save, should_stop=should_stop)
+    def why_stop() -> bool | str:
+        return should_stop() or watch.reason
+
+    try:
+        return train(setup, state, on_event=on_event, save=save, should_stop=why_stop, control=control)
+    except BaseException as error:
+        for listener in (store, *listeners):
+            with suppress(Exception):  # what ends the run is to be seen, not what comes of it
+                listener(Finished(state.iteration, f"failed: {in_one_line(error)}"))
+        raise
+
+
+def in_one_line(error: BaseException) -> str:
+    """A user's mistake by its own line, anything else with its kind."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, UserError) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
@@ -98,7 +132,7 @@ def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
 def differences(old: object, new: object, name: str = "") -> list[str]:
     """What differs between two settings trees, but for FREE and REACH, as 'grpo.clip was 0.2, is 0.3'."""
     if isinstance(old, dict) and isinstance(new, dict):
-        free = FREE if name == "run" else REACH if name.endswith(".options") else ()
+        free = {"": APART, "run": FREE}.get(name, REACH if name.endswith(".options") else ())
         keys = [k for k in (*old, *(k for k in new if k not in old)) if k not in free]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -118,6 +152,7 @@ def snapshot(setup: Setup, state: State) -> Checkpoint:
             "average_updates": state.average.updates,
         },
         settings=setup.config.to_dict(),
+        changes=[change.to_dict() for change in state.changes],
     )
 
 
@@ -132,6 +167,7 @@ def restore(setup: Setup, checkpoint: Checkpoint) -> State:
     state.average.updates = checkpoint.counters["average_updates"]
     # a run that gave up gets a new chance when it is resumed
     state.skipped_in_row = 0
+    state.changes = [Change(**change) for change in checkpoint.changes]
     return state
 
 
@@ -139,7 +175,9 @@ def export(setup: Setup, state: State, path: Path) -> Path:
     """The LoRA as a file for diffusers and ComfyUI: the average where one is kept, or the weights themselves."""
     config = setup.config
     weights = state.average.shadow if config.optimizer.ema_decay else setup.lora
-    return export_lora(path, weights, config.lora.alpha, lora_metadata(config, state.iteration))
+    metadata = lora_metadata(config, state.iteration)
+    changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]
+    return export_lora(path, weights, config.lora.alpha, {**metadata, **({"changes": changes} if changes else {})})
 
 
 def lora_metadata(config: Config, iteration: int) -> dict[str, object]:

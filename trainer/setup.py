@@ -1,7 +1,8 @@
 """From settings to a loaded Setup."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
 from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora, set_weights
 from .models.source import resolve
-from .models.text import Conditioning, encode_prompts
+from .models.text import Conditioning, encode_sets
 from .noise import derive_seed
 from .rewards import Reward, build
 from .schedule import resolution_mu, sigma_grid
@@ -28,12 +29,14 @@ def prepare(config: Config) -> Setup:
         ConfigError, ModelError, RewardError: what is wrong with a setting or a file, in one line.
     """
     device = pick_device(config.model.device)
-    conditioning = encode(config, config.prompts)
+    sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
+    conditioning, *evaluation = encode_all(config, sets)
     source = resolve(config.model.path)
     policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
-    return assemble(config, policy, lora, conditioning, build_rewards(config))
+    setup = assemble(config, policy, lora, conditioning, build_rewards(config))
+    return replace(setup, evaluation=evaluation[0]) if evaluation else setup
 
 
 def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
@@ -92,9 +95,14 @@ def build_rewards(config: Config) -> dict[str, Reward]:
 
 def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning:
     """Embeddings of `prompts` by the configured model's text encoders."""
-    return encode_prompts(
+    return encode_all(config, [prompts])[0]
+
+
+def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
+    """The same of several sets of prompts, with the encoders loaded once."""
+    return encode_sets(
         resolve(config.model.path),
-        prompts,
+        sets,
         tokens=config.model.text_tokens,
         device=pick_device(config.model.device),
         dtype=DTYPES[pick_dtype(config)],

@@ -35,6 +35,16 @@ def mean_pairwise_distance(candidates: Tensor) -> Tensor:
     return 2 / (group_size - 1) * deviation.square().flatten(1).sum(-1)
 
 
+def pairwise_distances(candidates: Tensor) -> Tensor:
+    """Root mean squared difference of any two of a group: candidates [P, G, *latent] -> [P, G, G].
+
+    Of the differences themselves, and one row after the other: the products of a matrix form lose the small ones.
+    """
+    flat = candidates.flatten(2)
+    rows = [(flat - flat[:, i : i + 1]).square().mean(-1).sqrt() for i in range(flat.shape[1])]
+    return torch.stack(rows, 1)
+
+
 def softmax_temperature(candidates: Tensor, temperature: float, mode: str) -> Tensor:
     """tau of each group, [P] float32, for candidates [P, G, *latent].
 

@@ -65,7 +65,10 @@ TARGETS = [
                 "state.iteration % run.save_every == 0",
                 "state.iteration % run.save_every == 1",
             ),
-            "ends without saving": ("if saved != state.iteration:", "if False:"),
+            "ends without saving": (
+                "    keep(False)\n    if reason",
+                "    if reason",
+            ),
             "a stop in mid-iteration counts it as done": (
                 'reason = "stopped"\n            break\n        state',
                 'reason, skipped = "stopped", ""\n        state',
@@ -108,9 +111,35 @@ TARGETS = [
         ("test_metrics.py",),
         {
             "rewinds one too few": ("WHERE iteration >= ?", "WHERE iteration > ?"),
+            "the first start is forgotten": ('self.info("started") or time.time()', "time.time()"),
+            "distances of the first group": ("distances[slot].float()", "distances[0].float()"),
+            "distances of another byte order": ('astype("<f4")', 'astype(">f4")'),
+            "a pause is not told": ('self.set_info(state="paused")', "pass"),
+            "an evaluation is rewound with its iteration": (
+                'WHERE iteration > ?", (iteration,)',
+                'WHERE iteration >= ?", (iteration,)',
+            ),
+            "only the last change is kept": ("for change in event.changes]", "for change in event.changes[-1:]]"),
+        },
+    ),
+    Target(
+        "trainer/schema.py",
+        ("test_metrics.py",),
+        {
+            "an old store gets no new columns": ("for name in columns.keys() - present:", "for name in ():"),
+            "evaluations are kept by a rewind": (
+                'BETWEEN_ITERATIONS = ("evaluations", "evaluation_scores")',
+                "BETWEEN_ITERATIONS = ()",
+            ),
+        },
+    ),
+    Target(
+        "trainer/tiles.py",
+        ("test_metrics.py",),
+        {
             "tiles in the order of prompts": (
                 "slot, candidate = divmod(n, group_size)",
-                "candidate, slot = divmod(n, len(event.prompts))",
+                "candidate, slot = divmod(n, len(images) // group_size)",
             ),
             "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
         },

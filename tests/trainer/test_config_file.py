@@ -84,6 +84,17 @@ REJECTED = {
     "no weight": ({"rewards": "[[rewards]]\nkind = 'colourfulness'\nweight = 0"}, "must not be 0: use held_out"),
     "no prompts": ({"head": "prompts = []"}, r"prompts = \[\]: at least one prompt"),
     "prompt file": ({"head": "prompts = 'none.txt'"}, r"prompts = 'none.txt': .*cannot be read"),
+    "evaluation number": ({"evaluation": "every = -1"}, "evaluation.every = -1: must be at least 0"),
+    "evaluation prompts": ({"evaluation": "prompts = [1]"}, r"prompts = \[1\]: must be a list of texts"),
+    "evaluation file": ({"evaluation": "prompts = 'none.txt'"}, "prompts = 'none.txt': .*cannot be read"),
+    "evaluation key": (
+        {"evaluation": "prompt = ['a']"},
+        r"'prompt' is no key of \[evaluation\]: did you mean 'prompts'",
+    ),
+    "evaluation": ({"head": "prompts = ['a']\nevaluation = 3"}, r"evaluation = 3: must be a section"),
+    "check": ({"run": "stop_on = ['hacking']"}, "run.stop_on = 'hacking': must be one of reward-hacking"),
+    "checks": ({"run": "stop_on = 'stalled'"}, "run.stop_on = 'stalled': must be a list of texts"),
+    "base": ({"run": "base_every = -1"}, "run.base_every = -1: must be at least 0"),
     "not TOML": ({"head": "prompts = ["}, "not a TOML file"),
 }
 
@@ -126,4 +137,20 @@ def test_paths_of_a_reward_are_relative_to_the_config_and_known_weights_need_non
 def test_bounds_reach_the_combination(config_file):
     config = load_config(config_file(rewards=REWARD + "'colourfulness'\nclip = [0, 60]\n" + REWARD + "'sharpness'"))
     assert config.clips == {"colourfulness": (0.0, 60.0)}
+    assert parse(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_evaluation_prompts_are_a_list_or_a_file_and_stored_as_texts(config_file, tmp_path):
+    (tmp_path / "shown.txt").write_text("# to look at\na red apple\n\na blue fish\n", "utf-8")
+    listed = load_config(config_file(evaluation='prompts = ["a red apple", "a blue fish"]\nevery = 20'))
+    read = load_config(config_file(evaluation='prompts = "shown.txt"\nevery = 20'))
+    assert listed.evaluation.prompts == read.evaluation.prompts == ("a red apple", "a blue fish")
+    assert read.evaluation.every == 20
+    assert parse(json.loads(json.dumps(read.to_dict()))) == read
+    assert load_config(config_file()).evaluation.prompts == ()
+
+
+def test_a_run_may_end_on_several_findings(config_file):
+    config = load_config(config_file(), ["run.stop_on=['reward-hacking', 'trust-region']"])
+    assert config.run.stop_on == ("reward-hacking", "trust-region")
     assert parse(json.loads(json.dumps(config.to_dict()))) == config

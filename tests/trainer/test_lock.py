@@ -1,10 +1,14 @@
 """One owner at a time."""
 
 import multiprocessing
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from trainer.lock import Busy, exclusive
+from trainer import lock
+from trainer.lock import Busy, exclusive, held
 
 
 def hold(name, ready):
@@ -37,3 +41,69 @@ def test_an_owner_that_is_killed_lets_go(tmp_path):
     owner.join()
     with exclusive(str(tmp_path), "busy"):
         pass
+
+
+def test_whether_there_is_an_owner_is_told_without_a_trace(tmp_path):
+    name = str(tmp_path / "never owned")
+    assert not held(name)
+    assert not Path(lock._path(name)).exists()
+    with exclusive(name, "busy"):
+        assert held(name)
+        assert held(name)
+    assert not held(name)
+
+
+def test_another_process_is_seen_as_owner_until_it_is_killed(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    owner = context.Process(target=hold, args=(str(tmp_path), ready))
+    owner.start()
+    assert ready.wait(60)
+    assert held(str(tmp_path))
+    owner.kill()
+    owner.join()
+    assert not held(str(tmp_path))
+
+
+def ask(name, stop):
+    while not stop.wait(0.001):
+        held(name)
+
+
+def test_who_starts_is_never_refused_because_others_ask(tmp_path):
+    name, context = str(tmp_path), multiprocessing.get_context("spawn")
+    stop = context.Event()
+    asking = [context.Process(target=ask, args=(name, stop)) for _ in range(2)]
+    asking += [threading.Thread(target=ask, args=(name, stop))]
+    for each in asking:
+        each.start()
+    try:
+        for _ in range(200):
+            with exclusive(name, "refused because somebody asked"):
+                assert held(name)
+    finally:
+        stop.set()
+        for each in asking:
+            each.join(60)
+
+
+def test_a_long_look_is_waited_out_and_an_owner_is_not(tmp_path):
+    name = str(tmp_path)
+    with exclusive(name, "busy"):
+        pass
+    with open(lock._path(name)) as looking:
+        lock._look(looking)
+        threading.Timer(lock.PATIENCE / 3, looking.close).start()
+        with exclusive(name, "busy"):
+            begun = time.monotonic()
+            with pytest.raises(Busy), exclusive(name, "busy"):
+                pass
+            assert time.monotonic() - begun >= lock.PATIENCE
+
+
+def test_a_folder_is_the_same_by_whatever_link(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    with exclusive(str(tmp_path / "link"), "busy"):
+        assert held(str(tmp_path / "folder"))
+        assert not held("folder")

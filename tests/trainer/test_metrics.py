@@ -2,13 +2,28 @@
 
 import math
 import sqlite3
+import struct
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
-from trainer.events import Finished, IterationDone, Saved, Skipped, Started
-from trainer.metrics import DATABASE, RunStore, open_store, to_pictures
+from trainer.events import (
+    Change,
+    Changed,
+    Evaluated,
+    Finished,
+    IterationDone,
+    Paused,
+    Saved,
+    Skipped,
+    Started,
+    Unpaused,
+)
+from trainer.metrics import DATABASE, RunStore, open_store
+from trainer.tiles import to_pictures
 
 
 def done(iteration: int, **metrics: float) -> IterationDone:
@@ -110,3 +125,120 @@ def test_a_reader_sees_the_run_while_it_is_written(tmp_path):
     store(Finished(1, "stopped"))
     assert (store.info("state"), store.info("saved"), store.info("lora")) == ("stopped", 1, "run/lora.safetensors")
     store.close()
+
+
+def grey(*levels: float) -> torch.Tensor:
+    return torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 16, 32)
+
+
+def grey_of(path) -> float:
+    with Image.open(path) as image:
+        return image.convert("RGB").getpixel((5, 5))[0] / 255
+
+
+def test_distances_are_stored_for_each_group_as_little_endian_float32(tmp_path):
+    distances = torch.arange(18.0).view(2, 3, 3) / 7
+    with open_store(tmp_path) as store:
+        store(replace(done(0), distances=distances))
+        store(done(1))
+    stored = rows(tmp_path, "SELECT distances FROM groups ORDER BY iteration, slot")
+    for slot in range(2):
+        assert list(struct.unpack("<9f", stored[slot][0])) == distances[slot].flatten().tolist()
+    assert stored[2:] == [(None,), (None,)]
+
+
+def test_the_base_noises_own_pictures_lie_beside_the_candidates(tmp_path):
+    with open_store(tmp_path, tiles_every=2) as store:
+        for iteration in range(2):
+            store(replace(done(iteration), base=grey(0.25, 0.75)))
+        store(done(2))
+    stored = [path for (path,) in rows(tmp_path, "SELECT base FROM groups ORDER BY iteration, slot")]
+    assert [grey_of(tmp_path / path) for path in stored[:2]] == pytest.approx([0.25, 0.75], abs=0.02)
+    assert stored[2:] == [None] * 4
+    assert rows(tmp_path, "SELECT count(*) FROM candidates WHERE iteration = 0 AND tile IS NOT NULL") == [(6,)]
+
+
+def evaluated(iteration: int, level: float = 0.5) -> Evaluated:
+    scores = {"clip": torch.tensor([level, 2.0]), "jpeg": torch.tensor([math.nan, 3.0])}
+    return Evaluated(iteration, ["a <b>cat</b>", "a dog"], [2**62 + 3, 4], scores, grey(level, 1 - level))
+
+
+def test_an_evaluation_is_stored_with_its_pictures_and_scores(tmp_path):
+    with open_store(tmp_path, tiles_every=0) as store:
+        store(evaluated(0))
+        store(evaluated(10, 0.25))
+    stored = rows(tmp_path, "SELECT * FROM evaluations WHERE iteration = 10 ORDER BY number")
+    assert [row[:4] for row in stored] == [(10, 0, "a <b>cat</b>", 2**62 + 3), (10, 1, "a dog", 4)]
+    assert [grey_of(tmp_path / row[4]) for row in stored] == pytest.approx([0.25, 0.75], abs=0.02)
+    query = "SELECT reward, number, value FROM evaluation_scores WHERE iteration = 10 ORDER BY reward, number"
+    assert rows(tmp_path, query) == [("clip", 0, 0.25), ("clip", 1, 2.0), ("jpeg", 0, None), ("jpeg", 1, 3.0)]
+
+
+def test_an_evaluation_belongs_to_what_came_before_it_and_can_be_made_again(tmp_path):
+    with open_store(tmp_path) as store:
+        for iteration in (0, 2, 4):
+            store(evaluated(iteration))
+        store.rewind(2)
+        assert rows(tmp_path, "SELECT DISTINCT iteration FROM evaluations") == [(0,), (2,)]
+        assert rows(tmp_path, "SELECT DISTINCT iteration FROM evaluation_scores") == [(0,), (2,)]
+        store(evaluated(2, 0.125))
+    assert rows(tmp_path, "SELECT value FROM evaluation_scores WHERE iteration = 2 AND number = 0")[0] == (0.125,)
+
+
+def test_pauses_and_changes_are_told(tmp_path):
+    with open_store(tmp_path) as store:
+        store(Started(0, 9))
+        store(Paused(2))
+        assert store.info("state") == "paused"
+        store(Unpaused(2, 61.0))
+        assert store.info("state") == "running"
+        first, second = Change(2, learning_rate=1e-5), Change(5, strength=0.25)
+        store(Changed(first, (first,)))
+        store(Changed(second, (first, second)))
+        assert store.info("changes") == [{"iteration": 2, "learning_rate": 1e-5}, {"iteration": 5, "strength": 0.25}]
+        store.rewind(3)
+        assert store.changes() == [first, second]  # a resumed run makes them again
+        store.set_info(title="my run")
+        began = store.info("started")
+        store(Started(3, 9))
+        assert store.info("started") == began == pytest.approx(time.time(), abs=60)
+        assert store.info("title") == "my run"
+    assert [message for (message,) in rows(tmp_path, "SELECT message FROM log ORDER BY id")] == [
+        "paused",
+        "went on after a pause of 61 s",
+        "changed: learning rate 1e-05",
+    ]
+
+
+VERSION_1 = """
+CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE metrics (name TEXT, iteration INTEGER, value REAL, PRIMARY KEY (name, iteration)) WITHOUT ROWID;
+CREATE TABLE groups (
+    iteration INTEGER, slot INTEGER, prompt TEXT, seed INTEGER, PRIMARY KEY (iteration, slot)) WITHOUT ROWID;
+CREATE TABLE candidates (
+    iteration INTEGER, slot INTEGER, candidate INTEGER, advantage REAL, anchor INTEGER, tile TEXT,
+    PRIMARY KEY (iteration, slot, candidate)) WITHOUT ROWID;
+CREATE TABLE scores (
+    iteration INTEGER, slot INTEGER, candidate INTEGER, reward TEXT, value REAL,
+    PRIMARY KEY (iteration, slot, candidate, reward)) WITHOUT ROWID;
+CREATE TABLE log (id INTEGER PRIMARY KEY, iteration INTEGER, message TEXT NOT NULL);
+INSERT INTO info VALUES ('version', '1'), ('state', '"stopped"'), ('iterations', '5');
+INSERT INTO metrics VALUES ('loss', 0, 0.25), ('loss', 1, 0.75);
+INSERT INTO groups VALUES (0, 0, 'a cat', 7), (1, 0, 'a dog', 8);
+"""
+
+
+def test_a_store_of_version_1_is_read_and_written_on(tmp_path):
+    with sqlite3.connect(tmp_path / DATABASE) as database:
+        database.executescript(VERSION_1)
+    with open_store(tmp_path) as store:
+        assert (store.info("version"), store.info("state"), store.changes()) == (2, "stopped", [])
+        assert store.curve("loss") == [(0, 0.25), (1, 0.75)]
+        store.rewind(1)
+        store(replace(done(1), distances=torch.zeros(2, 3, 3), base=grey(0.5, 0.5)))
+        store(evaluated(2))
+    with open_store(tmp_path) as store:  # and opened again
+        assert store.curve("loss") == [(0, 0.25), (1, 0.5)]
+    old, new, _ = rows(tmp_path, "SELECT prompt, seed, base, distances FROM groups ORDER BY iteration, slot")
+    assert old == ("a cat", 7, None, None)
+    assert new == ("a cat", 2**62 + 1, "tiles/000001/0-base.webp", bytes(36))

@@ -14,6 +14,7 @@ from trainer.surrogate import (
     leap,
     log_policy,
     mean_pairwise_distance,
+    pairwise_distances,
     softmax_temperature,
     squared_distances,
 )
@@ -190,3 +191,15 @@ def test_the_scale_free_policy_is_the_same_at_every_scale(case):
     scaled, scaled_point = alike * scale.view(M, 1, 1, 1), alike_point * scale.view(M, 1, 1)
     pi = log_policy(scaled, scaled_point, softmax_temperature(scaled, 1.0, "scale-free")).exp()
     torch.testing.assert_close(pi, pi[:1].expand(M, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_distances_are_root_mean_squared_differences_of_any_two_candidates():
+    candidates = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(3))
+    candidates[1, 2] = candidates[1, 0] + 1e-4  # a small difference of large numbers is not lost
+    candidates[1] += 100
+    expected = [
+        [[((a.double() - b.double()) ** 2).mean().sqrt().item() for b in group] for a in group] for group in candidates
+    ]
+    distances = pairwise_distances(candidates)
+    assert distances.shape == (2, 3, 3)
+    torch.testing.assert_close(distances.double(), torch.tensor(expected).double(), rtol=1e-5, atol=0)

@@ -2,10 +2,55 @@
 interface Extension {
   /** Unique among all extensions. */
   name: string;
+  commands?: { id: string; label: string; icon?: string; function: () => void | Promise<void> }[];
+  keybindings?: { commandId: string; combo: { key: string; ctrl?: boolean; alt?: boolean; shift?: boolean } }[];
+  menuCommands?: { path: string[]; commands: string[] }[];
   /** Called once, when the page is ready. */
   setup?(): void | Promise<void>;
 }
 
-export const app: {
+interface SidebarTab {
+  id: string;
+  icon: string;
+  title: string;
+  tooltip?: string;
+  type: "custom";
+  /** On opening. */
+  render(element: HTMLElement): void;
+  /** On closing. */
+  destroy(): void;
+}
+
+interface Toast {
+  severity: "success" | "info" | "warn" | "error";
+  summary: string;
+  detail: string;
+  /** Milliseconds. */
+  life?: number;
+}
+
+interface GraphNode {
+  pos: [number, number];
+  widgets?: { name: string; value: unknown }[];
+  serialize(): object;
+}
+
+export interface ComfyApp {
   registerExtension(extension: Extension): void;
-};
+  graph: { add(node: GraphNode): void };
+  canvas?: { visible_area?: [number, number, number, number] };
+  extensionManager: {
+    registerSidebarTab(tab: SidebarTab): void;
+    sidebarTab: { toggleSidebarTab(id: string): void };
+    toast: { add(toast: Toast): void };
+  };
+}
+
+export const app: ComfyApp;
+
+declare global {
+  interface Window {
+    /** null for a type that is not registered. */
+    LiteGraph?: { createNode(type: string): GraphNode | null };
+  }
+}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from ..config import Config, ConfigError
+from ..events import Event, IterationDone
 from ..iteration import new_state
 from ..loop import train
 from ..setup import prepare
@@ -40,11 +41,15 @@ def peak(config: Config) -> dict[str, float]:
     setup = prepare(replace(config, run=replace(config.run, iterations=2)))
     state = new_state(setup)
     on_cuda = setup.policy.device.type == "cuda"
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats()
     loaded = torch.cuda.memory_allocated() if on_cuda else _peak_resident()
-    train(setup, state, on_event=lambda _: None, save=lambda _: None)
-    highest = torch.cuda.max_memory_allocated() if on_cuda else _peak_resident()
+    peaks = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, IterationDone) and on_cuda:
+            peaks.append(event.metrics["memory/device"])
+
+    train(setup, state, on_event=listen, save=lambda _: None)
+    highest = max(peaks) if on_cuda else _peak_resident()
     return {"loaded_mib": round(loaded / MIB, 1), "iteration_mib": round((highest - loaded) / MIB, 1)}
 
 

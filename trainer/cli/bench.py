@@ -10,7 +10,8 @@ from ..config import AUTO
 from ..config_file import load_config
 from ..setup import pick_device
 from .demo import CONFIG
-from .terminal import print_json, quiet_libraries, say
+from .output import print_json, say
+from .terminal import quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,9 @@ from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
 from ..tiny.build.data import COMBINATIONS, EMOJI, caption
+from .output import print_json, say
 from .sample import both
-from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, quiet_libraries, say
+from .terminal import INTERRUPTED, ProgressBar, interruptible, quiet_libraries
 
 CONFIG = Path(tiny.__file__).parent / "demo.toml"
 TAUGHT = "spider butterfly octopus tennis monkey_face umbrella".split()  # the lowest scores of both CLIPs

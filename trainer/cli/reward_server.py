@@ -2,13 +2,14 @@
 
 import argparse
 import asyncio
-import ipaddress
 import os
 import sys
 from pathlib import Path
 
 from ..config import ConfigError
-from .terminal import print_json, quiet_transformers, say
+from ..serving import is_loopback
+from .output import print_json, say
+from .terminal import quiet_transformers
 
 TOKEN = "NEIGHBOR_GRPO_REWARD_TOKEN"
 EPILOG = f"""\
@@ -100,12 +101,3 @@ def read_token(path: Path | None) -> str:
     if not token:
         raise ConfigError(f"--token-file {path}: is empty")
     return token
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,7 +12,8 @@ from ..models.lora import read_lora, set_weights
 from ..pictures import before_after
 from ..run import LORA
 from ..setup import prepare
-from .terminal import print_json, quiet_libraries, say
+from .output import print_json, say
+from .terminal import quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

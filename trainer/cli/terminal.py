@@ -1,15 +1,25 @@
 """What a person at a terminal sees of a run, and how Ctrl-C ends it."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tqdm import tqdm
 
-from ..events import Event, Finished, IterationDone, Resumed, Skipped, Started, Waiting
+from ..events import (
+    Changed,
+    Evaluated,
+    Event,
+    Finished,
+    IterationDone,
+    Paused,
+    Resumed,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
 
 INTERRUPTED = 130  # exit code, as a shell reports SIGINT
 
@@ -33,13 +43,23 @@ class ProgressBar:
                 self.bar.set_postfix({**values, "s/it": f"{event.metrics['seconds']:.2f}"}, refresh=False)
                 self.bar.update()
             case Skipped():
-                self.bar.write(f"iteration {event.iteration}: update skipped, {event.reason}", file=sys.stderr)
+                self.write(event.iteration, f"update skipped, {event.reason}")
             case Waiting():
-                self.bar.write(f"iteration {event.iteration}: saved, and waiting: {event.reason}", file=sys.stderr)
-            case Resumed():
-                self.bar.write(f"iteration {event.iteration}: went on after {event.seconds:.0f} s", file=sys.stderr)
+                self.write(event.iteration, f"saved, and waiting: {event.reason}")
+            case Paused():
+                self.write(event.iteration, "saved, and paused")
+            case Resumed() | Unpaused():
+                self.write(event.iteration, f"went on after {event.seconds:.0f} s")
+            case Changed():
+                self.write(event.iteration, f"changed: {event.change}")
+            case Evaluated():
+                means = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
+                self.write(event.iteration, f"{len(event.prompts)} pictures of the evaluation prompts: {means}")
             case Finished():
                 self.bar.close()
+
+    def write(self, iteration: int, message: str) -> None:
+        self.bar.write(f"iteration {iteration}: {message}", file=sys.stderr)
 
 
 class Interrupt:
@@ -80,12 +100,3 @@ def quiet_transformers() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-
-
-def say(text: str, *, quiet: bool = False) -> None:
-    if not quiet:
-        print(text, flush=True)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))

@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 
 from ..config_file import load_config
-from .terminal import INTERRUPTED, ProgressBar, interruptible, print_json, quiet_libraries, say
+from .output import print_json, say
+from .terminal import INTERRUPTED, ProgressBar, interruptible, quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,6 @@ class Conditioning:
         return Conditioning(self.embeddings[rows], self.pooled[rows])
 
 
-@torch.no_grad()
 def encode_prompts(
     source: ModelSource, prompts: Sequence[str], *, tokens: int, device: str, dtype: torch.dtype
 ) -> Conditioning:
@@ -35,6 +34,14 @@ def encode_prompts(
 
     The encoders live only inside this call.
     """
+    return encode_sets(source, [prompts], tokens=tokens, device=device, dtype=dtype)[0]
+
+
+@torch.no_grad()
+def encode_sets(
+    source: ModelSource, sets: Sequence[Sequence[str]], *, tokens: int, device: str, dtype: torch.dtype
+) -> list[Conditioning]:
+    """`encode_prompts` of several sets, each in batches of its own: what else is encoded changes no bit of a set."""
     pipeline = FluxPipeline(
         scheduler=None,
         vae=None,
@@ -44,9 +51,12 @@ def encode_prompts(
         text_encoder_2=source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype).eval().to(device),
         tokenizer_2=source.load(T5TokenizerFast, "tokenizer_2"),
     )
-    parts = []
-    for start in range(0, len(prompts), BATCH):
-        batch = list(prompts[start : start + BATCH])
-        parts.append(pipeline.encode_prompt(batch, prompt_2=None, device=device, max_sequence_length=tokens)[:2])
-    embeddings, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
-    return Conditioning(embeddings.to(dtype), pooled.to(dtype))
+    encoded = []
+    for prompts in sets:
+        parts = []
+        for start in range(0, len(prompts), BATCH):
+            batch = list(prompts[start : start + BATCH])
+            parts.append(pipeline.encode_prompt(batch, prompt_2=None, device=device, max_sequence_length=tokens)[:2])
+        embeddings, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
+        encoded.append(Conditioning(embeddings.to(dtype), pooled.to(dtype)))
+    return encoded

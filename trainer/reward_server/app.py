@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import hdrs, web
 
+from ..refusal import Refused
 from ..rewards import Reward, RewardError, RewardUnavailable
 from .admission import FULL_FOR, Admission
 from .batching import Batcher, Scores
 from .config import ServerSettings
 from .parsing import check_head, read
 from .pictures import Limits, check, decode
-from .refusal import Refused
 
 log = logging.getLogger(__name__)
 BODY_TIMEOUT = 120  # seconds in which a body has to arrive

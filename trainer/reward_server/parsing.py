@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
 
+from ..refusal import Refused
 from .pictures import File
-from .refusal import Refused
 
 JSON_BYTES = 2**20  # of the part `request`
 KEYS = ("prompts", "rewards")

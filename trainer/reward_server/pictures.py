@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from ..refusal import Refused
 from ..rewards.base import RewardError, check_images
-from .refusal import Refused
 
 IMAGE_TYPES = {"image/png": "PNG", "image/webp": "WEBP"}
 SAFETENSORS = "application/x-safetensors"

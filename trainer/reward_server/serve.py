@@ -1,21 +1,12 @@
 """The server's life: listen, stop in good order."""
 
-import asyncio
-import errno
 import logging
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from aiohttp import web
 
-from ..errors import UserError
+from ..serving import address, listen, stop_signal
 from .app import Service
-
-
-class ServeError(UserError):
-    """An address that cannot be listened on."""
 
 
 async def serve(make: Callable[[], Service], host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -43,14 +34,6 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
         await runner.cleanup()
 
 
-async def listen(runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno).lower() if getattr(error, "errno", 0) in errno.errorcode else str(error)
-        raise ServeError(f"{host}:{port} cannot be listened on ({reason}): use another --port or --host") from error
-
-
 def make_runner(service: Service) -> web.AppRunner:
     protocol = logging.getLogger(f"{__name__}.protocol")
     protocol.setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400; a stack trace of each helps nobody
@@ -61,25 +44,3 @@ def make_runner(service: Service) -> web.AppRunner:
         access_log=None,
         logger=protocol,
     )
-
-
-@contextmanager
-def stop_signal() -> Iterator[asyncio.Event]:
-    """Set by the first SIGTERM or SIGINT."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def on_signal(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        loop.call_soon_threadsafe(stop.set)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

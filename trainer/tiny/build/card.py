@@ -8,9 +8,9 @@ import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
-from ...metrics import to_pictures
 from ...rewards.clip import ClipReward
 from ...rewards.clip_kinds import clip
+from ...tiles import to_pictures
 from .data import COMBINATIONS, EMOJI, SIZE, Compositions, caption
 
 CAPTIONS, CHOICES = 200, 32

@@ -1,4 +1,4 @@
-"""A request that is not answered with scores."""
+"""A request that is not answered with what it asks for."""
 
 
 class Refused(Exception):

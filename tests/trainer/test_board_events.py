@@ -1,0 +1,226 @@
+"""What a watcher notices, and how it reaches browsers."""
+
+import asyncio
+import json
+import sqlite3
+
+import aiohttp
+import pytest
+import torch
+from board_server import running
+from run_folders import Run, write
+
+from trainer import metrics
+from trainer.board.app import HUB, make_app
+from trainer.board.events import PENDING, Hub
+from trainer.board.routes import PREFIX
+from trainer.board.watch import ALL, BURST, Watcher
+from trainer.events import Finished, IterationDone, Saved, Started
+from trainer.history.store import DATABASE
+from trainer.lock import exclusive
+
+
+def done(iteration: int) -> IterationDone:
+    return IterationDone(
+        iteration=iteration,
+        metrics={"loss": iteration / 2, "grad_norm": float("inf")},
+        prompts=["a cat"],
+        seeds=[7],
+        scores={"clip": torch.tensor([[1.0, 3.0]])},
+        advantages=torch.tensor([[-1.0, 1.0]]),
+        anchors=torch.tensor([[True, False]]),
+        images=torch.zeros(2, 3, 16, 16),
+    )
+
+
+@pytest.fixture
+def watcher(tmp_path):
+    found = Watcher(lambda: tmp_path)
+    found.look()
+    return found
+
+
+def told(watcher, looks=1):
+    return [
+        (m["type"], m["run"], m["iteration"], m.get("state") or m.get("metrics"))
+        for _ in range(looks)
+        for m in watcher.look()
+    ]
+
+
+def test_a_run_is_told_from_its_start_to_its_end(tmp_path, watcher):
+    loss = lambda i: {"loss": i / 2, "grad_norm": None}  # noqa: E731
+    with exclusive(str((tmp_path / "run").absolute()), "busy"), metrics.open_store(tmp_path / "run") as store:
+        store(Started(0, 5))
+        assert told(watcher, ALL) == [("started", "run", 0, None)]
+        store(done(0))
+        assert told(watcher) == [("iteration", "run", 0, loss(0))]
+        assert told(watcher) == []
+        store(done(1))
+        store(Saved(2, "lora"))
+        store(done(2))
+        assert told(watcher) == [("iteration", "run", n, loss(n)) for n in (1, 2)] + [("saved", "run", 3, None)]
+        store.set_info(state="paused")
+        assert told(watcher) == [("state", "run", 3, "paused")]
+        store.set_info(state="running", changes=[{"iteration": 3, "strength": 0.2}])
+        assert told(watcher) == [("changed", "run", 3, None), ("state", "run", 3, "running")]
+        store.database.execute("INSERT INTO evaluations VALUES (3, 0, 'a cat', 1, NULL)")
+        store.database.commit()
+        assert told(watcher) == [("evaluated", "run", 3, None)]
+        store(Finished(3, "stopped"))
+        assert told(watcher) == [("state", "run", 3, "stopped")]
+    assert told(watcher) == [("finished", "run", 3, "stopped")]
+    assert told(watcher, 2 * ALL) == []
+
+
+def test_a_run_that_dies_is_told_as_interrupted(tmp_path, watcher):
+    with exclusive(str((tmp_path / "run").absolute()), "busy"), metrics.open_store(tmp_path / "run") as store:
+        store(Started(0, 5))
+        store(done(0))
+        told(watcher, ALL)
+    assert told(watcher) == [("finished", "run", 1, "interrupted")]
+
+
+def test_a_run_that_goes_on_is_told_as_started_where_it_begins(tmp_path, watcher):
+    with metrics.open_store(tmp_path / "run") as store:
+        for iteration in range(4):
+            store(done(iteration))
+        told(watcher, ALL)
+        with exclusive(str((tmp_path / "run").absolute()), "busy"):
+            store.rewind(2)
+            store(Started(2, 5))
+            assert ("started", "run", 2, None) in told(watcher, ALL)
+
+
+def test_of_many_iterations_at_once_the_last_are_told(tmp_path, watcher):
+    with metrics.open_store(tmp_path / "run") as store:
+        store(done(0))
+        told(watcher, ALL)
+        for iteration in range(1, 2 * BURST):
+            store(done(iteration))
+        assert [n for kind, _, n, _ in told(watcher, ALL)] == list(range(BURST, 2 * BURST))
+
+
+def test_what_was_there_before_and_what_cannot_be_read_is_not_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.history.store.PATIENCE", 0.01)
+    write(tmp_path / "run", Run(iterations=3))
+    (tmp_path / "garbage").mkdir()
+    (tmp_path / "garbage" / DATABASE).write_bytes(b"garbage" * 1000)
+    watcher = Watcher(lambda: tmp_path)
+    assert told(watcher, 2 * ALL) == []
+    owner = sqlite3.connect(tmp_path / "run" / DATABASE)
+    owner.executescript("PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE")
+    assert told(watcher, ALL) == []
+    owner.close()
+    assert told(watcher, ALL) == []
+
+
+def test_a_slow_listener_loses_the_oldest_messages_and_holds_up_nobody():
+    hub = Hub()
+
+    async def main():
+        with hub.subscribed() as slow, hub.subscribed() as fast:
+            seen = []
+            for n in range(1000):
+                hub.publish({"n": n})
+                seen.append(fast.get_nowait()["n"])
+            assert seen == list(range(1000))
+            assert [slow.get_nowait()["n"] for _ in range(slow.qsize())] == list(range(1000 - PENDING, 1000))
+        assert not hub.queues
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def board(tmp_path):
+    write(tmp_path / "run", Run(iterations=3))
+    app = make_app(lambda: tmp_path)
+    with running(app) as served:
+        served.hub = app[HUB]
+        yield served
+
+
+def address(board, scheme="ws"):
+    return f"{scheme}://127.0.0.1:{board.port}{PREFIX}/events"
+
+
+def test_a_browser_hears_of_an_iteration_within_a_second(board, tmp_path):
+    async def main():
+        async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as socket:
+            await asyncio.sleep(0.5)  # the watcher's first look
+            with exclusive(str((tmp_path / "live").absolute()), "busy"), metrics.open_store(tmp_path / "live") as store:
+                store(Started(0, 5))
+                started = await asyncio.wait_for(socket.receive_json(), 10)
+                assert started == {"version": 1, "type": "started", "run": "live", "iteration": 0}
+                store(done(0))
+                found = await asyncio.wait_for(socket.receive_json(), 10)
+        assert found == {
+            "version": 1, "type": "iteration", "run": "live", "iteration": 0, "metrics": {"loss": 0, "grad_norm": None}
+        }  # fmt: skip
+
+    asyncio.run(main())
+
+
+def test_a_client_that_never_reads_costs_a_bounded_queue(board):
+    hub = board.hub
+
+    async def main():
+        reader, writer = await asyncio.open_connection("127.0.0.1", board.port, limit=1024)
+        writer.write(
+            f"GET {PREFIX}/events HTTP/1.1\r\nHost: 127.0.0.1:{board.port}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert b"101" in await reader.readline()
+        async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as socket:
+            while len(hub.queues) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)  # the watcher's first look
+            for n in range(3000):
+                board.loop.call_soon_threadsafe(hub.publish, {"n": n, "padding": "x" * 5000})  # 15 MB in all
+                if n % 50 == 0:
+                    await asyncio.sleep(0.005)
+            last = -1
+            while last < 2999:
+                last = json.loads((await asyncio.wait_for(socket.receive(), 10)).data)["n"]
+            sizes = sorted(queue.qsize() for queue in hub.queues)
+        assert sizes == [0, PENDING]
+        writer.close()
+        for _ in range(500):
+            if not hub.queues:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("clients that have left are still there")
+
+    asyncio.run(main())
+
+
+def test_only_websockets_and_only_so_many_listen(board, monkeypatch):
+    answer = board.get("/events")
+    assert (answer.status, answer.json) == (426, {"error": "this is a websocket"})
+    monkeypatch.setattr("trainer.board.events.CLIENTS", 1)
+
+    async def main():
+        async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as first:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+                await session.ws_connect(address(board))
+            assert error.value.status == 503
+            await first.send_str("x" * 5000)  # nobody listens to clients: too long a message ends the connection
+            assert (await asyncio.wait_for(first.receive(), 10)).type in (
+                aiohttp.WSMsgType.CLOSE,
+                aiohttp.WSMsgType.CLOSED,
+            )
+
+    asyncio.run(main())
+
+
+def test_a_foreign_page_cannot_listen(board):
+    async def main():
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+                await session.ws_connect(address(board), origin="http://evil.example")
+            assert error.value.status == 403
+            own = f"http://127.0.0.1:{board.port}"
+            await (await session.ws_connect(address(board), origin=own)).close()
+
+    asyncio.run(main())

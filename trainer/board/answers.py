@@ -1,0 +1,129 @@
+"""From requests to values, and from failures to status codes; every answer is JSON."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import wraps
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from ..errors import UserError
+from ..history import NoRun, Unreadable
+from ..history.keeping import NotMoved
+from ..lock import Busy
+from ..refusal import Refused
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AGAIN = 1  # seconds after which a locked store is worth another try
+BODY = 64 * 1024  # bytes of a request
+BODY_TIMEOUT = 10  # seconds in which a body has to arrive
+SHOWN = 60  # characters of a wrong value that its refusal repeats
+LARGEST = 10**9  # of an iteration, and of other numbers
+
+
+def answered(handler: Handler) -> Handler:
+    """The handler with its failures as `{"error": reason}`."""
+
+    @wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as refused:
+            headers = {hdrs.RETRY_AFTER: str(refused.retry_after)} if refused.retry_after else {}
+            return error(refused.status, refused.reason, headers)
+        except NoRun as missing:
+            return error(404, f"there is no run {short(missing.args[0])}")
+        except Unreadable as unreadable:
+            if unreadable.later:
+                return error(503, str(unreadable), {hdrs.RETRY_AFTER: str(AGAIN)})
+            return error(422, str(unreadable))
+        except (Busy, NotMoved) as busy:
+            return error(409, str(busy))
+        except UserError as wrong:
+            return error(400, str(wrong))
+        except web.HTTPException as exception:  # by aiohttp: no such file, another method
+            headers = {hdrs.ALLOW: exception.headers[hdrs.ALLOW]} if hdrs.ALLOW in exception.headers else {}
+            return error(exception.status, exception.reason, headers)
+        except ConnectionError:  # the client went away in the middle of an answer
+            raise
+        except Exception as exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return error(500, f"the server failed: {type(exception).__name__}")
+
+    return answer
+
+
+def error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": reason}, status=status, headers=headers)
+
+
+def encoded(value: object) -> bytes:
+    """A large answer, encoded off the event loop."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def number(request: web.Request, name: str, default: int | None, low: int, high: int = LARGEST) -> int | None:
+    """A whole number of the query.
+
+    Raises:
+        Refused: 400, it is none, or out of range.
+    """
+    text = request.query.get(name)
+    if not text:
+        return default
+    if not re.fullmatch("-?[0-9]{1,18}", text) or not low <= int(text) <= high:
+        raise Refused(400, f"{name} = {short(text)}: must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def place(request: web.Request, name: str) -> int:
+    """A whole number of the path.
+
+    Raises:
+        Refused: 404, it is none.
+    """
+    text = request.match_info[name]
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise Refused(404, f"there is no {name} {short(text)}")
+    return int(text)
+
+
+async def body(request: web.Request, keys: Collection[str]) -> dict[str, Any]:
+    """The request's JSON object.
+
+    No page of another origin can send one unasked: a form cannot set the content type that it takes.
+
+    Raises:
+        Refused: it is of another type (415), too large (413), too slow (408), or not an object of `keys` (400).
+    """
+    if request.content_type != "application/json":
+        raise Refused(415, "send Content-Type: application/json")
+    try:
+        raw = await asyncio.wait_for(_read(request), BODY_TIMEOUT)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT} s") from None
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is no JSON") from None
+    if not isinstance(found, dict) or not set(found) <= set(keys):
+        raise Refused(400, f"the body must be an object with no other keys than {', '.join(keys)}")
+    return found
+
+
+async def _read(request: web.Request) -> bytes:
+    raw = b""
+    async for chunk in request.content.iter_any():
+        raw += chunk
+        if len(raw) > BODY:
+            raise Refused(413, f"the body is larger than {BODY} bytes")
+    return raw
+
+
+def short(text: str) -> str:
+    """A value from outside, for a message."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")

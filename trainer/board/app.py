@@ -1,0 +1,141 @@
+"""The panel outside ComfyUI: the same routes, the panel's files, live messages; for this machine's browsers."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from aiohttp import hdrs, web
+
+from ..errors import UserError
+from ..refusal import Refused
+from ..serving import address, listen, stop_signal
+from .answers import Handler, answered, short
+from .events import Hub
+from .routes import PREFIX, Board
+from .watch import Watcher
+
+WEB = Path(__file__).parents[2] / "web"
+PAGE = "board.html"
+FILES = ("panel", "lib")  # folders of WEB
+HUB = web.AppKey("hub", Hub)
+READING = (hdrs.METH_GET, hdrs.METH_HEAD)
+POLICY = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def make_app(runs: Callable[[], Path], host: str = "127.0.0.1", files: Path = WEB) -> web.Application:
+    """The app for `host`, the address it will listen on."""
+    app = web.Application(middlewares=[guarded(host)])
+    hub = app[HUB] = Hub()
+    app.router.add_get(f"{PREFIX}/events", answered(hub.serve))
+    app.add_routes(Board(runs).routes())
+    app.router.add_get("/", answered(page(files / PAGE)))
+    for folder in FILES:
+        if (files / folder).is_dir():
+            app.router.add_static(f"/{folder}", files / folder)
+
+    async def watching(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(Watcher(runs).run(hub))
+        yield
+        task.cancel()
+
+    app.cleanup_ctx.append(watching)
+    return app
+
+
+def page(path: Path) -> Handler:
+    async def answer(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(path, headers={hdrs.CACHE_CONTROL: "no-cache"})
+
+    return answer
+
+
+def guarded(host: str) -> Callable:
+    """Only pages of this server are answered: no other name that leads here, and no other page's scripts."""
+    names = {host.strip("[]").lower(), "localhost", socket.gethostname().lower()}
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        @answered
+        async def checked(request: web.Request) -> web.StreamResponse:
+            check(request, names)
+            return await handler(request)
+
+        response = await checked(request)
+        if not response.prepared:
+            for name, value in POLICY.items():
+                response.headers.setdefault(name, value)
+            response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")
+        return response
+
+    return guard
+
+
+def check(request: web.Request, names: set[str]) -> None:
+    """The request's Host and Origin.
+
+    A foreign page can make its own name lead to this machine (DNS rebinding), but then sends that name; an address of
+    numbers leads where it says. And whatever sends an Origin must come from here: to change something, or to listen.
+
+    Raises:
+        Refused: 403.
+    """
+    name = named(f"//{request.host}").hostname or ""
+    if name not in names and not is_address(name):
+        raise Refused(403, f"this server is not called {short(name)}: use the address that it was started with")
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is not None and named(origin).netloc != request.host:
+        raise Refused(403, "this server answers its own pages only")
+    if origin is None and request.method not in READING and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Refused(403, "this server answers its own pages only")
+
+
+def named(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # [ without ]
+        return urlsplit("")
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def serve(runs: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Answer until SIGTERM or SIGINT.
+
+    Args:
+        port: 0 takes a free one.
+        ready: told the address, once it answers.
+
+    Raises:
+        UserError: there is no such folder, or this installation has no panel.
+        ServeError: the address cannot be listened on.
+    """
+    if not runs.is_dir():
+        raise UserError(f"{runs} is no folder: name the one that the runs' folders lie in")
+    if not (WEB / PAGE).is_file():
+        raise UserError(f"{WEB / PAGE} is missing: start the board in a checkout of the project")
+    protocol = logging.getLogger(f"{__name__}.protocol")
+    protocol.setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400; a stack trace of each helps nobody
+    runner = web.AppRunner(make_app(lambda: runs, host), access_log=None, logger=protocol, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await listen(runner, host, port)
+        with stop_signal() as stop:
+            ready(address(*runner.addresses[0][:2]))
+            await stop.wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,178 @@
+"""The routes: what they take, whom they ask, what they answer."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from .. import history
+from ..history import Reader, Summary, export, keeping
+from ..refusal import Refused
+from .answers import LARGEST, Handler, answered, body, encoded, error, number, place, short
+from .control import CHANGEABLE, Control, obey, title_of
+from .files import attachment, tile
+
+PREFIX = "/neighbor_grpo/v1"
+THREADS = 4  # that read run folders
+PAGE, LONGEST_PAGE = 100, 1000  # runs
+MOST_POINTS = 10_000  # of a curve
+
+
+class Board:
+    """What the routes answer from.
+
+    Args:
+        runs: gives the runs folder, asked anew at every request.
+        controls: of the runs at work in this process, by their id.
+    """
+
+    def __init__(self, runs: Callable[[], Path], controls: Mapping[str, Control] | None = None):
+        self.runs = runs
+        self.controls = {} if controls is None else controls
+        self.readers = ThreadPoolExecutor(THREADS, "runs")
+
+    def table(self) -> list[tuple[str, str, Handler]]:
+        run, at = "/runs/{run}", "/{iteration}"
+        return [
+            ("GET", "/runs", self.list),
+            ("GET", run, self.details),
+            ("PATCH", run, self.rename),
+            ("DELETE", run, self.delete),
+            ("POST", f"{run}/control", self.control),
+            ("GET", f"{run}/curves", self.curves),
+            ("GET", f"{run}/groups", self.index),
+            ("GET", f"{run}/groups{at}", self.groups),
+            ("GET", f"{run}/tiles{at}/{{slot}}/{{candidate}}", self.tile),
+            ("GET", f"{run}/evaluations{at}", self.evaluation),
+            ("GET", f"{run}/evaluations{at}/{{number}}/tile", self.evaluation_tile),
+            ("GET", f"{run}/diagnosis", self.diagnosis),
+            ("GET", f"{run}/export.{{kind}}", self.export),
+        ]
+
+    def routes(self) -> web.RouteTableDef:
+        """All of them, and a last one under the prefix that tells what is wrong with any other request."""
+        table = web.RouteTableDef()
+        for method, path, handler in self.table():
+            table.route(method, PREFIX + path)(answered(handler))
+        table.route("*", PREFIX + "{tail:(?s:/.*)?}")(answered(self.nothing))
+        return table
+
+    async def aside(self, function: Callable, *arguments: Any) -> Any:
+        """Off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, lambda: function(*arguments))
+
+    async def ask(self, request: web.Request, question: Callable[[Reader], Any]) -> Any:
+        """What `question` finds in the store of the request's run."""
+
+        def look() -> Any:
+            with history.reading(self.folder(request)) as store:
+                return question(store)
+
+        return await self.aside(look)
+
+    def folder(self, request: web.Request) -> Path:
+        return history.find(self.runs(), request.match_info["run"])
+
+    def described(self, summary: Summary) -> dict[str, Any]:
+        return {**summary.to_dict(), "controllable": summary.id in self.controls}
+
+    async def list(self, request: web.Request) -> web.Response:
+        offset = number(request, "offset", 0, 0)
+        limit = number(request, "limit", PAGE, 1, LONGEST_PAGE)
+        found = await self.aside(lambda: history.summaries(self.runs()))
+        page = [self.described(s) for s in found[offset : offset + limit]]
+        return web.json_response({"runs": page, "total": len(found)})
+
+    async def details(self, request: web.Request) -> web.Response:
+        summary = await self.aside(lambda: history.summary(self.folder(request)))
+        return web.json_response(self.described(summary) | await self.ask(request, history.details))
+
+    async def curves(self, request: web.Request) -> web.Response:
+        points = number(request, "points", history.POINTS, 1, MOST_POINTS)
+        first, last = number(request, "from", 0, 0), number(request, "to", LARGEST, 0)
+        if last < first:
+            raise Refused(400, f"to = {last} lies before from = {first}")
+        names = request.query["names"].split(",") if request.query.get("names") else None
+
+        def question(store: Reader) -> bytes:
+            found = history.curves(store, names, points, first, last)
+            return encoded({"iteration": store.done(), "curves": {n: c.to_dict() for n, c in found.items()}})
+
+        return web.Response(body=await self.ask(request, question), content_type="application/json")
+
+    async def index(self, request: web.Request) -> web.Response:
+        return web.json_response(vars(await self.ask(request, history.index)))
+
+    async def groups(self, request: web.Request) -> web.Response:
+        iteration = place(request, "iteration")
+        found = await self.ask(request, lambda store: history.groups(store, iteration))
+        return stored(iteration, "groups", found)
+
+    async def evaluation(self, request: web.Request) -> web.Response:
+        iteration = place(request, "iteration")
+        found = await self.ask(request, lambda store: history.evaluation(store, iteration))
+        return stored(iteration, "pictures", found)
+
+    async def tile(self, request: web.Request) -> web.StreamResponse:
+        iteration, slot = place(request, "iteration"), place(request, "slot")
+        if request.match_info["candidate"] == "base":
+            return tile(await self.ask(request, lambda store: history.base_tile(store, iteration, slot)))
+        candidate = place(request, "candidate")
+        return tile(await self.ask(request, lambda store: history.candidate_tile(store, iteration, slot, candidate)))
+
+    async def evaluation_tile(self, request: web.Request) -> web.StreamResponse:
+        iteration, n = place(request, "iteration"), place(request, "number")
+        return tile(await self.ask(request, lambda store: history.evaluation_tile(store, iteration, n)))
+
+    async def diagnosis(self, request: web.Request) -> web.Response:
+        return web.json_response({"findings": await self.ask(request, history.findings)})
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        write = {"csv": export.write_csv, "json": export.write_json}.get(request.match_info["kind"])
+        if write is None:
+            raise Refused(404, "there is export.csv and export.json")
+        name = f"{request.match_info['run']}.{request.match_info['kind']}"
+        return await attachment(request, name, lambda file: self.ask(request, lambda store: write(store, file)))
+
+    async def control(self, request: web.Request) -> web.Response:
+        wish = await body(request, ("action", *CHANGEABLE))
+        folder = await self.aside(self.folder, request)
+        control = self.controls.get(folder.name)
+        if control is None:
+            raise Refused(409, f"{short(folder.name)} is not being trained by this process: it cannot be told anything")
+        obey(control, wish)
+        return web.json_response({"action": wish["action"]}, status=202)
+
+    async def rename(self, request: web.Request) -> web.Response:
+        title = title_of(await body(request, ("title",)))
+
+        def change() -> Summary:
+            folder = self.folder(request)
+            keeping.set_title(folder, title)
+            return history.summary(folder)
+
+        return web.json_response(self.described(await self.aside(change)))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        await self.aside(lambda: keeping.move_to_trash(self.runs(), self.folder(request)))
+        return web.Response(status=204)
+
+    async def nothing(self, request: web.Request) -> web.Response:
+        """404, or 405 where another method is taken."""
+        tail = request.match_info["tail"]
+        allowed = {method for method, path, _ in self.table() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), tail)}
+        if not allowed:
+            return error(404, f"there is nothing at {short(PREFIX + tail)}")
+        allowed |= {"HEAD"} if "GET" in allowed else set()
+        methods = ", ".join(sorted(allowed))
+        return error(405, f"{request.method} is not taken here, but {methods}", {hdrs.ALLOW: methods})
+
+
+def stored(iteration: int, key: str, found: list) -> web.Response:
+    if not found:
+        raise Refused(404, f"there are no {key} of iteration {iteration}")
+    return web.json_response({"iteration": iteration, key: found})

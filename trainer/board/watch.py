@@ -1,0 +1,125 @@
+"""What happens in the runs folder, seen from outside: by looking at the stores again and again."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..history import Unreadable, reading
+from ..history.runs import described, folders, is_live, shown, signature
+from .events import Hub
+from .messages import message, of_iteration
+
+PAUSE = 0.25  # seconds between two looks at runs at work
+ALL = 8  # looks, of which one is at all runs
+BURST = 20  # iterations told one by one; of more, the last ones
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, as it was at the last look."""
+
+    mark: tuple[int, ...]
+    live: bool
+    state: str
+    iteration: int  # done
+    saved: int | None
+    changes: int
+    evaluated: int | None
+
+
+class Watcher:
+    """Compares what it sees with what it saw before.
+
+    Args:
+        runs: gives the runs folder.
+    """
+
+    def __init__(self, runs: Callable[[], Path]):
+        self.runs = runs
+        self.seen: dict[Path, Seen] | None = None  # None: the next look is the first
+        self.looks = 0
+
+    def look(self) -> list[dict[str, Any]]:
+        """The messages since the last look; at the first one there are none."""
+        first = self.seen is None
+        before = self.seen or {}
+        everything = first or self.looks % ALL == 0
+        self.looks += 1
+        active = [folder for folder, seen in before.items() if seen.live]
+        now, messages = ({} if everything else dict(before)), []
+        for folder in folders(self.runs()) if everything else active:
+            old = before.get(folder)
+            try:
+                new = see(folder, old)
+                told = [] if first or new is old else differences(folder, old, new)
+            except (OSError, Unreadable):  # moved away, or locked: another time
+                now |= {folder: old} if old else {}
+                continue
+            now[folder] = new
+            messages += told
+        self.seen = now
+        return messages
+
+    async def run(self, hub: Hub) -> None:
+        """Tell `hub`, as long as somebody listens."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if hub.queues:
+                for told in await loop.run_in_executor(None, self.look):
+                    hub.publish(told)
+            else:
+                self.seen = None
+            await asyncio.sleep(PAUSE)
+
+
+def see(folder: Path, old: Seen | None) -> Seen:
+    """`old` where nothing has changed. A run at work is always read, as its files' times may stand still meanwhile."""
+    mark, live = signature(folder), is_live(folder)
+    if old and not live and (old.mark, old.live) == (mark, live):
+        return old
+    with reading(folder) as store:
+        info = store.info()
+        summary = described(store, info)
+        evaluated = store.value("SELECT max(iteration) FROM evaluations")
+    new = Seen(
+        mark=mark,
+        live=live,
+        state=shown(summary.state, live),
+        iteration=summary.iteration,
+        saved=info.get("saved"),
+        changes=len(info.get("changes") or ()),
+        evaluated=evaluated,
+    )
+    return old if old and replace(old, mark=mark) == new else new
+
+
+def differences(folder: Path, old: Seen | None, new: Seen) -> list[dict[str, Any]]:
+    """What a run's listener would have been told between the two."""
+    run, done, told = folder.name, new.iteration, []
+    if new.live and not (old and old.live):
+        told.append(message("started", run, min(done, old.iteration) if old else done))
+    known = old.iteration if old else done
+    if done > known:
+        told += iterations(folder, max(known, done - BURST), done)
+    if old is None:
+        return told
+    for kind in ("saved", "changes", "evaluated"):
+        if getattr(old, kind) != getattr(new, kind):
+            told.append(message({"changes": "changed"}.get(kind, kind), run, done))
+    if old.live and not new.live:
+        told.append(message("finished", run, done, state=new.state))
+    elif old.state != new.state:
+        told.append(message("state", run, done, state=new.state))
+    return told
+
+
+def iterations(folder: Path, first: int, end: int) -> list[dict[str, Any]]:
+    found: dict[int, dict[str, float]] = {i: {} for i in range(first, end)}
+    with reading(folder) as store:
+        for name in store.names():
+            query = "SELECT iteration, value FROM metrics WHERE name = ? AND iteration >= ? AND iteration < ?"
+            for iteration, value in store.rows(query, name, first, end):
+                found[iteration][name] = value
+    return [of_iteration(folder.name, i, metrics) for i, metrics in found.items() if metrics]

@@ -1,0 +1,149 @@
+"""Checks of the scores: what is trained, what is held out, and whether they tell the candidates apart at all."""
+
+import math
+
+from .record import Curve, Finding, Record, standard_errors
+
+FALLEN = 4.0  # standard errors by which a held-out reward fell
+RISEN = 3.0  # and by which a trained one rose meanwhile
+SURE = 3.0  # standard errors of a share
+FLAT, FLATTEST = 0.1, 0.5  # shares of groups without advantages
+INDISTINCT = 0.005  # spread within a group, of the spread between groups
+CHANCE = 0.2  # share of a score's variance that its base noise decides, at most, where chance decides the rest
+NEAR = 0.7  # strength up to which neighbours share half of their noise or more
+LIKELY = 2.0  # standard errors either way: 95 %
+
+
+def reward_hacking(record: Record) -> Finding | None:
+    """A trained reward is higher than in the window in which a held-out one was best, and the held-out one lower."""
+    for held_out in record.held_out:
+        watched = record.passes(f"reward/{held_out}")
+        windows = watched.windows()
+        if not windows:
+            continue
+        best = max(range(len(windows) - 1), key=lambda n: windows[n].mean)
+        fall = standard_errors(windows[best], windows[-1], watched.noise)
+        for trained, weight in record.weights.items():
+            curve = record.passes(f"reward/{trained}")
+            parts = curve.windows()
+            if len(parts) != len(windows):
+                continue
+            rise = math.copysign(1, weight) * standard_errors(parts[best], parts[-1], curve.noise)
+            if fall <= -FALLEN and rise >= RISEN:
+                return Finding(
+                    "reward-hacking",
+                    "problem",
+                    f"{trained} went from {parts[best].mean:.4g} to {parts[-1].mean:.4g} as it should "
+                    f"({rise:.1f} standard errors), while the held-out {held_out} fell from {windows[best].mean:.4g} "
+                    f"to {windows[-1].mean:.4g} ({-fall:.1f} standard errors).",
+                    "Stop, and take a checkpoint of before. Then lower quasi_norm (p), raise the strength (s), "
+                    "or train on several rewards.",
+                    windows[best].end,
+                )
+    return None
+
+
+def flat_rewards(record: Record) -> Finding | None:
+    """Groups without advantages are many, or a trained reward hardly differs within a group."""
+    skipped = record.curve("skipped_groups").windows()
+    if skipped:
+        groups = len(skipped[-1]) * record.prompts_per_iteration
+        share = skipped[-1].mean / record.prompts_per_iteration
+        if lowest_share(share, groups) > FLAT:
+            return Finding(
+                "flat-rewards",
+                "problem" if share > FLATTEST else "warning",
+                f"{share:.0%} of the last {groups} groups taught nothing: their rewards were all equal, or no numbers.",
+                "Raise the strength (s), or use a reward that tells such candidates apart.",
+                int(skipped[-1].iterations[0]),
+            )
+    for name in record.weights:
+        within, between = record.curve(f"reward_std/{name}").windows(), spread_between_groups(record, name)
+        if within and within[-1].mean < INDISTINCT * between:
+            return Finding(
+                "flat-rewards",
+                "warning",
+                f"{name} differs by {within[-1].mean:.2g} within a group and by {between:.2g} between groups: "
+                "the candidates are hardly told apart.",
+                "Raise the strength (s), or use another reward.",
+                int(within[-1].iterations[0]),
+            )
+    return None
+
+
+def lowest_share(share: float, count: int) -> float:
+    """Lower bound of a share that was seen in `count` cases (Wilson), SURE standard errors below."""
+    z = SURE**2 / count
+    return (share + z / 2 - math.sqrt(z * (share * (1 - share) + z / 4))) / (1 + z)
+
+
+def spread_between_groups(record: Record, name: str) -> float:
+    """Standard deviation of the groups' mean rewards, for one prompt: of different base noises."""
+    curve = record.passes(f"reward/{name}")
+    return curve.noise * math.sqrt(curve.period * record.prompts_per_iteration)
+
+
+def noisy_reward(record: Record) -> Finding | None:
+    """A score has little to do with the base noise that neighbours share: chance decides it.
+
+    Of scores that are chance alone, the means of groups vary by 1 / G of the variance within a group (their ratio is
+    F = 1). A share rho of the variance that a group has in common makes it F = 1 + G * rho / (1 - rho).
+    """
+    if record.strength > NEAR:
+        return None
+    for name in record.weights:
+        within, curve = record.curve(f"reward_std/{name}"), record.passes(f"reward/{name}")
+        if not curve.windows():
+            continue
+        g = record.group_size
+        chance = (within.values**2).mean() / (g - 1)  # variance of a group's mean if its scores are independent
+        doubt = LIKELY * math.sqrt(2 / (len(curve) - 1))  # relative, of a variance
+        if not chance or doubt >= 1:
+            continue
+        ratio = spread_between_groups(record, name) ** 2 / chance
+        highest = ratio / (1 - doubt)
+        if (highest - 1) / (highest - 1 + g) < CHANCE:
+            share = max(0.0, (ratio - 1) / (ratio - 1 + g))
+            return Finding(
+                "noisy-reward",
+                "problem",
+                f"Neighbours of one base noise agree in {name} little more than strangers do: {share:.0%} of its "
+                f"variance is common to a group (F = {ratio:.2f}, {len(curve)} values).",
+                "Use a reward that gives similar pictures similar scores, or average several judgements of each.",
+                0,
+            )
+    return None
+
+
+def stalled(record: Record) -> Finding | None:
+    """From the first third to the last, no trained reward can have risen by what it differs within one group."""
+    texts = []
+    for name, weight in record.weights.items():
+        curve, within = record.passes(f"reward/{name}"), record.curve(f"reward_std/{name}")
+        third = len(curve) // 3
+        if third < 2 * SHORT_THIRD or not len(within):
+            return None
+        first, last = _part(curve, slice(0, third)), _part(curve, slice(-third, None))
+        error = curve.noise * math.sqrt(2 / third)
+        rise = math.copysign(1, weight) * (last.mean - first.mean)
+        useful = float(within.values.mean())
+        if rise + LIKELY * error > useful:
+            return None
+        texts.append(f"{name} went from {first.mean:.4g} to {last.mean:.4g} (+- {error:.2g}), and differs by "
+                     f"{useful:.2g} within a group")  # fmt: skip
+    if not texts:
+        return None
+    return Finding(
+        "stalled",
+        "warning",
+        f"Nothing was gained in {curve.end} iterations: {'; '.join(texts)}.",
+        "Raise the learning rate, or the strength (s) so that there is more to choose from.",
+        int(curve.iterations[0]),
+    )
+
+
+SHORT_THIRD = 4
+
+
+def _part(curve: Curve, place: slice) -> Curve:
+    return Curve(curve.iterations[place], curve.values[place], curve.period)

@@ -1,0 +1,29 @@
+"""Looking at runs: everything is read from their folders, while they are trained and afterwards. No torch in here."""
+
+from .curves import POINTS, Curve, curves
+from .findings import findings
+from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
+from .runs import NoRun, Summary, details, find, summaries, summary
+from .store import Reader, Unreadable, reading
+
+__all__ = [
+    "POINTS",
+    "Curve",
+    "NoRun",
+    "Reader",
+    "Summary",
+    "Unreadable",
+    "base_tile",
+    "candidate_tile",
+    "curves",
+    "details",
+    "evaluation",
+    "evaluation_tile",
+    "find",
+    "findings",
+    "groups",
+    "index",
+    "reading",
+    "summaries",
+    "summary",
+]

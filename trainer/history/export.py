@@ -1,0 +1,59 @@
+"""A whole run as CSV (its metrics) and as JSON (everything but pictures and distances), written piece by piece."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import TextIO
+
+from .groups import evaluation, groups, index
+from .runs import details, log
+from .store import Reader, finite
+
+
+def write_csv(store: Reader, file: TextIO) -> None:
+    """One row an iteration, one column a metric; an empty cell is a missing value."""
+    names = store.names()
+    columns = {name: n for n, name in enumerate(names)}
+    writer = csv.writer(file)
+    writer.writerow(["iteration", *names])
+    for iteration, rows in by_iteration(store):
+        cells: list[float | None] = [None] * len(names)
+        for name, value in rows:
+            cells[columns[name]] = finite(value)
+        writer.writerow([iteration, *cells])
+
+
+def write_json(store: Reader, file: TextIO) -> None:
+    """`{"settings", "prompts", "changes", "log", "metrics": {name: [[iteration, value]]}, "groups", "evaluations"}`"""
+    facts = details(store) | {"log": log(store)}
+    names = facts.pop("metrics")
+    file.write(json.dumps(facts)[:-1] + ', "metrics": {')
+    for n, name in enumerate(names):
+        query = "SELECT iteration, value FROM metrics WHERE name = ? ORDER BY iteration"
+        curve = [[iteration, finite(value)] for iteration, value in store.rows(query, name)]
+        file.write(f"{', ' if n else ''}{json.dumps(name)}: {json.dumps(curve)}")
+    file.write('}, "groups": [')
+    iterations = [i for (i,) in store.rows("SELECT DISTINCT iteration FROM groups ORDER BY 1")]
+    write_list(file, ({"iteration": i, "groups": groups(store, i, geometric=False)} for i in iterations))
+    file.write('], "evaluations": [')
+    write_list(file, ({"iteration": i, "pictures": evaluation(store, i)} for i in index(store).evaluations))
+    file.write("]}\n")
+
+
+def write_list(file: TextIO, values: Iterator[object]) -> None:
+    for n, value in enumerate(values):
+        file.write((",\n" if n else "\n") + json.dumps(value))
+
+
+def by_iteration(store: Reader) -> Iterator[tuple[int, list[tuple[str, float | None]]]]:
+    """(iteration, (name, value) of each metric), in order."""
+    query = "SELECT iteration, name, value FROM metrics ORDER BY iteration"
+    current, rows = None, []
+    for iteration, name, value in store.connection.execute(query):
+        if iteration != current and rows:
+            yield current, rows
+            rows = []
+        current = iteration
+        rows.append((name, value))
+    if rows:
+        yield current, rows

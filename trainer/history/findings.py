@@ -1,0 +1,38 @@
+"""What the checks of trainer.diagnosis say about a stored run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..diagnosis import Series, diagnose
+from .runs import tree
+from .store import Reader
+
+
+class StoredCurves(Mapping[str, Series]):
+    """The metrics of a store, each read when a check asks for it."""
+
+    def __init__(self, store: Reader):
+        self.store = store
+
+    def __getitem__(self, name: str) -> Series:
+        rows = self.store.rows("SELECT iteration, value FROM metrics WHERE name = ? ORDER BY iteration", name)
+        if not rows:
+            raise KeyError(name)
+        return rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.store.names())
+
+    def __len__(self) -> int:
+        return len(self.store.names())
+
+
+def findings(store: Reader) -> list[dict[str, Any]]:
+    """As JSON takes them; none where the store does not hold the settings that give the curves their meaning."""
+    settings = tree(store.info().get("settings"))
+    try:
+        found = diagnose(StoredCurves(store), settings)
+    except (KeyError, TypeError):  # half written, or of another version
+        return []
+    return [asdict(finding) for finding in found]

@@ -1,0 +1,132 @@
+"""What was drawn in an iteration: the candidates of each prompt, and the pictures of fixed prompts."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .projection import project
+from .store import Reader, finite
+
+PICTURE = ".webp"
+
+
+@dataclass(frozen=True)
+class Index:
+    first: int | None  # iterations with candidates
+    last: int | None
+    tiles: list[int]  # iterations with stored pictures
+    evaluations: list[int]
+
+
+def index(store: Reader) -> Index:
+    first, last = store.rows("SELECT min(iteration), max(iteration) FROM groups")[0]
+    tiles = store.rows("SELECT DISTINCT iteration FROM candidates WHERE tile IS NOT NULL ORDER BY 1")
+    evaluated = store.rows("SELECT DISTINCT iteration FROM evaluations ORDER BY 1")
+    return Index(first, last, [i for (i,) in tiles], [i for (i,) in evaluated])
+
+
+def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dict[str, Any]]:
+    """The prompts of one iteration with their candidates, as JSON takes it; empty where it is not stored.
+
+    `geometric` adds the candidates' distances, and the points they make in a plane.
+    """
+    query = "SELECT slot, prompt, seed, base, distances FROM groups WHERE iteration = ? ORDER BY slot"
+    rows = store.rows(query, iteration)
+    candidates = _candidates(store, iteration)
+    return [
+        {
+            "slot": slot,
+            "prompt": prompt,
+            "seed": seed,
+            "base": exists(store.folder, base),
+            "candidates": candidates[slot],
+            **(geometry(distances, len(candidates[slot])) if geometric else {}),
+        }
+        for slot, prompt, seed, base, distances in rows
+    ]
+
+
+def _candidates(store: Reader, iteration: int) -> dict[int, list[dict[str, Any]]]:
+    """By slot."""
+    scores: dict[tuple[int, int], dict[str, float | None]] = defaultdict(dict)
+    query = "SELECT slot, candidate, reward, value FROM scores WHERE iteration = ?"
+    for slot, candidate, reward, value in store.rows(query, iteration):
+        scores[slot, candidate][reward] = finite(value)
+    found = defaultdict(list)
+    query = (
+        "SELECT slot, candidate, advantage, anchor, tile FROM candidates WHERE iteration = ? ORDER BY slot, candidate"
+    )
+    for slot, candidate, advantage, anchor, tile in store.rows(query, iteration):
+        found[slot].append(
+            {
+                "candidate": candidate,
+                "advantage": finite(advantage),
+                "anchor": bool(anchor),
+                "tile": exists(store.folder, tile),
+                "scores": scores[slot, candidate],
+            }
+        )
+    return found
+
+
+def geometry(raw: object, size: int) -> dict[str, Any]:
+    """Stored distances (float32, little-endian, [G * G]) as a matrix, and where they put the candidates.
+
+    All three are None where the store has none, or others than for `size` candidates.
+    """
+    if not isinstance(raw, bytes) or size == 0 or len(raw) != 4 * size * size:
+        return {"distances": None, "points": None, "explained": None}
+    matrix = np.frombuffer(raw, "<f4").reshape(size, size)
+    plane = project(matrix)
+    return {
+        "distances": [[finite(v) for v in row] for row in matrix.tolist()],
+        "points": plane and plane.points.tolist(),
+        "explained": plane and plane.explained.tolist(),
+    }
+
+
+def evaluation(store: Reader, iteration: int) -> list[dict[str, Any]]:
+    """The pictures of fixed prompts and seeds that were drawn after `iteration` iterations; empty where none were."""
+    scores: dict[int, dict[str, float | None]] = defaultdict(dict)
+    query = "SELECT number, reward, value FROM evaluation_scores WHERE iteration = ?"
+    for number, reward, value in store.rows(query, iteration):
+        scores[number][reward] = finite(value)
+    query = "SELECT number, prompt, seed FROM evaluations WHERE iteration = ? ORDER BY number"
+    return [
+        {"number": number, "prompt": prompt, "seed": seed, "scores": scores[number]}
+        for number, prompt, seed in store.rows(query, iteration)
+    ]
+
+
+def candidate_tile(store: Reader, iteration: int, slot: int, candidate: int) -> Path | None:
+    query = "SELECT tile FROM candidates WHERE (iteration, slot, candidate) = (?, ?, ?)"
+    return inside(store.folder, store.value(query, iteration, slot, candidate))
+
+
+def base_tile(store: Reader, iteration: int, slot: int) -> Path | None:
+    """The picture of the base noise itself."""
+    query = "SELECT base FROM groups WHERE (iteration, slot) = (?, ?)"
+    return inside(store.folder, store.value(query, iteration, slot))
+
+
+def evaluation_tile(store: Reader, iteration: int, number: int) -> Path | None:
+    query = "SELECT tile FROM evaluations WHERE (iteration, number) = (?, ?)"
+    return inside(store.folder, store.value(query, iteration, number))
+
+
+def exists(folder: Path, relative: object) -> bool:
+    return inside(folder, relative) is not None
+
+
+def inside(folder: Path, relative: object) -> Path | None:
+    """A picture of the run, links followed; None where there is none, or where it lies elsewhere."""
+    if not isinstance(relative, str) or not relative.endswith(PICTURE) or "\0" in relative:
+        return None
+    try:
+        path = (folder / relative).resolve(strict=True)
+    except (OSError, RuntimeError):  # missing, too long, a circle of links
+        return None
+    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None

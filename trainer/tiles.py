@@ -1,0 +1,43 @@
+"""Small pictures of a run on disk, as WebP: `tiles/<iteration>/<slot>-<candidate>.webp`, and others beside them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+TILES, EVALUATIONS = "tiles", "evaluations"  # folders
+TILE_EDGE = 512  # pixels, the longest edge of a stored picture
+
+
+def to_pictures(images: Tensor) -> Iterator[Image.Image]:
+    """[N, 3, H, W] in [0, 1] -> N pictures. NaN shows as black."""
+    pixels = (images.nan_to_num(0) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return (Image.fromarray(p) for p in pixels)
+
+
+def write_tiles(run: Path, relative: Path, pictures: Mapping[str, Image.Image]) -> dict[str, str]:
+    """Store pictures by name in `run / relative`; returns their paths by name, relative to the run's folder."""
+    (run / relative).mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, picture in pictures.items():
+        path = relative / f"{name}.webp"
+        picture.thumbnail((TILE_EDGE, TILE_EDGE))
+        picture.save(run / path, "WEBP", quality=90, method=0)
+        paths[name] = path.as_posix()
+    return paths
+
+
+def candidate_tiles(images: Tensor, group_size: int) -> dict[str, Image.Image]:
+    """Pictures [P * G, 3, H, W] by '<slot>-<candidate>'."""
+    named = {}
+    for n, picture in enumerate(to_pictures(images)):
+        slot, candidate = divmod(n, group_size)
+        named[f"{slot}-{candidate}"] = picture
+    return named
+
+
+def base_tiles(images: Tensor) -> dict[str, Image.Image]:
+    """Pictures [P, 3, H, W] by '<slot>-base'."""
+    return {f"{slot}-base": picture for slot, picture in enumerate(to_pictures(images))}

@@ -1,0 +1,233 @@
+/** A chart over iterations: uPlot with bands, gaps, a window that several charts share, and a legend of our own. */
+
+import uPlot from "../lib/uplot.mjs";
+import { fill, h } from "./dom.mjs";
+import { number } from "./format.mjs";
+import { listenToKeys, listenToPointers } from "./gestures.mjs";
+import { smooth } from "./smoothing.mjs";
+
+/**
+ * @typedef {import("./types.mjs").Curve} Curve
+ * @typedef {import("./zoom.mjs").Range} Range
+ * @typedef {(value: number | null | undefined) => string} Format
+ *
+ * @typedef {object} Line
+ * @property {string} label
+ * @property {string} colour  name of a CSS variable
+ * @property {boolean} [dashed]
+ * @property {string} [scale]  lines of one name share their axis
+ * @property {Curve} curve  `low` and `high` are drawn as a band
+ *
+ * @typedef {object} Options
+ * @property {string} label  what a screen reader says
+ * @property {number} height
+ * @property {string} sync  charts of one name share their cursor
+ * @property {boolean} [wheel]  the wheel zooms without Ctrl
+ * @property {Format} [format]
+ * @property {(range: Range | null) => void} zoom  somebody zooms; null shows everything
+ * @property {(iteration: number | null) => void} [hover]
+ * @property {(iteration: number) => void} [choose]
+ * @property {(by: number) => void} [step]
+ */
+
+const RIGHT_AXIS_FROM = 420; // pixels
+
+/** @param {HTMLElement} parent @param {Options} options */
+export function chart(parent, options) {
+  const legend = h("div", { class: "ng-legend" });
+  const plot = h("div", { class: "ng-plot", tabindex: 0, role: "group", "aria-label": options.label });
+  const element = h("div", { class: "ng-chart" }, legend, plot);
+  parent.append(element);
+  const style = getComputedStyle(element);
+  const format = options.format ?? number;
+
+  /** @type {uPlot | null} */
+  let drawn = null;
+  let made = ""; // what the plot was made for
+  /** @type {Line[]} */
+  let lines = [];
+  /** @type {Range | null} */
+  let range = null;
+  /** @type {number | null} */
+  let marked = null;
+  /** @type {HTMLElement[]} */
+  let values = [];
+
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim() || "gray";
+  const full = () => {
+    const x = drawn?.data[0] ?? [];
+    return /** @type {Range} */ ([x[0] ?? 0, x[x.length - 1] ?? 1]);
+  };
+  const shown = () => range ?? full();
+
+  /** @param {Line[]} next @param {number} weight  of smoothing */
+  function show(next, weight) {
+    lines = next.filter((line) => line.curve.x.length);
+    const data = table(lines, weight);
+    const scales = [...new Set(lines.map((l) => l.scale ?? "y"))];
+    const key = JSON.stringify([lines.map((l) => [l.label, l.colour, l.dashed, l.scale]), weight > 0, plot.clientWidth > RIGHT_AXIS_FROM]);
+    if (drawn && key === made) drawn.setData(data);
+    else remake(data, scales, weight > 0);
+    made = key;
+    if (drawn) point(drawn);
+  }
+
+  /** @param {uPlot.AlignedData} data @param {string[]} scales @param {boolean} smoothed */
+  function remake(data, scales, smoothed) {
+    drawn?.destroy();
+    values = lines.map(() => h("b", {}));
+    fill(legend, ...lines.map((line, i) => key(line, values[i])));
+    drawn = new uPlot({
+      ...{ width: Math.max(plot.clientWidth, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
+      series: [{}, ...lines.flatMap((line) => series(line, smoothed, colour))],
+      bands: lines.map((line, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: () => faint(colour(line.colour)) })),
+      scales: { x: { time: false, range: (_, least, most) => range ?? [least, Math.max(most, least + 1)] } },
+      axes: axes(scales),
+      cursor: {
+        sync: { key: options.sync, setSeries: false },
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 6 },
+        bind: { dblclick: () => () => (options.zoom(null), null) },
+      },
+      hooks: { setCursor: [point], setSelect: [selected], draw: [mark] },
+    }, data, plot);
+    listenToPointers({
+      ...{ over: drawn.over, full, shown, zoom: options.zoom, wheel: options.wheel ?? false },
+      iterationAt: (pixel) => drawn?.posToVal(pixel, "x") ?? 0,
+      point: (left) => drawn?.setCursor({ left, top: 10 }),
+    });
+    drawn.over.addEventListener("click", () => {
+      const at = drawn?.cursor.idx;
+      if (drawn && at !== null && at !== undefined && !drawn.select.width) options.choose?.(drawn.data[0][at]);
+    });
+  }
+
+  /** @param {string[]} scales @returns {uPlot.Axis[]} */
+  function axes(scales) {
+    const ink = { stroke: () => colour("--ng-quiet"), font: "11px system-ui, sans-serif", ticks: { show: false } };
+    const grid = { stroke: () => colour("--ng-line"), width: 1 };
+    const shownScales = scales.slice(0, plot.clientWidth > RIGHT_AXIS_FROM ? 2 : 1);
+    const single = scales.length === 1;
+    return [
+      { ...ink, grid: { show: false }, size: 24, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
+      ...shownScales.map((scale, i) => ({
+        ...{ ...ink, scale, side: /** @type {uPlot.Axis.Side} */ (i ? 1 : 3), grid: i ? { show: false } : grid, space: 28 },
+        stroke: () => colour(single ? "--ng-quiet" : (lines.find((l) => (l.scale ?? "y") === scale)?.colour ?? "--ng-quiet")),
+        values: (/** @type {uPlot} */ _, /** @type {number[]} */ ticks) => ticks.map((v) => format(v)),
+        size: (/** @type {uPlot} */ _, /** @type {string[] | null} */ texts) =>
+          14 + 6.2 * Math.max(2, ...(texts ?? []).map((t) => t.length)),
+      })),
+    ];
+  }
+
+  /** The values under the cursor, else the last ones. @param {uPlot} u */
+  function point(u) {
+    const at = u.cursor.idx;
+    const over = (u.cursor.left ?? -1) >= 0 && at !== null && at !== undefined;
+    lines.forEach((line, i) => {
+      const { x, mean } = line.curve;
+      const where = over ? x.indexOf(u.data[0][at]) : mean.findLastIndex((v) => v !== null);
+      if (values[i]) values[i].textContent = where < 0 ? "–" : format(mean[where]);
+    });
+    if (u.cursor.event) options.hover?.(over ? u.data[0][at] : null);
+  }
+
+  /** @param {uPlot} u */
+  function selected(u) {
+    const { left, width } = u.select;
+    if (width > 4) options.zoom([u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
+    setTimeout(() => u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false));
+  }
+
+  /** @param {uPlot} u */
+  function mark(u) {
+    if (marked === null || marked < (u.scales.x.min ?? 0) || marked > (u.scales.x.max ?? 0)) return;
+    const x = u.valToPos(marked, "x", true);
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.strokeStyle = colour("--ng-accent");
+    ctx.lineWidth = 1.5 * devicePixelRatio;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.restore();
+  }
+
+  const size = new ResizeObserver(() => {
+    if (drawn && plot.clientWidth && plot.clientWidth !== drawn.width) drawn.setSize({ width: plot.clientWidth, height: options.height });
+  });
+  size.observe(plot);
+  listenToKeys(plot, { full, shown, zoom: options.zoom }, (by) => options.step?.(by));
+
+  return {
+    element,
+    show,
+    shown,
+    full,
+    /** @param {Range | null} next */
+    zoom(next) {
+      range = next;
+      drawn?.setData(drawn.data);
+      element.dataset.range = next ? next.map(Math.round).join(" ") : "";
+    },
+    /** A line at this iteration. @param {number | null} iteration */
+    mark(iteration) {
+      if (marked === iteration) return;
+      marked = iteration;
+      drawn?.redraw(false);
+    },
+    redraw: () => drawn?.redraw(false, true),
+    destroy() {
+      size.disconnect();
+      drawn?.destroy();
+      element.remove();
+    },
+  };
+}
+
+/** An entry of the legend. @param {Line} line @param {HTMLElement} value */
+function key(line, value) {
+  const mark = line.label && h("i", { class: line.dashed ? "ng-key ng-key-dashed" : "ng-key", style: `--ng-key: var(${line.colour})` });
+  return h("span", { class: "ng-legend-item" }, mark, line.label, " ", value);
+}
+
+/**
+ * One table of all lines: iterations, and for each line its raw values, its smoothed ones, low and high. A line that has no
+ * point at an iteration has undefined there, which does not break it; null does.
+ *
+ * @param {Line[]} lines
+ * @param {number} weight
+ * @returns {uPlot.AlignedData}
+ */
+function table(lines, weight) {
+  if (!lines.length) return [[], []];
+  const tables = lines.map(({ curve }) => {
+    const { x, mean } = curve;
+    const low = curve.low ?? x.map(() => null);
+    const high = curve.high ?? x.map(() => null);
+    return /** @type {uPlot.AlignedData} */ ([x, mean, smooth(mean, weight), low, high]);
+  });
+  return tables.length === 1 ? tables[0] : uPlot.join(tables);
+}
+
+/** @param {Line} line @param {boolean} smoothed @param {(name: string) => string} colour @returns {uPlot.Series[]} */
+function series(line, smoothed, colour) {
+  const scale = line.scale ?? "y";
+  const dash = line.dashed ? [6, 4] : undefined;
+  const stroke = () => colour(line.colour);
+  const points = { size: 4, fill: stroke };
+  const none = { show: false };
+  const edge = { scale, stroke: () => "transparent", width: 0, points: none };
+  return [
+    { scale, dash, width: smoothed ? 1 : 2, stroke: smoothed ? () => faint(colour(line.colour), 0.35) : stroke, points: smoothed ? none : points },
+    { scale, dash, width: 2, stroke, show: smoothed, points },
+    edge,
+    edge,
+  ];
+}
+
+/** @param {string} colour @param {number} [alpha] */
+function faint(colour, alpha = 0.16) {
+  return `color-mix(in srgb, ${colour} ${100 * alpha}%, transparent)`;
+}
