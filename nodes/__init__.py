@@ -54,8 +54,10 @@ async def comfy_entrypoint() -> NeighborGRPO:
     if _numbers(found) < _numbers(MINIMUM):
         raise RuntimeError(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer, this is {found}: update ComfyUI")
     from .reward_files import register_folder
+    from .routes import register
 
     register_folder()
+    register()
     return NeighborGRPO()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..trainer.iteration import State
     from ..trainer.models.flux import FluxPolicy
+    from .recording import Recording
 
 SINGLE_FILE = ".safetensors"
 
@@ -38,6 +39,7 @@ class Policy:
     lora: Mapping[str, nn.Parameter]
     state: State | None = None  # optimiser and average, from the first step on
     version: int = 0
+    recording: Recording | None = None  # where its steps are kept
 
 
 _policies: dict[Wanted, Policy] = {}

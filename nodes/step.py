@@ -9,8 +9,10 @@ from comfy_api.latest import io
 from ..trainer.errors import Stopped, UserError
 from . import host, policies
 from .lora import lora_file
+from .recording import record
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import next_step
+from .training import NOT_PLAIN, is_plain
 from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings, searched_by
 
 
@@ -32,6 +34,13 @@ class Step(io.ComfyNode):
                 SCORES.Input("scores", tooltip="Of the same rollout: by Score Images or Scores from Values."),
                 LEARNING_RATE,
                 GRPO_SETTINGS,
+                io.String.Input(
+                    "run_name",
+                    optional=True,
+                    default="steps",
+                    tooltip="Folder in output/neighbor_grpo where the steps are kept for the panel: metrics, pictures. "
+                    "Each policy gets one of its own (name-2, name-3, ...). Empty: nothing is kept.",
+                ),
             ],
             outputs=[
                 LORA.Output(
@@ -45,13 +54,22 @@ class Step(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, run_name: str = "") -> bool | str:
+        return is_plain(run_name) or not run_name.strip() or NOT_PLAIN.format(run_name)
+
+    @classmethod
     def execute(
-        cls, trajectories: RolledOut, scores: Scored, learning_rate: float, settings: Settings | None = None
+        cls,
+        trajectories: RolledOut,
+        scores: Scored,
+        learning_rate: float,
+        settings: Settings | None = None,
+        run_name: str = "steps",
     ) -> io.NodeOutput:
         policy = trajectories.policy
         check(policy, trajectories, scores)
         with host.training_mode():
-            metrics = take_step(policy, trajectories, scores, settings, learning_rate)
+            metrics = take_step(policy, trajectories, scores, settings, learning_rate, run_name.strip())
             lora = lora_file(policy.lora, policy.wanted.lora.alpha, {"step": policy.version})
         text = host.readable(f"{name:<24}{value:12.6g}" for name, value in metrics.items())
         first = next(r.label for r in scores.rewards if not r.held_out)
@@ -74,9 +92,14 @@ def check(policy: policies.Policy, trajectories: RolledOut, scores: Scored) -> N
 
 
 def take_step(
-    policy: policies.Policy, trajectories: RolledOut, scores: Scored, settings: Settings | None, learning_rate: float
+    policy: policies.Policy,
+    trajectories: RolledOut,
+    scores: Scored,
+    settings: Settings | None,
+    learning_rate: float,
+    run_name: str,
 ) -> dict[str, float]:
-    """One iteration's update; the policy's version moves with it."""
+    """One iteration's update, recorded under `run_name` if there is one; the policy's version moves with it."""
     from ..trainer.iteration import all_or_nothing, improve, new_state, set_optimizer
     from ..trainer.loop import describe
 
@@ -94,4 +117,7 @@ def take_step(
     if skipped:
         raise UserError(f"no update: {skipped}; the policy is as it was")
     policy.version += 1
-    return {"step": policy.version, **describe(group), **metrics}
+    metrics = {**describe(group), **metrics}
+    if run_name:
+        record(policy, run_name, setup, group, pairs, metrics, policy.version - 1)
+    return {"step": policy.version, **metrics}

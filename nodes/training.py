@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
-from . import host, policies
+from . import host, policies, service
 from .latents import ready
 from .lora import read_lora_file
 from .rewards import by_label
@@ -20,6 +20,8 @@ from .wires import CATEGORY, LORA, REWARD, RUN, LoraFile, NamedReward, Neighborh
 
 if TYPE_CHECKING:
     from ..trainer.rewards import Reward
+
+NOT_PLAIN = "run_name {!r} must be the plain name of a folder"
 
 
 class Train(io.ComfyNode):
@@ -101,10 +103,7 @@ class Train(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run_name: str) -> bool | str:
-        name = run_name.strip()
-        return (bool(name) and Path(name).name == name and name not in (".", "..")) or (
-            f"run_name {run_name!r} must be the plain name of a folder"
-        )
+        return (bool(run_name.strip()) and is_plain(run_name)) or NOT_PLAIN.format(run_name)
 
     @classmethod
     def execute(
@@ -188,17 +187,25 @@ def train(
     with host.training_mode(), exclusive(f"device {device}", busy), advice:
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
-            reason, _ = start_run(
-                config,
-                resume=resume,
-                listeners=[progress, stop],
-                should_stop=stop.reached,
-                load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards),
-            )
+            with service.live(Path(config.run.folder)) as (control, announcer):
+                reason, _ = start_run(
+                    config,
+                    resume=resume,
+                    listeners=[progress, stop, announcer],
+                    should_stop=stop.reached,
+                    control=control,
+                    load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards),
+                )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), reason
         finally:
             move(rewards.values(), "cpu")  # the device is free for ComfyUI again
             policies.drop_lora(flux)
+
+
+def is_plain(run_name: str) -> bool:
+    """Whether it is a folder's name, or empty; a hidden folder's is none, as the panel does not show it."""
+    name = run_name.strip()
+    return Path(name).name == name and not name.startswith(".") and not set(name) & set("/\\:\0")
 
 
 def run_folder(name: str, resume: bool) -> Path:

@@ -32,7 +32,7 @@ from trainer.run import start_run
 from trainer.tiny.build.data import BACKGROUNDS, EMOJI, caption
 
 TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.json"
-ITERATIONS, HEALTHY = 32, 20
+ITERATIONS, LONG, HEALTHY = 32, 96, 20
 # what the embedded model draws with room to improve
 TAUGHT = """octopus doughnut balloon bug watermelon basketball monkey_face snail butterfly hamster unicorn_face spider
 tennis lemon cookie crab umbrella croissant egg deciduous_tree art broccoli bulb dog""".split()
@@ -112,13 +112,13 @@ SICK = {
         103, "reward-hacking", ("optimizer.learning_rate=1e-3",), trained="colourfulness"
     ),
     "hacking: sharpness": Recipe(104, "reward-hacking", ("optimizer.learning_rate=2e-3",), trained="sharpness"),
-    "hacking: a CLIP at a high rate": Recipe(105, "reward-hacking", ("optimizer.learning_rate=5e-3",)),
     "trust region: rate": Recipe(
         111, "trust-region", ("optimizer.learning_rate=1e-2", "grpo.updates_per_rollout=4")
     ),
     "trust region: updates": Recipe(
         112, "trust-region", ("optimizer.learning_rate=5e-3", "grpo.updates_per_rollout=8")
     ),
+    "trust region: one update, a lower rate": Recipe(105, "trust-region", ("optimizer.learning_rate=5e-3",)),
     "trust region: one update": Recipe(113, "trust-region", ("optimizer.learning_rate=3e-2",)),
     "flat: yes or no": Recipe(121, "flat-rewards", wrapper="yes or no", prompts=("dog on a purple background", "cat on a black background")
     ),
@@ -131,13 +131,15 @@ SICK = {
         141, "mode-collapse", ("optimizer.learning_rate=5e-3",), trained="jpeg-compressibility"
     ),
     "collapse: strength": Recipe(142, "mode-collapse", ("grpo.strength=0.01",)),
-    "stalled: rate": Recipe(151, "stalled", ("optimizer.learning_rate=1e-7",), iterations=96),
+    "stalled: rate": Recipe(151, "stalled", ("optimizer.learning_rate=1e-7",), iterations=LONG),
 }  # fmt: skip
 
 
 def healthy(number: int) -> Recipe:
-    """Prompts, seed and learning rate differ; nothing else does."""
-    return Recipe(1000 + number, settings=(f"optimizer.learning_rate={(5e-4, 1e-3)[number % 2]}",))
+    """Prompts, seed and learning rate differ; the last two are as long as a run must be to be called stalled."""
+    iterations = LONG if number >= HEALTHY - 2 else ITERATIONS
+    rate = (5e-4, 1e-3)[number % 2]
+    return Recipe(1000 + number, settings=(f"optimizer.learning_rate={rate}",), iterations=iterations)
 
 
 RECIPES = {**{f"healthy {n:02}": healthy(n) for n in range(HEALTHY)}, **SICK}

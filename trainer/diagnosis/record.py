@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 Series = Sequence[tuple[int, float | None]]  # (iteration, value); None where there was none
-PASSES = 8  # over the prompts, from which on means of whole passes are compared
-SHORTEST = 4  # values that a window has at least
-WINDOWS = 6  # that a run is cut into
+PASSES = 6  # over the prompts, from which on means of whole passes are compared
+SHORTEST = 4  # iterations of the best window, and values of the last one, at least
+LAST = 6  # the last window is this part of a run
+# of the squared differences of neighbours that are used, and the mean of a chi-squared variable below that quantile
+KEPT, KEPT_MEAN = 0.8, 0.4401
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,40 @@ class Curve:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of a value about its trend, from the differences of neighbours (von Neumann)."""
-        return math.sqrt(np.square(np.diff(self.values)).mean() / 2) if len(self) > 1 else math.inf
+        """Standard deviation of a value about its trend, from the differences of neighbours.
 
-    def windows(self) -> list["Curve"]:
-        """Equally long parts that end with the last value, at least two; none where the curve is too short."""
-        length = max(SHORTEST, len(self) // WINDOWS)
-        starts = range(len(self) % length, len(self), length)
-        parts = [Curve(self.iterations[s : s + length], self.values[s : s + length], self.period) for s in starts]
-        return parts if len(parts) > 1 else []
+        The largest fifth of them is left out, and made up for as in normal noise: a run that breaks has a few that are
+        no noise.
+        """
+        squares = np.sort(np.square(np.diff(self.values)))
+        kept = squares[: math.ceil(KEPT * len(squares))]
+        return math.sqrt(kept.mean() / KEPT_MEAN / 2) if len(kept) else math.inf
+
+    @property
+    def variance(self) -> float:
+        """Of a value about its trend, from all differences of neighbours (von Neumann)."""
+        return float(np.square(np.diff(self.values)).mean() / 2)
+
+    def part(self, start: int, stop: int) -> "Curve":
+        return Curve(self.iterations[start:stop], self.values[start:stop], self.period)
+
+    def last(self) -> "Curve":
+        """What the run is like now: its last sixth, or SHORTEST values."""
+        return self.part(max(0, len(self) - max(SHORTEST, len(self) // LAST)), len(self))
+
+    def best(self, sign: float) -> "Curve | None":
+        """The short window before `last` with the highest mean, or the lowest with a negative `sign`."""
+        length, earlier = max(2, SHORTEST // self.period), len(self) - len(self.last())
+        if earlier < length:
+            return None
+        means = np.convolve(self.values[:earlier], np.full(length, math.copysign(1 / length, sign)), "valid")
+        start = int(means.argmax())
+        return self.part(start, start + length)
+
+    def at(self, iterations: np.ndarray) -> "Curve":
+        """The values of these iterations that it has."""
+        rows = np.isin(self.iterations, iterations)
+        return Curve(self.iterations[rows], self.values[rows], self.period)
 
     @property
     def mean(self) -> float:
@@ -67,7 +94,7 @@ class Record:
     prompts: int  # in the whole run
     prompts_per_iteration: int  # P
     group_size: int  # G
-    strength: float  # s
+    strength: float  # s, the last one where a person changed it
     clip: float  # eps of the ratio
 
     @staticmethod
@@ -75,6 +102,7 @@ class Record:
         """`settings` are those that a run stores, `Config.to_dict()`."""
         rewards = [(r["name"] or r["kind"], r) for r in settings["rewards"]]
         grpo = settings["grpo"]
+        strengths = [value for _, value in curves.get("strength", ()) if value is not None]
         return Record(
             curves=curves,
             weights={label: r["weight"] for label, r in rewards if not r["held_out"]},
@@ -82,7 +110,7 @@ class Record:
             prompts=len(settings["prompts"]),
             prompts_per_iteration=grpo["prompts_per_iteration"],
             group_size=grpo["group_size"],
-            strength=grpo["strength"],
+            strength=strengths[-1] if strengths else grpo["strength"],
             clip=grpo["clip"],
         )
 
@@ -90,6 +118,12 @@ class Record:
         """The values of a metric, iteration by iteration, without the missing ones."""
         known = [(i, v) for i, v in self.curves.get(name, ()) if v is not None and math.isfinite(v)]
         return Curve(np.array([i for i, _ in known], int), np.array([v for _, v in known], float))
+
+    @property
+    def settled(self) -> int:
+        """The first iteration of the strength that it has now."""
+        others = [i for i, value in self.curves.get("strength", ()) if value != self.strength]
+        return others[-1] + 1 if others else 0
 
     def passes(self, name: str) -> Curve:
         """Means over whole passes of the prompts, where there are enough of them, and the values themselves elsewhere.
@@ -109,6 +143,8 @@ class Record:
 
 def standard_errors(before: Curve, after: Curve, noise: float) -> float:
     """How far the mean rose between two windows, in standard errors of the difference; `noise` is that of a value."""
+    if not len(before) or not len(after):
+        return 0.0
     error = noise * math.sqrt(1 / len(before) + 1 / len(after))
     rise = after.mean - before.mean
     return rise / error if error else math.copysign(math.inf, rise) if rise else 0.0

@@ -2,71 +2,69 @@
 
 import math
 
-from .record import Curve, Finding, Record, standard_errors
+from .record import SHORTEST, Finding, Record, standard_errors
 
 FALLEN = 4.0  # standard errors by which a held-out reward fell
 RISEN = 3.0  # and by which a trained one rose meanwhile
 SURE = 3.0  # standard errors of a share
 FLAT, FLATTEST = 0.1, 0.5  # shares of groups without advantages
-INDISTINCT = 0.005  # spread within a group, of the spread between groups
-CHANCE = 0.2  # share of a score's variance that its base noise decides, at most, where chance decides the rest
+INDISTINCT = 0.01  # spread within a group, of the spread between groups
+CHANCE = 0.2  # share of a score's variance that a group has in common; with less of it chance decides
 NEAR = 0.7  # strength up to which neighbours share half of their noise or more
 LIKELY = 2.0  # standard errors either way: 95 %
+JUDGED = 64  # iterations from which on a run can be stalled
 
 
 def reward_hacking(record: Record) -> Finding | None:
-    """A trained reward is higher than in the window in which a held-out one was best, and the held-out one lower."""
+    """A held-out reward has fallen from its best, and a trained one has risen since then."""
     for held_out in record.held_out:
         watched = record.passes(f"reward/{held_out}")
-        windows = watched.windows()
-        if not windows:
+        best, last = watched.best(1), watched.last()
+        if best is None:
             continue
-        best = max(range(len(windows) - 1), key=lambda n: windows[n].mean)
-        fall = standard_errors(windows[best], windows[-1], watched.noise)
+        fall = standard_errors(best, last, watched.noise)
         for trained, weight in record.weights.items():
             curve = record.passes(f"reward/{trained}")
-            parts = curve.windows()
-            if len(parts) != len(windows):
-                continue
-            rise = math.copysign(1, weight) * standard_errors(parts[best], parts[-1], curve.noise)
+            then, now = curve.at(best.iterations), curve.at(last.iterations)
+            rise = math.copysign(1, weight) * standard_errors(then, now, curve.noise)
             if fall <= -FALLEN and rise >= RISEN:
                 return Finding(
                     "reward-hacking",
                     "problem",
-                    f"{trained} went from {parts[best].mean:.4g} to {parts[-1].mean:.4g} as it should "
-                    f"({rise:.1f} standard errors), while the held-out {held_out} fell from {windows[best].mean:.4g} "
-                    f"to {windows[-1].mean:.4g} ({-fall:.1f} standard errors).",
+                    f"{trained} went from {then.mean:.4g} to {now.mean:.4g} as it should ({rise:.1f} standard "
+                    f"errors), while the held-out {held_out} fell from {best.mean:.4g} to {last.mean:.4g} "
+                    f"({-fall:.1f} standard errors).",
                     "Stop, and take a checkpoint of before. Then lower quasi_norm (p), raise the strength (s), "
                     "or train on several rewards.",
-                    windows[best].end,
+                    best.end,
                 )
     return None
 
 
 def flat_rewards(record: Record) -> Finding | None:
     """Groups without advantages are many, or a trained reward hardly differs within a group."""
-    skipped = record.curve("skipped_groups").windows()
-    if skipped:
-        groups = len(skipped[-1]) * record.prompts_per_iteration
-        share = skipped[-1].mean / record.prompts_per_iteration
+    skipped = record.curve("skipped_groups").last()
+    if len(skipped) >= SHORTEST:
+        groups = len(skipped) * record.prompts_per_iteration
+        share = skipped.mean / record.prompts_per_iteration
         if lowest_share(share, groups) > FLAT:
             return Finding(
                 "flat-rewards",
                 "problem" if share > FLATTEST else "warning",
                 f"{share:.0%} of the last {groups} groups taught nothing: their rewards were all equal, or no numbers.",
                 "Raise the strength (s), or use a reward that tells such candidates apart.",
-                int(skipped[-1].iterations[0]),
+                int(skipped.iterations[0]),
             )
     for name in record.weights:
-        within, between = record.curve(f"reward_std/{name}").windows(), spread_between_groups(record, name)
-        if within and within[-1].mean < INDISTINCT * between:
+        within, between = record.curve(f"reward_std/{name}").last(), spread_between_groups(record, name)
+        if len(within) >= SHORTEST and within.mean < INDISTINCT * between:
             return Finding(
                 "flat-rewards",
                 "warning",
-                f"{name} differs by {within[-1].mean:.2g} within a group and by {between:.2g} between groups: "
+                f"{name} differs by {within.mean:.2g} within a group and by {between:.2g} between groups: "
                 "the candidates are hardly told apart.",
                 "Raise the strength (s), or use another reward.",
-                int(within[-1].iterations[0]),
+                int(within.iterations[0]),
             )
     return None
 
@@ -80,7 +78,7 @@ def lowest_share(share: float, count: int) -> float:
 def spread_between_groups(record: Record, name: str) -> float:
     """Standard deviation of the groups' mean rewards, for one prompt: of different base noises."""
     curve = record.passes(f"reward/{name}")
-    return curve.noise * math.sqrt(curve.period * record.prompts_per_iteration)
+    return math.sqrt(curve.variance * curve.period * record.prompts_per_iteration) if len(curve) > 1 else 0.0
 
 
 def noisy_reward(record: Record) -> Finding | None:
@@ -93,15 +91,15 @@ def noisy_reward(record: Record) -> Finding | None:
         return None
     for name in record.weights:
         within, curve = record.curve(f"reward_std/{name}"), record.passes(f"reward/{name}")
-        if not curve.windows():
+        if len(curve) < 2 * SHORTEST:
             continue
         g = record.group_size
         chance = (within.values**2).mean() / (g - 1)  # variance of a group's mean if its scores are independent
-        doubt = LIKELY * math.sqrt(2 / (len(curve) - 1))  # relative, of a variance
-        if not chance or doubt >= 1:
+        if not chance:
             continue
         ratio = spread_between_groups(record, name) ** 2 / chance
-        highest = ratio / (1 - doubt)
+        # differences of neighbours have a third less to say than deviations from a known mean
+        highest = ratio / lowest_variance(2 / 3 * (len(curve) - 1))
         if (highest - 1) / (highest - 1 + g) < CHANCE:
             share = max(0.0, (ratio - 1) / (ratio - 1 + g))
             return Finding(
@@ -115,19 +113,27 @@ def noisy_reward(record: Record) -> Finding | None:
     return None
 
 
+def lowest_variance(degrees: float) -> float:
+    """What a variance of 1 is measured as, LIKELY standard errors below (Wilson and Hilferty's chi-squared)."""
+    return (1 - 2 / (9 * degrees) - LIKELY * math.sqrt(2 / (9 * degrees))) ** 3
+
+
 def stalled(record: Record) -> Finding | None:
-    """From the first third to the last, no trained reward can have risen by what it differs within one group."""
+    """From the first third to the last, no trained reward can have risen by what it differs within one group.
+
+    That rise takes a healthy run some fifty iterations: a shorter one is not judged.
+    """
     texts = []
     for name, weight in record.weights.items():
         curve, within = record.passes(f"reward/{name}"), record.curve(f"reward_std/{name}")
         third = len(curve) // 3
-        if third < 2 * SHORT_THIRD or not len(within):
+        if third < SHORTEST or curve.end < JUDGED or not len(within):
             return None
-        first, last = _part(curve, slice(0, third)), _part(curve, slice(-third, None))
+        first, last = curve.part(0, third), curve.part(len(curve) - third, len(curve))
         error = curve.noise * math.sqrt(2 / third)
         rise = math.copysign(1, weight) * (last.mean - first.mean)
-        useful = float(within.values.mean())
-        if rise + LIKELY * error > useful:
+        useful = within.mean
+        if abs(rise) + LIKELY * error > useful:
             return None
         texts.append(f"{name} went from {first.mean:.4g} to {last.mean:.4g} (+- {error:.2g}), and differs by "
                      f"{useful:.2g} within a group")  # fmt: skip
@@ -140,10 +146,3 @@ def stalled(record: Record) -> Finding | None:
         "Raise the learning rate, or the strength (s) so that there is more to choose from.",
         int(curve.iterations[0]),
     )
-
-
-SHORT_THIRD = 4
-
-
-def _part(curve: Curve, place: slice) -> Curve:
-    return Curve(curve.iterations[place], curve.values[place], curve.period)

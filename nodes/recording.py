@@ -1,0 +1,55 @@
+"""Steps by hand, recorded as a run: the panel shows them as it shows a training."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import service
+from .training import run_folder
+
+if TYPE_CHECKING:
+    from ..trainer.anchors import Pairs
+    from ..trainer.iteration import Group, Setup
+    from .policies import Policy
+
+STATE = "step by step"  # neither at work nor over
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where a policy's steps are kept."""
+
+    name: str  # that was asked for
+    folder: Path
+
+
+def record(
+    policy: Policy, name: str, setup: Setup, group: Group, pairs: Pairs, metrics: dict[str, float], step: int
+) -> None:
+    """Write step number `step` (from 0) of a policy. Each policy, and each name, gets a folder of its own.
+
+    The step has been made: a disk that is full is told, and fails nothing.
+    """
+    from ..trainer.board.messages import of_iteration
+    from ..trainer.loop import report
+    from ..trainer.metrics import open_store
+
+    if policy.recording is None or policy.recording.name != name:
+        policy.recording = Recording(name, run_folder(name, resume=False))
+    folder = policy.recording.folder
+    metrics = {**metrics, "strength": setup.config.grpo.strength}
+    event = report(setup, step, group, pairs.anchors(*group.advantages.shape), metrics, None)
+    try:
+        with open_store(folder) as store:
+            began = store.info("started") or time.time()
+            store.set_info(settings=setup.config.to_dict(), state=STATE, iterations=step + 1, started=began)
+            store(event)
+    except (OSError, sqlite3.Error) as error:
+        logging.warning(f"Neighbor GRPO: the step was made, but could not be recorded in {folder}: {error}")
+        return
+    service.send(of_iteration(folder.name, step, metrics))
