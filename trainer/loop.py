@@ -64,8 +64,8 @@ def train(
             saved = state.iteration
 
     def why_stop() -> str:
-        asked = should_stop()
-        return asked if isinstance(asked, str) else "stopped" if asked or control.stopped else ""
+        asked = should_stop() or control.stopped
+        return asked if isinstance(asked, str) else "stopped" if asked else ""
 
     def stop_if_asked() -> None:
         setup.policy.before_call()

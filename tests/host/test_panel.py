@@ -236,8 +236,9 @@ def test_no_name_leads_out_of_the_runs_folder(server, name):
 
 def test_nothing_is_changed_without_a_json_body_of_this_page(server):
     server.wait(server.queue(train("kept", 1, seed=4)))
-    assert ask(server, "DELETE", "/runs/kept", content_type="text/plain")[0] in (400, 415)
-    assert ask(server, "PATCH", "/runs/kept", {"title": "x"}, content_type="text/plain")[0] in (400, 415)
+    for method, path, body in (("PATCH", "", {"title": "x"}), ("POST", "/control", {"action": "stop"})):
+        assert ask(server, method, f"/runs/kept{path}", body, content_type="text/plain")[0] == 415
+    assert ask(server, "GET", "/runs/kept/control")[0] == 405
     assert ask(server, "POST", "/runs/kept/control", {"action": "stop"})[0] == 409
     assert server.get(f"{V1}/runs/kept")["title"] in ("", "kept")
     assert ask(server, "DELETE", "/runs/kept", {})[0] == 204

@@ -129,6 +129,14 @@ def test_stop_finishes_the_iteration_saves_and_ends(make):
     assert events[-2:] == [("saved", 3), Finished(3, "stopped")]
 
 
+@pytest.mark.parametrize("answer", [False, ""])
+def test_a_stop_counts_whatever_else_was_asked(make, answer):
+    control = Control()
+    control.stop()
+    reason, state, _ = run(make(), control, should_stop=lambda: answer)
+    assert (reason, state.iteration) == ("stopped", 0)
+
+
 def test_a_reason_to_stop_is_the_reason_that_is_told(make):
     reason, _, events = run(make(), should_stop=lambda: "stopped by something: it was so")
     assert reason == events[-1].reason == "stopped by something: it was so"
