@@ -123,7 +123,7 @@ function headingParts(panel) {
     badge.title = reason;
     say(badge, reason && kind !== "good" ? `${word}: ${reason}` : word);
     progress.value = run.iterations ? run.iteration / run.iterations : 0;
-    say(count, `${run.iteration} / ${run.iterations}${remaining(panel, run)}`);
+    say(count, `${run.iteration.toLocaleString("en-US")} / ${run.iterations.toLocaleString("en-US")}${remaining(panel, run)}`);
   }
   return { nodes, draw };
 }

@@ -98,7 +98,7 @@ function row(panel, id) {
     const rewards = [...run.trained, ...run.held_out.map((r) => `${r} (held out)`)].join(", ");
     fill(
       facts,
-      fact(`${run.iteration} of ${run.iterations} iterations${length}`),
+      fact(`${run.iteration.toLocaleString("en-US")} of ${run.iterations.toLocaleString("en-US")} iterations${length}`),
       fact(modelName(run.model), run.model),
       fact(rewards, "rewards"),
       fact(ago(run.started, Date.now() / 1000), moment(run.started)),
