@@ -21,7 +21,7 @@ MUTATIONS = [  # tests, file, what is there, what is there instead
     (STATE, "state", "iteration < tail.next) return tail;", "iteration < tail.next - 1) return tail;"),
     (STATE, "state", "iteration > tail.next ? tail.next : null", "iteration > tail.next ? iteration : null"),
     (STATE, "state", "const missed = tail.missed ?? (tail.next", "const missed = (tail.next"),
-    (STATE, "state", "e.iteration >= answer.iteration);\n  const next", "e.iteration > answer.iteration);\n  const next"),
+    (STATE, "state", "filter((e) => e.iteration >= answer", "filter((e) => e.iteration > answer"),
     (STATE, "state", "e.iteration < iteration);\n", "e.iteration <= iteration);\n"),
     (STATE, "state", "missed, stale: true };", "missed, stale: false };"),
     (STATE, "state", "stale: tail.stale || tooLong,", "stale: tail.stale,"),
