@@ -15,7 +15,10 @@ TARGETS = [
             "the best is the worst": ("means.argmax()", "means.argmin()"),
             "the sign is ignored": ("math.copysign(1 / length, sign)", "1 / length"),
             "passes begin anywhere": ("whole = np.flatnonzero(counts == period)", "whole = np.flatnonzero(counts > 0)"),
-            "a pass is a prompt too short": ("-(-self.prompts // self.prompts_per_iteration)", "(self.prompts // self.prompts_per_iteration)"),
+            "a pass is a prompt too short": (
+                "-(-self.prompts // self.prompts_per_iteration)",
+                "(self.prompts // self.prompts_per_iteration)",
+            ),
             "missing values are zeros": ("if v is not None and math.isfinite(v)]", "if v is not None]"),
             "a run ends where its last pass begins": (
                 "int(self.iterations[-1]) + self.period",
@@ -44,8 +47,8 @@ TARGETS = [
             "scores for their groups' means": ("(within.values**2).mean() / (g - 1)", "(within.values**2).mean()"),
             "any strength will do": ("if record.strength > NEAR:", "if False:"),
             "no doubt about the variance": ("highest = ratio / lowest_variance", "highest = ratio * lowest_variance"),
-            "a fall is a stall": ("if abs(rise) + LIKELY", "if rise + LIKELY"),
-            "noise is a stall": ("LIKELY * error > useful", "0 * error > useful"),
+            "a fall is a stall": (" or rise < -SURE * error:", ":"),
+            "noise is a stall": ("rise + LIKELY * error > useful", "rise > useful"),
             "judged at once": ("JUDGED = 64", "JUDGED = 1"),
         },
     ),
