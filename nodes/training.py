@@ -205,7 +205,7 @@ def train(
 def is_plain(run_name: str) -> bool:
     """Whether it is a folder's name, or empty; a hidden folder's is none, as the panel does not show it."""
     name = run_name.strip()
-    return Path(name).name == name and not name.startswith(".") and not set(name) & set("/\\:\0")
+    return Path(name).name == name and not name.startswith(".") and "\0" not in name
 
 
 def run_folder(name: str, resume: bool) -> Path:

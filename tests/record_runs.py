@@ -5,7 +5,7 @@ usage: python tests/record_runs.py [--work FOLDER] [--only TEXT]
 
 Every run is a real training of 64 x 64 pictures by two small CLIPs, tiny-clip trained and tiny-clip-heldout held out,
 unless its recipe says otherwise. A run is stored in FOLDER when it ends, and not made again; when all are there, their
-curves go to tests/trainer/recorded/runs.json. Two to three minutes a run on one core.
+curves go to tests/trainer/recorded/runs.jsonl. Two to three minutes a run on one core.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from trainer.rewards import Reward
 from trainer.run import start_run
 from trainer.tiny.build.data import BACKGROUNDS, EMOJI, caption
 
-TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.json"
+TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.jsonl"
 ITERATIONS, LONG, HEALTHY = 32, 96, 20
 # what the embedded model draws with room to improve
 TAUGHT = """octopus doughnut balloon bug watermelon basketball monkey_face snail butterfly hamster unicorn_face spider
@@ -112,19 +112,16 @@ SICK = {
         103, "reward-hacking", ("optimizer.learning_rate=1e-3",), trained="colourfulness"
     ),
     "hacking: sharpness": Recipe(104, "reward-hacking", ("optimizer.learning_rate=2e-3",), trained="sharpness"),
-    "trust region: rate": Recipe(
-        111, "trust-region", ("optimizer.learning_rate=1e-2", "grpo.updates_per_rollout=4")
-    ),
+    "trust region: rate": Recipe(111, "trust-region", ("optimizer.learning_rate=1e-2", "grpo.updates_per_rollout=4")),
     "trust region: updates": Recipe(
         112, "trust-region", ("optimizer.learning_rate=5e-3", "grpo.updates_per_rollout=8")
     ),
     "trust region: one update, a lower rate": Recipe(105, "trust-region", ("optimizer.learning_rate=5e-3",)),
     "trust region: one update": Recipe(113, "trust-region", ("optimizer.learning_rate=3e-2",)),
-    "flat: yes or no": Recipe(121, "flat-rewards", wrapper="yes or no", prompts=("dog on a purple background", "cat on a black background")
+    "flat: yes or no": Recipe(
+        121, "flat-rewards", wrapper="yes or no", prompts=("dog on a purple background", "cat on a black background")
     ),
-    "flat: yes or no, close neighbours": Recipe(
-        122, "flat-rewards", ("grpo.strength=0.1",), wrapper="yes or no"
-    ),
+    "flat: yes or no, close neighbours": Recipe(122, "flat-rewards", ("grpo.strength=0.1",), wrapper="yes or no"),
     "noisy: random": Recipe(131, "noisy-reward", wrapper="noise"),
     "noisy: moody": Recipe(132, "noisy-reward", wrapper="moody"),
     "collapse: plain pictures": Recipe(
@@ -132,12 +129,12 @@ SICK = {
     ),
     "collapse: strength": Recipe(142, "mode-collapse", ("grpo.strength=0.01",)),
     "stalled: rate": Recipe(151, "stalled", ("optimizer.learning_rate=1e-7",), iterations=LONG),
-}  # fmt: skip
+}
 
 
 def healthy(number: int) -> Recipe:
-    """Prompts, seed and learning rate differ; the last two are as long as a run must be to be called stalled."""
-    iterations = LONG if number >= HEALTHY - 2 else ITERATIONS
+    """Prompts, seed and learning rate differ; the last one is as long as a run must be to be called stalled."""
+    iterations = LONG if number == HEALTHY - 1 else ITERATIONS
     rate = (5e-4, 1e-3)[number % 2]
     return Recipe(1000 + number, settings=(f"optimizer.learning_rate={rate}",), iterations=iterations)
 
@@ -235,8 +232,8 @@ def main() -> int:
         print(f"still to be made: {', '.join(missing)}")
         return 1
     TARGET.parent.mkdir(exist_ok=True)
-    lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs if run["name"] in RECIPES)
-    TARGET.write_text(f"[\n{lines}\n]\n", "utf-8")
+    lines = [json.dumps(run, separators=(",", ":")) for run in runs if run["name"] in RECIPES]
+    TARGET.write_text("\n".join(lines) + "\n", "utf-8")
     print(f"{len(runs)} runs: {TARGET}, {TARGET.stat().st_size} bytes")
     return 0
 

@@ -13,9 +13,23 @@ from run_folders import Run, write
 from trainer import metrics
 from trainer.board.app import HUB, make_app
 from trainer.board.events import PENDING, Hub
+from trainer.board.live import Announcer
 from trainer.board.routes import PREFIX
 from trainer.board.watch import ALL, BURST, Watcher
-from trainer.events import Finished, IterationDone, Saved, Started
+from trainer.events import (
+    Change,
+    Changed,
+    Evaluated,
+    Finished,
+    IterationDone,
+    Paused,
+    Resumed,
+    Saved,
+    Skipped,
+    Started,
+    Unpaused,
+    Waiting,
+)
 from trainer.history.store import DATABASE
 from trainer.lock import exclusive
 
@@ -129,6 +143,31 @@ def test_a_slow_listener_loses_the_oldest_messages_and_holds_up_nobody():
         assert not hub.queues
 
     asyncio.run(main())
+
+
+def test_a_training_tells_what_a_watcher_would(tmp_path):
+    sent = []
+    announcer = Announcer("run", sent.append)
+    change = Change(3, learning_rate=1e-4)
+    events = [
+        Started(2, 5), done(2), Skipped(2, "why"), Saved(3, "lora"), Waiting(3, "the server"), Resumed(3, 1.0),
+        Paused(3), Unpaused(3, 1.0), Changed(change, (change,)), Evaluated(3, [], [], {}, torch.zeros(0, 3, 8, 8)),
+        Finished(4, "failed: why"),
+    ]  # fmt: skip
+    for event in events:
+        announcer(event)
+    assert all(m["version"] == 1 and m["run"] == "run" for m in sent)
+    assert [(m["type"], m["iteration"], m.get("state")) for m in sent] == [
+        ("started", 2, None), ("iteration", 2, None), ("saved", 3, None), ("state", 3, "waiting: the server"),
+        ("state", 3, "running"), ("state", 3, "paused"), ("state", 3, "running"), ("changed", 3, None),
+        ("evaluated", 3, None),
+    ]  # fmt: skip
+    assert sent[1]["metrics"] == {"loss": 1.0, "grad_norm": None}
+    announcer.close()  # the end is told when the run has let its folder go
+    assert sent[-1] == {"version": 1, "type": "finished", "run": "run", "iteration": 4, "state": "failed: why"}
+    json.dumps(sent, allow_nan=False)
+    nothing = Announcer("run", pytest.fail)
+    nothing.close()  # a training that never began
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def rising(by: float, seed: int, n: int = N) -> np.ndarray:
 
 def test_the_noise_of_a_value_is_found_whatever_the_trend_and_in_spite_of_a_break():
     line = np.linspace(0, 50, 4000)
-    for shape in (line, np.sin(line), np.where(line > 20, 30, 0), 0 * line):
+    for shape in (line, np.sin(line), np.where(line > 20, 300, 0), 0 * line):
         curve = Curve(np.arange(4000), 3 * noise(1, 4000) + shape)
         assert curve.noise == pytest.approx(3, rel=0.05)
     smooth = Curve(np.arange(4000), 3 * noise(1, 4000))
@@ -55,22 +55,22 @@ def test_a_rise_is_measured_in_standard_errors_of_the_difference():
 
 def test_means_of_whole_passes_do_not_depend_on_the_prompts():
     """Five prompts, two in an iteration: a pass is three iterations. Prompts differ by 100, the policy rises by 1."""
-    values = [100.0 * (i % 3) + (i // 3) for i in range(31)]
+    values = [100.0 * (i % 3) + (i // 3) for i in range(40)]
     curve = record(prompts=5, per_iteration=2, reward__a=values).passes("reward/a")
-    assert curve.iterations.tolist() == list(range(0, 30, 3))
-    assert curve.values == pytest.approx([100 + k for k in range(10)])
-    assert curve.end == 30
-    short = record(prompts=5, per_iteration=2, reward__a=values[:15]).passes("reward/a")
-    assert (short.period, len(short)) == (1, 15)  # too few passes
+    assert curve.iterations.tolist() == list(range(0, 39, 3))
+    assert curve.values == pytest.approx([100 + k for k in range(13)])
+    assert curve.end == 39
+    short = record(prompts=5, per_iteration=2, reward__a=values[:30]).passes("reward/a")
+    assert (short.period, len(short)) == (1, 30)  # too few passes
 
 
 def test_a_pass_with_a_missing_value_is_left_out():
-    values = [float(i // 2) for i in range(20)]
+    values = [float(i // 2) for i in range(30)]
     values[5] = None
     values[8] = math.nan
     curve = record(prompts=2, per_iteration=1, reward__a=values).passes("reward/a")
-    assert curve.iterations.tolist() == [0, 2, 6, 10, 12, 14, 16, 18]
-    assert curve.values.tolist() == [0, 1, 3, 5, 6, 7, 8, 9]
+    assert curve.iterations.tolist() == [0, 2, 6, *range(10, 30, 2)]
+    assert curve.values.tolist() == [0, 1, 3, *range(5, 15)]
 
 
 def test_the_best_window_is_the_one_with_the_highest_mean_before_the_last():
@@ -80,7 +80,7 @@ def test_the_best_window_is_the_one_with_the_highest_mean_before_the_last():
     assert curve.best(-1).mean == 9 / 4
     assert curve.last().iterations.tolist() == [9, 10, 11, 12]
     assert len(Curve(np.arange(60), np.zeros(60)).last()) == 10
-    assert Curve(np.arange(7), np.zeros(7)).best(1) is None
+    assert Curve(np.arange(11), np.zeros(11)).best(1) is None
 
 
 @pytest.mark.parametrize("check", sorted(CHECKS))
@@ -155,7 +155,7 @@ def test_a_reward_that_hardly_differs_within_a_group_is_flat():
     assert flat_rewards(record(reward__a=reward, reward_std__a=[0.002] * N)).evidence.startswith("a differs by 0.002")
     assert not flat_rewards(record(reward__a=reward, reward_std__a=[0.05] * N))
     # the group's mean is one of four: groups differ by twice as much
-    four = {"prompts": 1, "per_iteration": 4, "reward__a": reward, "reward_std__a": [0.015] * N}
+    four = {"prompts": 1, "per_iteration": 4, "reward__a": reward, "reward_std__a": [0.007] * N}
     assert flat_rewards(record(**four))
     assert not flat_rewards(record(**{**four, "per_iteration": 1}))
 
@@ -181,6 +181,8 @@ def test_scores_of_chance_are_told_from_those_of_a_judge():
     assert sum(f is not None for f in chance) >= 48
     assert not any(judge)
     assert chance[0].severity == "problem"
+    few = [noisy_reward(record(**judged(0.3, seed, n=16))) for seed in range(50)]
+    assert sum(f is not None for f in few) <= 3  # too little is known of a mediocre judge
 
 
 def test_the_prompts_of_a_random_judge_may_differ():
@@ -203,6 +205,7 @@ def test_candidates_that_come_closer_collapse():
     assert found.severity == "warning"
     assert not mode_collapse(record(diversity=0.05 * np.exp(log - falling)))
     assert not mode_collapse(record(diversity=0.05 * np.exp(log + 0.2 * falling)))  # by a third
+    assert not mode_collapse(record(diversity=0.05 * np.exp(5 * log)))  # by chance
 
 
 def test_another_strength_is_no_collapse():
@@ -253,6 +256,7 @@ def test_a_trained_reward_that_falls_from_its_best_is_told():
     assert found.since <= 12
     assert trust_region(record({"a": -1.0}, reward__a=-broken))
     assert not trust_region(record({"a": -1.0}, reward__a=broken))
+    assert not trust_region(record(reward__a=rising(60, 0)))
 
 
 def test_a_long_run_without_any_gain_is_stalled():
@@ -262,8 +266,9 @@ def test_a_long_run_without_any_gain_is_stalled():
     assert "Nothing was gained in 200 iterations" in found.evidence
     assert not stalled(record(reward__a=rising(3, 0, 200), **spread))
     assert not stalled(record(reward__a=rising(-3, 0, 200), **spread))  # that is worse than stalled
-    assert not stalled(record(reward__a=noise(0, 60)[:60], reward_std__a=[1.0] * 60))  # too early
-    assert not stalled(record(reward__a=9 * noise(0, 200), **spread))  # a gain could hide in this noise
+    assert not stalled(record(reward__a=0.1 * noise(0, 60), reward_std__a=[1.0] * 60))  # too early
+    unsteady = [9.0 * (-1) ** i for i in range(198)]  # no gain, and one could hide in it
+    assert not stalled(record(reward__a=unsteady, **spread))
 
 
 def test_one_of_two_rewards_that_rises_is_no_stall():

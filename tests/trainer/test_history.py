@@ -248,6 +248,15 @@ def test_only_plain_names_of_runs_are_found(tmp_path, name):
     assert find(tmp_path / "runs", "run") == (tmp_path / "runs" / "run").resolve()
 
 
+def test_a_folder_whose_name_is_no_text_does_not_spoil_the_list(tmp_path):
+    try:
+        write(tmp_path / os.fsdecode(b"run-\xff"), Run(iterations=1))
+    except OSError:
+        pytest.skip("this file system knows no such names")
+    write(tmp_path / "run: a, b\u00fc", Run(iterations=1))
+    assert [s.id for s in summaries(tmp_path)] == ["run: a, b\u00fc"]
+
+
 def test_a_link_is_no_run(tmp_path):
     secret, runs = write(tmp_path / "secret", Run(iterations=1)), tmp_path / "runs"
     (runs / "store").mkdir(parents=True)

@@ -93,6 +93,7 @@ def test_a_long_look_is_waited_out_and_an_owner_is_not(tmp_path):
         pass
     with open(lock._path(name)) as looking:
         lock._look(looking)
+        assert not held(name)  # who looks is no owner
         threading.Timer(lock.PATIENCE / 3, looking.close).start()
         with exclusive(name, "busy"):
             begun = time.monotonic()

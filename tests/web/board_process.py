@@ -48,7 +48,8 @@ def do_iterations(folder: Path, iterations: range, reward: float) -> float:
     """Write metrics of these iterations into a run's store, as one transaction each; returns when the last was done."""
     database = sqlite3.connect(folder / "run.sqlite")
     for i in iterations:
-        rows = [("reward/tiny-clip", i, reward), ("reward_std/tiny-clip", i, 0.01), ("loss", i, 0.5), ("seconds", i, 1.0)]
+        values = {"reward/tiny-clip": reward, "reward_std/tiny-clip": 0.01, "loss": 0.5, "seconds": 1.0}
+        rows = [(name, i, value) for name, value in values.items()]
         with database:
             database.executemany("INSERT INTO metrics VALUES (?, ?, ?)", rows)
     database.close()

@@ -31,14 +31,15 @@ interface Toast {
 
 interface GraphNode {
   pos: [number, number];
+  size: [number, number];
   widgets?: { name: string; value: unknown }[];
   serialize(): object;
 }
 
 export interface ComfyApp {
   registerExtension(extension: Extension): void;
-  graph: { add(node: GraphNode): void };
-  canvas?: { visible_area?: [number, number, number, number] };
+  graph: { nodes: GraphNode[]; add(node: GraphNode): void };
+  canvas: { centerOnNode(node: GraphNode): void };
   extensionManager: {
     registerSidebarTab(tab: SidebarTab): void;
     sidebarTab: { toggleSidebarTab(id: string): void };

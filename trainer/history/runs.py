@@ -48,13 +48,14 @@ def find(runs: Path, name: str) -> Path:
     Raises:
         NoRun: there is none of this name.
     """
-    if not name or len(name) > LONGEST or name.startswith(".") or set(name) & set("/\\:\0"):
+    if not name or len(name) > LONGEST or name.startswith(".") or Path(name).name != name:
         raise NoRun(name)
     try:
+        name.encode()  # half a character cannot be part of an address
         folder = runs.resolve() / name
         if folder.resolve(strict=True) == folder and (folder / DATABASE).resolve(strict=True) == folder / DATABASE:
             return folder
-    except (OSError, RuntimeError, ValueError):  # missing, too long, a circle of links, half a character
+    except (OSError, RuntimeError, ValueError):  # missing, too long, a circle of links, half a character or none
         pass
     raise NoRun(name)
 

@@ -108,10 +108,12 @@ export function chart(parent, options) {
     const grid = { stroke: () => colour("--ng-line"), width: 1 };
     const shownScales = scales.slice(0, plot.clientWidth > RIGHT_AXIS_FROM ? 2 : 1);
     const single = scales.length === 1;
+    const named = { labelSize: 16, labelGap: 0, labelFont: "11px system-ui, sans-serif" };
     return [
       { ...ink, grid: { show: false }, size: 24, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
       ...shownScales.map((scale, i) => ({
         ...{ ...ink, scale, side: /** @type {uPlot.Axis.Side} */ (i ? 1 : 3), grid: i ? { show: false } : grid, space: 28 },
+        ...(shownScales.length > 1 ? { ...named, label: scale } : {}),
         stroke: () => colour(single ? "--ng-quiet" : (lines.find((l) => (l.scale ?? "y") === scale)?.colour ?? "--ng-quiet")),
         values: (/** @type {uPlot} */ _, /** @type {number[]} */ ticks) => ticks.map((v) => format(v)),
         size: (/** @type {uPlot} */ _, /** @type {string[] | null} */ texts) =>

@@ -12,6 +12,7 @@ import { mount } from "./mount.mjs";
 
 export const TAB = "neighbor-grpo";
 const TOAST = 8000; // milliseconds
+const SPACE = 60; // between a new node and those that are there
 
 /** @param {ComfyApp} app @param {Store} store @returns {Host} */
 export function comfyHost(app, store) {
@@ -21,9 +22,12 @@ export function comfyHost(app, store) {
     addNode(type, inputs) {
       const node = made(type, inputs);
       if (!node) return false;
-      const [left, top, width, height] = app.canvas?.visible_area ?? [0, 0, 800, 600];
-      node.pos = [left + width / 3, top + height / 3];
+      const others = app.graph.nodes;
+      const right = Math.max(0, ...others.map((n) => n.pos[0] + n.size[0]));
+      const top = Math.min(...others.map((n) => n.pos[1]));
+      node.pos = [right + SPACE, Number.isFinite(top) ? top : 0];
       app.graph.add(node);
+      app.canvas.centerOnNode(node);
       return true;
     },
     describeNode: (type, inputs) => made(type, inputs)?.serialize() ?? null,

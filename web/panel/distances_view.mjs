@@ -11,6 +11,7 @@ import { lightbox } from "./lightbox.mjs";
 import { pointCloud } from "./point_cloud.mjs";
 import { scrubber } from "./scrubber.mjs";
 import { rewardNames } from "./tiles.mjs";
+import { Refused } from "./transport.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function mount(parent, panel) {
@@ -41,6 +42,7 @@ export function mount(parent, panel) {
     const run = store.state.open;
     const iteration = panel.iteration();
     if (iteration === null) nothing(run === null ? "Open a run to see its distances." : "No iteration is done yet.");
+    if (iteration === null) shown = "";
     const key = `${run} ${iteration}`;
     if (run === null || iteration === null || key === shown) return;
     shown = key;
@@ -51,6 +53,8 @@ export function mount(parent, panel) {
         render();
       },
       (problem) => {
+        if (key !== shown) return;
+        if (problem instanceof Refused && problem.status === 404) return nothing(`Nothing is stored of iteration ${iteration}.`);
         shown = "";
         store.failed(problem);
       },

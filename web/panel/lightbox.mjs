@@ -65,7 +65,7 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
       set(right, "src", source(other === "base" ? "base" : Number(other)));
       right.alt = other === "base" ? "Base noise" : `Candidate ${other}`;
     }
-    const secondWords = other === "" ? "" : `  |  right: ${other === "base" ? "base noise" : words(Number(other))}`;
+    const secondWords = other === "" ? "" : `\nright: ${other === "base" ? "base noise" : words(Number(other))}`;
     say(facts, (pair ? "left: " : "") + words(current) + secondWords);
     const options = /** @type {[string, string][]} */ ([["", "one picture"]]);
     if (group.base) options.push(["base", "beside the base noise"]);

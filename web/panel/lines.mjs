@@ -65,7 +65,7 @@ export function drawnRuns(state, fine) {
 
 /**
  * Rewards: by reward in one run's colours, by run where several are compared. Held-out ones are dashed. The band is the mean
- * plus and minus the standard deviation within a group.
+ * plus and minus the standard deviation within a group; of several runs, that of the first reward only.
  *
  * @param {Drawn[]} runs
  * @param {boolean} together  all rewards on one axis
@@ -84,7 +84,7 @@ export function rewardLines(runs, together) {
           colour: paint(runs.length > 1 ? r : i),
           dashed: run.held_out.includes(reward),
           scale: together ? "y" : reward,
-          curve: banded(found, spread),
+          curve: banded(found, runs.length > 1 && i > 0 ? undefined : spread),
         },
       ];
     });

@@ -47,6 +47,9 @@ export function mount(parent, store, host) {
   const body = h("div", { class: "ng-body", role: "tabpanel", tabindex: 0, id: `${prefix}-body` });
   root.append(heading, offline, list, body, message);
   panel.message = shortly(message);
+  root.addEventListener("keydown", (event) => {
+    if (event.target instanceof Element && event.target.matches("input, select")) event.stopPropagation(); // no keys for the graph
+  });
 
   const tabs = TABS.map(([id, name]) =>
     h("button", { type: "button", role: "tab", class: "ng-tab", id: `${prefix}-${id}`, "data-tab": id, "aria-controls": body.id, onclick: () => show(id) }, name),
@@ -123,7 +126,7 @@ function headingParts(panel) {
     badge.title = reason;
     say(badge, reason && kind !== "good" ? `${word}: ${reason}` : word);
     progress.value = run.iterations ? run.iteration / run.iterations : 0;
-    say(count, `${run.iteration} / ${run.iterations}${remaining(panel, run)}`);
+    say(count, `${run.iteration.toLocaleString("en-US")} / ${run.iterations.toLocaleString("en-US")}${remaining(panel, run)}`);
   }
   return { nodes, draw };
 }

@@ -10,6 +10,7 @@ import { evaluations } from "./evaluations.mjs";
 import { lightbox } from "./lightbox.mjs";
 import { scrubber } from "./scrubber.mjs";
 import { rewardNames, tileGrid } from "./tiles.mjs";
+import { Refused } from "./transport.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function mount(parent, panel) {
@@ -40,9 +41,8 @@ export function mount(parent, panel) {
     fixed.draw();
     const run = store.state.open;
     const iteration = panel.iteration();
-    bar.hidden = body.hidden = iteration === null;
-    empty.hidden = iteration !== null;
-    say(empty, run === null ? "Open a run to see its candidates." : "No iteration is done yet. Its candidates appear here.");
+    if (iteration === null) nothing(run === null ? "Open a run to see its candidates." : "No iteration is done yet. Its candidates appear here.");
+    if (iteration === null) shown = "";
     const key = `${run} ${iteration} ${run !== null && run in store.state.details}`;
     if (run === null || iteration === null || key === shown) return;
     shown = key;
@@ -57,13 +57,24 @@ export function mount(parent, panel) {
       current = { run, iteration, groups };
       render();
     } catch (problem) {
-      if (key === shown) shown = "";
+      if (key !== shown) return;
+      if (problem instanceof Refused && problem.status === 404) return nothing(`Nothing is stored of iteration ${iteration}.`);
+      shown = "";
       store.failed(problem);
     }
   }
 
+  /** @param {string} why */
+  function nothing(why) {
+    say(empty, why);
+    empty.hidden = false;
+    bar.hidden = body.hidden = true;
+  }
+
   function render() {
     if (!current) return;
+    empty.hidden = true;
+    bar.hidden = body.hidden = false;
     const { run, iteration, groups } = current;
     if (memory.slot !== "all" && !groups.some((g) => g.slot === memory.slot)) memory.slot = groups[0]?.slot ?? 0;
     const rewards = groups[0] ? rewardNames(groups[0]) : [];

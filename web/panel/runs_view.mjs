@@ -11,6 +11,7 @@ import { confirm, offerNode } from "./dialogs.mjs";
 import { continuing } from "./nodes.mjs";
 import { COLOURS } from "./lines.mjs";
 import { runOf } from "./state.mjs";
+import { PAGE } from "./store.mjs";
 import { ask, ofRun } from "./transport.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
@@ -18,7 +19,10 @@ export function mount(parent, panel) {
   const { store } = panel;
   const empty = h("p", { class: "ng-empty" });
   const list = h("ul", { class: "ng-runs", "aria-label": "Runs" });
-  const rest = h("p", { class: "ng-quiet" });
+  const rest = button("Show more", () => {
+    store.page += PAGE;
+    void panel.attempt(() => store.fetchRuns());
+  });
   const element = h("div", { class: "ng-runs-view" }, empty, list, rest);
   parent.append(element);
   /** @type {Map<string, ReturnType<typeof row>>} */
@@ -30,7 +34,7 @@ export function mount(parent, panel) {
     say(empty, state.runs ? "No runs yet. Queue a Neighbor GRPO Train node, or start one by the command line." : "Loading …");
     empty.hidden = runs.length > 0;
     rest.hidden = runs.length >= state.total;
-    say(rest, `${state.total - runs.length} older runs are not listed.`);
+    say(rest, `Show more (${state.total - runs.length} older runs)`);
     for (const [id, { element }] of rows) {
       if (runs.some((run) => run.id === id)) continue;
       element.remove();
@@ -98,7 +102,7 @@ function row(panel, id) {
     const rewards = [...run.trained, ...run.held_out.map((r) => `${r} (held out)`)].join(", ");
     fill(
       facts,
-      fact(`${run.iteration} of ${run.iterations} iterations${length}`),
+      fact(`${run.iteration.toLocaleString("en-US")} of ${run.iterations.toLocaleString("en-US")} iterations${length}`),
       fact(modelName(run.model), run.model),
       fact(rewards, "rewards"),
       fact(ago(run.started, Date.now() / 1000), moment(run.started)),

@@ -11,6 +11,7 @@ import { EMPTY, reduce } from "./state.mjs";
 import { ask, ofRun, Refused } from "./transport.mjs";
 
 export const POINTS = 800; // of a curve
+export const PAGE = 100; // runs
 const SOONEST = 400; // milliseconds between two questions of the same kind
 const PATROL = 5000; // milliseconds between two looks at what no message may have told
 const AGAIN = 5000; // milliseconds until the same gap is asked for again
@@ -21,6 +22,7 @@ export class Store {
   constructor(transport) {
     this.transport = transport;
     this.state = { ...EMPTY, ...remembered() };
+    this.page = PAGE; // runs that are listed
     this.failure = ""; // why the last question had no answer
     /** @type {Set<() => void>} */
     this.views = new Set();
@@ -148,7 +150,7 @@ export class Store {
   }
 
   async fetchRuns() {
-    const { runs, total } = await ask(this.transport, "/runs?limit=200");
+    const { runs, total } = await ask(this.transport, `/runs?limit=${this.page}`);
     this.dispatch({ type: "runs", runs, total });
   }
 

@@ -1,0 +1,243 @@
+"""Mistakes in reading runs, in the board that shows them, and in the report."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/lock.py",
+        ("test_lock.py",),
+        {
+            "who looks is taken for an owner": ("_within(PATIENCE, _lock, file)", "_within(0, _lock, file)"),
+            "looks like an owner": ("fcntl.LOCK_SH", "fcntl.LOCK_EX"),
+            "nobody is ever seen": ("return not _within(", "return False and _within("),
+            "a link is another folder": ("os.path.realpath(thing) if", "thing if"),
+        },
+    ),
+    Target(
+        "trainer/history/store.py",
+        ("test_history.py",),
+        {
+            "not of one moment": ('connection.execute("BEGIN")', "pass"),
+            "writes": ("?mode=ro", "?mode=rw"),
+            "old stores unreadable": ("if not found.issuperset(columns):", "if False:"),
+            "one iteration less": ("int(last) + 1", "int(last)"),
+            "a locked store is broken for good": ("later=busy)", "later=False)"),
+            "a folder that cannot be written": ('("unable to open", "readonly")', "()"),
+            "no JSON breaks the run": ("except (ValueError, TypeError, RecursionError):", "except RecursionError:"),
+            "infinity is a number": ("and math.isfinite(value) else", "else"),
+            "the first name only": (
+                "UNION ALL",
+                "UNION ALL SELECT NULL WHERE 0 UNION ALL SELECT NULL WHERE found = '' OR",
+            ),
+        },
+    ),
+    Target(
+        "trainer/history/curves.py",
+        ("test_history_curves.py",),
+        {
+            "buckets from the first iteration": ("iteration / {step}", "(iteration - {first}) / {step} + {start}"),
+            "infinite values count": ("AND value > -9e999 AND value < 9e999", ""),
+            "the last iteration is left out": ("iteration BETWEEN ? AND ?", "iteration >= ? AND iteration < ?"),
+            "a gap is nothing": ("[None] * count", "[0.0] * count"),
+            "low and high change places": (
+                "finite(min(max(average, least), most)), least, most",
+                "finite(min(max(average, least), most)), most, least",
+            ),
+            "one bucket too many": ("+ 1 > points:", "> points:"),
+            "steps of three": ("step *= 2", "step *= 3"),
+            "x is the bucket's number": ("[n * step for n", "[n for n"),
+            "bands of single values": ("low if step > 1 else None", "low"),
+        },
+    ),
+    Target(
+        "trainer/history/projection.py",
+        ("test_history_curves.py",),
+        {
+            "distances not squared": (".astype(np.float64) ** 2", ".astype(np.float64)"),
+            "not centred": ("np.eye(size) - 1 / size", "np.eye(size)"),
+            "half forgotten": ("-0.5 *", "-1.0 *"),
+            "the smallest components": ("variances[::-1].clip(min=0), axes[:, ::-1]", "variances.clip(min=0), axes"),
+            "signs by chance": ("axes * np.sign(", "axes * -np.sign("),
+            "standard deviations as shares": ("variances[:2] / total", "np.sqrt(variances[:2] / total)"),
+            "axes of one length": ("(axes * np.sqrt(variances))", "(axes * 1.0)"),
+        },
+    ),
+    Target(
+        "trainer/history/groups.py",
+        ("test_history.py", "test_history_curves.py"),
+        {
+            "pictures from anywhere": ("and path.is_relative_to(folder.resolve()) else", "else"),
+            "any file is a picture": ("or not relative.endswith(PICTURE)", ""),
+            "scores of the neighbour": ("scores[slot, candidate],", "scores[slot, candidate - 1],"),
+            "another size of group": ("or len(raw) != 4 * size * size", ""),
+            "big-endian": ('"<f4"', '">f4"'),
+        },
+    ),
+    Target(
+        "trainer/history/runs.py",
+        ("test_history.py", "test_board.py"),
+        {
+            "hidden runs": ('or name.startswith(".")', ""),
+            "links out": ("folder.resolve(strict=True) == folder and", ""),
+            "a linked store": (
+                "(folder / DATABASE).resolve(strict=True) == folder / DATABASE",
+                "(folder / DATABASE).exists()",
+            ),
+            "oldest first": ("s.id), reverse=True)", "s.id))"),
+            "a dead run runs": ("return (state or", "return (state if state else"),
+            "never live": ("return held(str(folder.absolute()))", "return False"),
+            "a summary from long ago": ("_read(folder) if fresh else _cached(folder, mark)", "_cached(folder, ())"),
+            "held out is trained": ("for label, held_out in labels if not held_out", "for label, held_out in labels"),
+            "the log from its end": ("for iteration, message in reversed(rows)", "for iteration, message in rows"),
+        },
+    ),
+    Target(
+        "trainer/history/keeping.py",
+        ("test_history.py",),
+        {
+            "over what is there": ("if os.path.lexists(target):", "if False:"),
+            "links to nowhere are overwritten": ("os.path.lexists(target)", "os.path.exists(target)"),
+            "into a linked trash": ("if trash.is_symlink():", "if False:"),
+            "a store comes back": ("?mode=rw", "?mode=rwc"),
+            "moved while it is trained": ("with exclusive(str(folder.absolute()),", "with exclusive('another',"),
+        },
+    ),
+    Target(
+        "trainer/history/export.py",
+        ("test_history.py",),
+        {
+            "the last row is lost": ("    if rows:\n        yield current, rows\n", ""),
+            "columns shifted": ("cells[columns[name]]", "cells[columns[name] - 1]"),
+            "NaN in JSON": ("[[iteration, finite(value)]", "[[iteration, value]"),
+        },
+    ),
+    Target(
+        "trainer/board/answers.py",
+        ("test_board.py",),
+        {
+            "forms may change things": ('if request.content_type != "application/json":', "if False:"),
+            "any size": ("if len(raw) > BODY:", "if False:"),
+            "any keys": ("or not set(found) <= set(keys)", ""),
+            "out of range": ("or not low <= int(text) <= high", ""),
+            "digits of all scripts": ('re.fullmatch("[0-9]{1,9}", text)', "text.isdigit()"),
+            "a locked store is for good": ("case Unreadable(later=True):", "case Unreadable(later=3):"),
+            "a failure tells its details": ("type(failure).__name__", "failure"),
+            "kept as ComfyUI likes": ('response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")', "pass"),
+            "waits forever": ("_read(request), BODY_TIMEOUT", "_read(request), None"),
+        },
+    ),
+    Target(
+        "trainer/board/control.py",
+        ("test_board.py",),
+        {
+            "true is a number": ("and not isinstance(value, bool)", ""),
+            "zero is a rate": ("0 < value <= HIGHEST", "0 <= value <= HIGHEST"),
+            "any height": ("0 < value <= HIGHEST", "0 < value"),
+            "any method": ("if action not in ACTIONS:", "if False:"),
+            "values with any action": ('if bool(values) != (action == "change"):', "if False:"),
+            "two lines": ('("Cc", "Cs", "Zl", "Zp")', '("Cs",)'),
+            "any length": ("len(title) > TITLE_LENGTH or", ""),
+        },
+    ),
+    Target(
+        "trainer/board/routes.py",
+        ("test_board.py",),
+        {
+            "on the event loop": (
+                "await asyncio.get_running_loop().run_in_executor(self.readers, lambda: function(*arguments))",
+                "function(*arguments)",
+            ),
+            "pages overlap": ("found[offset : offset + limit]", "found[offset : offset + limit + 1]"),
+            "total of the page": ('"total": len(found)', '"total": len(page)'),
+            "every run can be told": ("summary.id in self.controls}", "True}"),
+            "404 for another method": ("if not allowed:", "if True:"),
+            "backwards": ("if last < first:", "if False:"),
+            "nothing found is an answer": ("    if not found:\n        raise", "    if False:\n        raise"),
+            "the slot of the candidate": (
+                "candidate_tile(store, iteration, slot, candidate)",
+                "candidate_tile(store, iteration, candidate, slot)",
+            ),
+        },
+    ),
+    Target(
+        "trainer/board/files.py",
+        ("test_board.py",),
+        {
+            "kept forever": ("FRESH = 60", "FRESH = 6000"),
+            "sniffed": ('SNIFFING: "nosniff",\n    }\n    return web', "}\n    return web"),
+            "a body for HEAD": ("request.method != hdrs.METH_HEAD and", ""),
+        },
+    ),
+    Target(
+        "trainer/board/events.py",
+        ("test_board_events.py",),
+        {
+            "everything is kept": ("asyncio.Queue(PENDING)", "asyncio.Queue()"),
+            "the newest are lost": (
+                "queue.get_nowait()\n            queue.put_nowait(message)",
+                "continue\n            queue.put_nowait(message)",
+            ),
+            "who has left stays": ("self.queues.discard(queue)", "pass"),
+            "any number": ("if len(self.queues) >= CLIENTS:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/board/watch.py",
+        ("test_board_events.py",),
+        {
+            "iterations twice": ("max(known, done - BURST)", "done - BURST"),
+            "all of them": ("max(known, done - BURST)", "known"),
+            "new runs never": ("if everything else active:", "if first else active:"),
+            "what was there before is news": ("[] if first or new is old else", "[] if new is old else"),
+            "the end is a state": ("if old.live and not new.live:", "if False:"),
+            "starts where it stood": ("min(done, old.iteration) if old else done", "old.iteration if old else done"),
+        },
+    ),
+    Target(
+        "trainer/board/live.py",
+        ("test_board_events.py",),
+        {
+            "the end too early": ("self.finished = event", 'self.tell("finished", event, state=event.reason)'),
+            "a pause goes unseen": ('state="paused"', 'state="running"'),
+        },
+    ),
+    Target(
+        "trainer/board/app.py",
+        ("test_board_app.py", "test_board_events.py"),
+        {
+            "any name": ("if name not in names and not is_address(name):", "if False:"),
+            "any origin": ("if origin is not None and named(origin).netloc != request.host:", "if False:"),
+            "another port's pages": ("named(origin).netloc != request.host", "named(origin).hostname != name"),
+            "requests from elsewhere": ('== "cross-site":', '== "nowhere":'),
+            "framed": ("frame-ancestors 'none'; ", ""),
+        },
+    ),
+    Target(
+        "trainer/report/html.py",
+        ("test_report.py",),
+        {
+            "texts as they are": ("else escape(str(child))", "else str(child)"),
+            "attributes as they are": ("{escape(str(value))}", "{value}"),
+        },
+    ),
+    Target(
+        "trainer/report/chart.py",
+        ("test_report.py",),
+        {
+            "gaps are bridged": ("if None in row:", "if row == ():"),
+            "upside down": ("Scale(low, high, HEIGHT - BOTTOM, TOP)", "Scale(low, high, TOP, HEIGHT - BOTTOM)"),
+            "stretched": ("(value - self.low) / (self.high - self.low)", "value / self.high"),
+            "the band's back forwards": ("for i, lo, _ in reversed(part)", "for i, lo, _ in part"),
+            "odd ticks": ("for m in (1, 2, 5, 10)", "for m in (1, 3, 7, 10)"),
+            "no room": ("else 0.05 * size or 1", "else 0"),
+        },
+    ),
+    Target(
+        "trainer/report/pictures.py",
+        ("test_report.py",),
+        {
+            "any size": ("if path.stat().st_size > self.left:", "if False:"),
+            "not counted": ("self.left_out += 1", "pass"),
+        },
+    ),
+]

@@ -1,0 +1,131 @@
+"""Mistakes in what a person steers a run by, and in the pictures beside the training."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/control.py",
+        ("test_control.py",),
+        {
+            "nothing is checked": ("OptimizerSettings(learning_rate=learning_rate)  # checks", "pass"),
+            "infinity passes": ("value is None or math.isfinite(value)", "True"),
+            "the last wish alone counts": (
+                "self._strength = self._strength if strength is None else float(strength)",
+                "self._strength = strength",
+            ),
+            "a change is taken again and again": (
+                "self._learning_rate = self._strength = None\n        return",
+                "return",
+            ),
+            "a save is taken again and again": ("wished, self._save = self._save, False", "wished = self._save"),
+            "a pause is waited for in vain": (
+                "lambda: not self._paused or self._stopped or self._save",
+                "lambda: False",
+            ),
+            "later changes stay": ("if c.iteration < change.iteration]", "if c.iteration != change.iteration]"),
+            "a change of the same iteration is lost": ("now = at(changes, change.iteration) or change", "now = change"),
+            "changes come one iteration late": (
+                "if change.iteration <= iteration and change.learning_rate",
+                "if change.iteration < iteration and change.learning_rate",
+            ),
+            "a strength holds from the start": ("change.iteration <= iteration and change.strength", "change.strength"),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_control.py",),
+        {
+            "a pause does not save": ("        keep(False)\n        on_event(Paused", "        on_event(Paused"),
+            "a stop does not end a pause": (
+                "            stop_if_asked()\n            if control",
+                "            if control",
+            ),
+            "no save during a pause": (
+                "            if control.take_save():\n                keep(True)\n            control.wait",
+                "            control.wait",
+            ),
+            "the wish to stop is not heard": ("if asked or control.stopped", "if asked"),
+            "the reason is lost": ("asked if isinstance(asked, str) else ", ""),
+            "changes are told and not made": ("iterate(replace(setup, config=config), state", "iterate(setup, state"),
+            "a change made again is not told": (
+                "    if change := at(state.changes, state.iteration):",
+                "    if change := wish:",
+            ),
+            "what is saved is saved again": ("if again or saved != state.iteration:", "if True:"),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_evaluation.py",),
+        {
+            "no evaluation before the first iteration": (
+                "iteration == 0 or (every > 0 and iteration",
+                "(every > 0 and iteration",
+            ),
+            "no evaluation at the end": ("        conclude(setup, state, on_event)\n    on", "        pass\n    on"),
+            "a stopped run is concluded": ('if reason != "stopped" and setup.evaluation', "if setup.evaluation"),
+            "a cancel in the last evaluation is an error": ("with suppress(Stopped):", "if True:"),
+            "base pictures every time": ("if base_due(setup, state.iteration):", "if True:"),
+            "base pictures without a place to store them": ("(run.base_every, run.tiles_every))", "(run.base_every,))"),
+        },
+    ),
+    Target(
+        "trainer/evaluate.py",
+        ("test_evaluation.py",),
+        {
+            "the base noise of another seed": (
+                "base_noise(geometry.latent_shape, seed) for",
+                "base_noise(geometry.latent_shape, seed + 1) for",
+            ),
+            "every base picture of the first prompt": (
+                "torch.tensor(prompts, device=setup.policy.device)",
+                "torch.tensor([0] * len(prompts), device=setup.policy.device)",
+            ),
+            "image-to-image ignored": ("geometry.pack(begin(setup, noise))", "geometry.pack(noise)"),
+            "evaluated on the training's prompts": (
+                "sample(setup, setup.evaluation,",
+                "sample(setup, setup.conditioning,",
+            ),
+        },
+    ),
+    Target(
+        "trainer/run.py",
+        ("test_run_control.py", "test_evaluation.py"),
+        {
+            "the store's changes are forgotten": ("state.changes = store.changes() or state.changes", "pass"),
+            "the checkpoint's changes are forgotten": (
+                "state.changes = [Change(**change) for change in checkpoint.changes]",
+                "pass",
+            ),
+            "the first try's changes stay": ("store.set_info(changes=[], started=None)", "pass"),
+            "a failure is not told": ('listener(Finished(state.iteration, f"failed', 'str((state.iteration, f"failed'),
+            "a listener's own error hides the first": ("with suppress(Exception):", "if True:"),
+            "evaluation prompts are fixed": ('APART = ("evaluation",)', "APART = ()"),
+            "changes to come are told by the LoRA": (
+                "if change.iteration < state.iteration]",
+                "if change.iteration < 3]",
+            ),
+        },
+    ),
+    Target(
+        "trainer/models/text.py",
+        ("test_evaluation.py",),
+        {"the first set for all": ("range(0, len(prompts), BATCH)", "range(0, len(prompts := sets[0]), BATCH)")},
+    ),
+    Target(
+        "trainer/surrogate.py",
+        ("test_surrogate.py",),
+        {
+            "distances not rooted": ("square().mean(-1).sqrt()", "square().mean(-1)"),
+            "distances summed": ("square().mean(-1).sqrt()", "square().sum(-1).sqrt()"),
+        },
+    ),
+    Target(
+        "trainer/config_file.py",
+        ("test_config_file.py",),
+        {
+            "evaluation prompts not read": ("table = {**table, **_evaluated(table, folder)}", "table = {**table}"),
+            "a text is a list of letters": ("fits = isinstance(value, list | tuple) and all", "fits = all"),
+        },
+    ),
+]

@@ -1,0 +1,144 @@
+"""The page."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .. import __version__, history
+from ..history import Curve, Reader, Summary
+from .chart import Line, chart
+from .html import Markup, h, together
+from .pictures import Album
+from .style import CSS
+
+POINTS = 400  # of a curve
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, whatever a prompt says
+PHASES, REWARD, SPREAD = "seconds/", "reward/", "reward_std/"
+LOG_LINES = 100
+BANDS = (
+    "Dashed rewards are held out. The band of a reward is its standard deviation within a group; any other spans "
+    "the values of the iterations that one point stands for."
+)
+
+
+def report(folder: Path) -> str:
+    """The whole page.
+
+    Raises:
+        Unreadable: the run's store cannot be read.
+    """
+    summary = history.summary(folder)
+    with history.reading(folder) as store:
+        facts = history.details(store)
+        body = together(
+            h("h1", summary.title),
+            head(summary, facts),
+            findings(store),
+            charts(summary, history.curves(store, points=POINTS)),
+            pictures(store),
+            h("h2", "Settings"),
+            changed(facts["changes"]),
+            h("details", h("summary", "All of them"), h("pre", json.dumps(facts["settings"], indent=2))),
+            log(facts["log"]),
+            h("p", f"Made by neighbor-grpo {__version__}.", class_="note"),
+        )
+    page = h(
+        "html",
+        h(
+            "head",
+            h("meta", charset="utf-8"),
+            h("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            h("title", summary.title),
+            h("style", Markup(CSS)),
+        ),
+        h("body", body),
+        lang="en",
+    )
+    return f"<!doctype html>\n{page}\n"
+
+
+def head(summary: Summary, facts: Mapping[str, Any]) -> Markup:
+    began = summary.started and datetime.fromtimestamp(summary.started, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    rows = {
+        "State": summary.state,
+        "Iterations": f"{summary.iteration} of {summary.iterations}",
+        "Started": began,
+        "Model": summary.model,
+        "Trained on": ", ".join(summary.trained),
+        "Held out": ", ".join(summary.held_out),
+        "Prompts": len(facts["prompts"]),
+        "Folder": summary.id,
+    }
+    return h("dl", [[h("dt", name), h("dd", value)] for name, value in rows.items() if value], class_="facts")
+
+
+def findings(store: Reader) -> Markup:
+    found = [
+        h(
+            "div",
+            h("b", f"{f['check']}, since iteration {f['since']}"),
+            h("p", f["evidence"]),
+            h("p", f["advice"]),
+            class_=f"finding {f['severity']}",
+        )
+        for f in history.findings(store)
+    ]
+    return together(h("h2", "Diagnosis"), found or h("p", "No check found anything wrong.", class_="note"))
+
+
+def charts(summary: Summary, curves: Mapping[str, Curve]) -> Markup:
+    """Rewards with the groups' spread first, phases together, then every other metric."""
+    known = [name for name in (*summary.trained, *summary.held_out) if REWARD + name in curves]
+    rewards = [reward(name, curves, name in summary.held_out) for name in known]
+    phases = [line(curve, name.removeprefix(PHASES)) for name, curve in curves.items() if name.startswith(PHASES)]
+    others = [name for name in curves if not name.startswith((PHASES, REWARD, SPREAD))]
+    drawn = [chart("reward", rewards), *(chart(name, [line(curves[name])]) for name in others)]
+    return together(
+        h("h2", "Curves"),
+        h("p", BANDS, class_="note"),
+        h("div", drawn, chart("seconds per phase", phases), class_="charts"),
+    )
+
+
+def line(curve: Curve, label: str = "") -> Line:
+    return Line(label, curve.x, curve.mean, curve.low, curve.high)
+
+
+def reward(name: str, curves: Mapping[str, Curve], held_out: bool) -> Line:
+    """With a standard deviation of the group on either side."""
+    curve, spread = curves[REWARD + name], curves.get(SPREAD + name)
+    if spread is None:
+        return Line(name, curve.x, curve.mean, dashed=held_out)
+    rows = [(m, s) if m is not None and s is not None else None for m, s in zip(curve.mean, spread.mean, strict=True)]
+    low, high = ([r and r[0] + sign * r[1] for r in rows] for sign in (-1, 1))
+    return Line(name, curve.x, curve.mean, low, high, held_out)
+
+
+def pictures(store: Reader) -> Markup:
+    album, there = Album(store), history.index(store)
+    parts = []
+    if len(there.evaluations) > 1:
+        first, last = there.evaluations[0], there.evaluations[-1]
+        parts += [h("h2", "Fixed prompts, before and after"), album.before_and_after(first, last)]
+    if there.tiles:
+        parts.append(h("h2", "Candidates, best first"))
+        for iteration in dict.fromkeys((there.tiles[-1], there.tiles[0])):
+            parts += album.iteration(iteration)
+    if album.left_out:
+        parts.append(h("p", f"{album.left_out} pictures are left out, to keep this page small.", class_="note"))
+    return together(parts)
+
+
+def changed(changes: list) -> Markup:
+    rows = [h("li", ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in c.items())) for c in changes if type(c) is dict]
+    return h("ul", rows) if rows else Markup("")
+
+
+def log(lines: list[dict[str, Any]]) -> Markup:
+    if not lines:
+        return Markup("")
+    text = "\n".join(f"{entry['iteration']}: {entry['message']}" for entry in lines[-LOG_LINES:])
+    return together(h("h2", "Log"), h("pre", text))
