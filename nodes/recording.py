@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import service
-from .training import run_folder
+from .run_folders import run_folder
 
 if TYPE_CHECKING:
     from ..trainer.anchors import Pairs

@@ -10,9 +10,9 @@ from ..trainer.errors import Stopped, UserError
 from . import host, policies
 from .lora import lora_file
 from .recording import record
+from .run_folders import NOT_PLAIN, is_plain
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import next_step
-from .training import NOT_PLAIN, is_plain
 from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings, searched_by
 
 

@@ -8,20 +8,35 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, Config, RunSettings, SamplingSettings
+from ..trainer.config import AUTO, Config, EvaluationSettings, RunSettings, SamplingSettings
+from ..trainer.diagnosis import CHECKS
 from . import host, policies, service
 from .latents import ready
 from .lora import read_lora_file
 from .rewards import by_label
 from .rollout import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
+from .run_folders import NOT_PLAIN, is_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
-from .wires import CATEGORY, LORA, REWARD, RUN, LoraFile, NamedReward, Neighborhood, Prompts, Run, Settings, searched_by
+from .wires import (
+    CATEGORY,
+    LORA,
+    PROMPTS,
+    REWARD,
+    RUN,
+    LoraFile,
+    NamedReward,
+    Neighborhood,
+    Prompts,
+    Run,
+    Settings,
+    searched_by,
+)
 
 if TYPE_CHECKING:
     from ..trainer.rewards import Reward
 
-NOT_PLAIN = "run_name {!r} must be the plain name of a folder"
+NOTHING, ANY = "nothing", "any problem"
 
 
 class Train(io.ComfyNode):
@@ -93,6 +108,26 @@ class Train(io.ComfyNode):
                     tooltip="On: reward models wait in the computer's memory while they do not score. Saves their size "
                     "on the GPU and costs a moment in each iteration.",
                 ),
+                PROMPTS.Input(
+                    "evaluation",
+                    optional=True,
+                    tooltip="Prompts to look at: pictures of fixed seeds, drawn before, during and after the training.",
+                ),
+                io.Int.Input(
+                    "evaluate_every",
+                    optional=True,
+                    default=25,
+                    min=0,
+                    max=100000,
+                    tooltip="Iterations between these pictures; 0 draws the first and the last alone.",
+                ),
+                io.Combo.Input(
+                    "stop_on",
+                    optional=True,
+                    options=[NOTHING, ANY, *CHECKS],
+                    default=NOTHING,
+                    tooltip="End the training when the panel's diagnosis finds this problem; it is saved.",
+                ),
             ],
             outputs=[
                 LORA.Output("lora", display_name="lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
@@ -126,6 +161,9 @@ class Train(io.ComfyNode):
         settings: Settings | None = None,
         vae: object | None = None,
         offload_rewards: bool = False,
+        evaluation: Prompts | None = None,
+        evaluate_every: int = 25,
+        stop_on: str = NOTHING,
     ) -> io.NodeOutput:
         grpo, optimizer = chosen(
             settings,
@@ -151,11 +189,12 @@ class Train(io.ComfyNode):
                 micro_batch=micro_batch,
                 save_every=save_every,
                 offload_rewards=offload_rewards,
+                stop_on={NOTHING: (), ANY: tuple(CHECKS)}.get(stop_on, (stop_on,)),
             ),
+            evaluation=EvaluationSettings(evaluation.texts if evaluation else (), evaluate_every),
         )
-        lora, reason = train(
-            config, policy, prompts, by_label(reward), vae, resume, host.Progress(preview_every), early_stop
-        )
+        progress = host.Progress(preview_every)
+        lora, reason = train(config, policy, prompts, evaluation, by_label(reward), vae, resume, progress, early_stop)
         host.raise_if_cancelled()
         summary = f"{reason}: {folder}"
         return io.NodeOutput(lora, Run(folder), summary, ui={"text": (summary,)})
@@ -165,6 +204,7 @@ def train(
     config: Config,
     policy: policies.Policy,
     prompts: Prompts,
+    evaluation: Prompts | None,
     rewards: Mapping[str, Reward],
     vae: object | None,
     resume: bool,
@@ -179,7 +219,7 @@ def train(
     from ..trainer.run import start_run
     from ..trainer.setup import assemble
 
-    device = config.model.device
+    device, looked_at = config.model.device, evaluation.conditioning if evaluation else None
     host.free_models()
     stop = EarlyStop(config.weights, early_stop)
     busy = f"another training is running on {device}: wait for it, or cancel it"
@@ -194,26 +234,11 @@ def train(
                     listeners=[progress, stop, announcer],
                     should_stop=stop.reached,
                     control=control,
-                    load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards),
+                    load=lambda config: assemble(
+                        config, flux, lora, prompts.conditioning, rewards, evaluation=looked_at
+                    ),
                 )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), reason
         finally:
             move(rewards.values(), "cpu")  # the device is free for ComfyUI again
             policies.drop_lora(flux)
-
-
-def is_plain(run_name: str) -> bool:
-    """Whether it is a folder's name, or empty; a hidden folder's is none, as the panel does not show it."""
-    name = run_name.strip()
-    return Path(name).name == name and not name.startswith(".") and "\0" not in name
-
-
-def run_folder(name: str, resume: bool) -> Path:
-    """The newest folder of a name to go on with, or one that is not there yet."""
-    folder, n = host.runs_folder() / name, 1
-    taken = []
-    while folder.exists():
-        taken.append(folder)
-        n += 1
-        folder = host.runs_folder() / f"{name}-{n}"
-    return taken[-1] if resume and taken else folder

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -30,13 +29,12 @@ def prepare(config: Config) -> Setup:
     """
     device = pick_device(config.model.device)
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
-    conditioning, *evaluation = encode_all(config, sets)
+    conditioning, evaluation = (*encode_all(config, sets), None)[:2]
     source = resolve(config.model.path)
     policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
-    setup = assemble(config, policy, lora, conditioning, build_rewards(config))
-    return replace(setup, evaluation=evaluation[0]) if evaluation else setup
+    return assemble(config, policy, lora, conditioning, build_rewards(config), evaluation=evaluation)
 
 
 def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
@@ -77,6 +75,7 @@ def assemble(
     rewards: Mapping[str, Reward],
     init: Tensor | None = None,
     denoise: float = 1.0,
+    evaluation: Conditioning | None = None,
 ) -> Setup:
     """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for.
 
@@ -85,7 +84,7 @@ def assemble(
     """
     geometry = Geometry(config.sampling.width, config.sampling.height)
     sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), denoise)
-    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init)
+    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init, evaluation)
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:

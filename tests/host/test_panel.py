@@ -14,6 +14,7 @@ from comfy_server import DIRECT
 from safetensors import safe_open
 
 from trainer.checkpoint import load as load_checkpoint
+from trainer.diagnosis import CHECKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -209,6 +210,34 @@ def test_steps_of_a_graph_are_a_run_of_their_own(page, console, server):
     page.locator("[data-tab=neighborhood]").click()
     page.locator(".ng-tile[data-candidate] img").first.wait_for()
     assert console == []
+
+
+def test_pictures_of_evaluation_prompts_stand_before_and_after(page, console, server):
+    graph = train("evaluated", 3)
+    graph["2e"] = graphs.node("PromptSet", policy=["1", 0], text="panda on a pink background", file="")
+    graph["5"]["inputs"] |= {"evaluation": ["2e", 0], "evaluate_every": 2}
+    server.wait(server.queue(graph))
+    assert server.get(f"{V1}/runs/evaluated/groups")["evaluations"] == [0, 2, 3]
+    for iteration in (0, 3):
+        (picture,) = server.get(f"{V1}/runs/evaluated/evaluations/{iteration}")["pictures"]
+        assert picture["prompt"] == "panda on a pink background"
+        assert 0 < picture["scores"]["tiny-clip"] < 1
+    open_panel(page, "evaluated")
+    page.locator("[data-tab=neighborhood]").click()
+    pair = page.locator(".ng-evaluation").first
+    pair.wait_for()
+    assert pair.locator("figcaption").all_inner_texts() == ["after 0", "after 3"]
+    assert console == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "checks"), [("nothing", []), ("stalled", ["stalled"]), ("any problem", list(CHECKS))]
+)
+def test_a_run_is_told_which_problems_end_it(server, chosen, checks):
+    graph = train(f"ends-on-{len(checks)}", 1, seed=len(checks))
+    graph["5"]["inputs"]["stop_on"] = chosen
+    server.wait(server.queue(graph))
+    assert server.get(f"{V1}/runs/ends-on-{len(checks)}")["settings"]["run"]["stop_on"] == checks
 
 
 def test_a_candidate_becomes_a_node_with_its_whole_seed(page, console, server):
