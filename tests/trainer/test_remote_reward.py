@@ -70,6 +70,14 @@ SCORED = (200, {}, {"scores": {"a": [0.5]}})
 DOWN = (503, {}, {"error": "the server is stopping"})
 
 
+@pytest.mark.parametrize(
+    ("answer", "back"), [((200, {}, {}), True), ((404, {}, {}), True), ((500, {}, b"oops"), True), (DOWN, False)]
+)
+def test_a_server_is_back_when_it_answers_be_it_with_a_refusal(answer, back):
+    with scripted(answer) as (url, _):
+        assert build("remote", {"url": url}, "cpu").server.is_back() is back
+
+
 @pytest.mark.parametrize("kind", ["colourfulness", "tiny-clip"])
 def test_a_remote_score_is_the_score_in_this_process(serve, rewards, kind):
     images = pictures(4)
