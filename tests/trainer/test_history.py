@@ -152,7 +152,10 @@ def test_an_empty_file_is_a_run_without_anything(tmp_path):
 
 @pytest.mark.parametrize("spoil", ["garbage", "cut", "other types", "no JSON"])
 def test_a_broken_store_breaks_its_own_line_only(tmp_path, spoil):
-    folder, whole = write(tmp_path / "run", Run(iterations=30)), write(tmp_path / "whole", Run(iterations=1))
+    folder, whole = (
+        write(tmp_path / "run", Run(iterations=30, tiles_every=0)),
+        write(tmp_path / "whole", Run(iterations=1, tiles_every=0)),
+    )
     raw = (folder / DATABASE).read_bytes()
     if spoil == "garbage":
         (folder / DATABASE).write_bytes(b"no database, but of some length " * 100)
