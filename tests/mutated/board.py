@@ -87,6 +87,7 @@ TARGETS = [
             "never live": ("return held(str(folder.absolute()))", "return False"),
             "a summary from long ago": ("_read(folder) if fresh else _cached(folder, mark)", "_cached(folder, ())"),
             "held out is trained": ("for label, held_out in labels if not held_out", "for label, held_out in labels"),
+            "all of the log": ("log(store, LOG_LINES)", "log(store)"),
             "the log from its end": ("for iteration, message in reversed(rows)", "for iteration, message in rows"),
         },
     ),
@@ -95,7 +96,6 @@ TARGETS = [
         ("test_history.py",),
         {
             "over what is there": ("if os.path.lexists(target):", "if False:"),
-            "links to nowhere are overwritten": ("os.path.lexists(target)", "os.path.exists(target)"),
             "into a linked trash": ("if trash.is_symlink():", "if False:"),
             "a store comes back": ("?mode=rw", "?mode=rwc"),
             "moved while it is trained": ("with exclusive(str(folder.absolute()),", "with exclusive('another',"),
