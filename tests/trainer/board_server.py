@@ -3,14 +3,17 @@
 import asyncio
 import http.client
 import json
+import os
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 from multidict import CIMultiDict
+from run_folders import MARKUP, Run, write
 
 from trainer.board.routes import PREFIX, Board
+from trainer.history.store import DATABASE
 
 
 @dataclass
@@ -83,7 +86,47 @@ def bare(runs, controls=None) -> web.Application:
     return app
 
 
-def servers():
-    """For a fixture: `serve(app)` -> Served, until the test ends."""
-    with ExitStack() as stack:
-        yield lambda app: stack.enter_context(running(app))
+RUN = Run(iterations=12, planned=20, evaluations=(0, 10), started=1000.0, state="stopped")
+
+
+class Wishes:
+    """A control that remembers what it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getattr__(self, name):
+        return lambda **values: self.told.append((name, values))
+
+
+def several(tmp_path_factory):
+    """For a fixture: a folder with three runs, newest first `run`, `markup` and `old`."""
+    folder = tmp_path_factory.mktemp("runs")
+    write(folder / "run", RUN)
+    write(folder / "markup", Run(iterations=2, prompts=(MARKUP,), info={"title": MARKUP}, started=900.0))
+    write(folder / "old", Run(iterations=2, version=1, started=None))
+    os.utime(folder / "old" / DATABASE, (500, 500))
+    return folder
+
+
+def serving(runs):
+    """For a fixture: a server of these runs."""
+    with running(bare(runs)) as served:
+        yield served
+
+
+def owned(tmp_path):
+    """For a fixture: a server and its runs folder, with one run in it, to change."""
+    write(tmp_path / "runs" / "run", Run(iterations=2, group_size=3))
+    controls = {}
+    with running(bare(tmp_path / "runs", controls)) as served:
+        served.runs, served.controls = tmp_path / "runs", controls
+        yield served
+
+
+def refused(answer, status: int) -> str:
+    """Checks that the answer is a refusal, and returns its reason."""
+    assert answer.status == status, answer
+    assert set(answer.json) == {"error"}
+    assert answer.headers["Content-Type"].startswith("application/json")
+    return answer.json["error"]

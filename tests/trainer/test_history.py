@@ -152,7 +152,10 @@ def test_an_empty_file_is_a_run_without_anything(tmp_path):
 
 @pytest.mark.parametrize("spoil", ["garbage", "cut", "other types", "no JSON"])
 def test_a_broken_store_breaks_its_own_line_only(tmp_path, spoil):
-    folder, whole = write(tmp_path / "run", Run(iterations=30)), write(tmp_path / "whole", Run(iterations=1))
+    folder, whole = (
+        write(tmp_path / "run", Run(iterations=30, tiles_every=0)),
+        write(tmp_path / "whole", Run(iterations=1, tiles_every=0)),
+    )
     raw = (folder / DATABASE).read_bytes()
     if spoil == "garbage":
         (folder / DATABASE).write_bytes(b"no database, but of some length " * 100)
@@ -248,6 +251,13 @@ def test_only_plain_names_of_runs_are_found(tmp_path, name):
     assert find(tmp_path / "runs", "run") == (tmp_path / "runs" / "run").resolve()
 
 
+def test_the_log_is_told_in_order_and_only_its_end(tmp_path):
+    folder = write(tmp_path / "run", Run(iterations=1, tiles_every=0))
+    edit(folder, *(f"INSERT INTO log (iteration, message) VALUES ({n}, 'line {n}')" for n in range(1, 250)))
+    found = read(folder, details)["log"]
+    assert [entry["message"] for entry in found] == [f"line {n}" for n in range(50, 250)]
+
+
 def test_a_folder_whose_name_is_no_text_does_not_spoil_the_list(tmp_path):
     try:
         write(tmp_path / os.fsdecode(b"run-\xff"), Run(iterations=1))
@@ -339,13 +349,15 @@ def test_a_run_moves_to_the_trash_and_never_over_another(tmp_path):
         folder = write(tmp_path / "run", Run(iterations=n + 1))
         places.append(move_to_trash(tmp_path, folder))
         assert not folder.exists()
-        if n == 0:  # whatever lies there stays: a file, a link to nowhere
+        if n == 0:  # whatever lies there stays: a file, a link to nowhere, a folder with nothing in it
+            (tmp_path / ".trash" / "run-4").mkdir()
             (tmp_path / ".trash" / "run-2").write_text("mine")
             (tmp_path / ".trash" / "run-3").symlink_to(tmp_path / "nowhere")
-    assert [p.name for p in places] == ["run", "run-4", "run-5"]
+    assert [p.name for p in places] == ["run", "run-5", "run-6"]
     assert [summary(p).iteration for p in places] == [1, 2, 3]
     assert (tmp_path / ".trash" / "run-2").read_text() == "mine"
     assert not (tmp_path / "nowhere").exists()
+    assert list((tmp_path / ".trash" / "run-4").iterdir()) == []
     assert summaries(tmp_path) == []
 
 

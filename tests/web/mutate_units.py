@@ -52,6 +52,7 @@ MUTATIONS = [  # tests, file, what is there, what is there instead
     (WORDS, "format", "/^(failed|gave up|stopped by)/", "/^(failed|gave up)/"),
     (WORDS, "nodes", "iterations + 100 : iterations", "iterations + 100 : iteration"),
     (WORDS, "notices", 'word === "waiting"', 'word !== "waiting"'),
+    (WORDS, "control_view", "if (run.controllable) return", "if (run.live) return"),
     (RANKING, "ranking", "c.advantage > advantage)", "c.advantage >= advantage)"),
     (RANKING, "ranking", "value(b) - value(a)", "value(a) - value(b)"),
     (RANKING, "ranking", "x += (advantages[i] ?? 0) * p[0]", "x += Math.abs(advantages[i] ?? 0) * p[0]"),

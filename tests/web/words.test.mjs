@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { whyNot } from "../../web/panel/control_view.mjs";
 import { ago, bytes, duration, metricName, modelName, number, runName, signed, stateOf } from "../../web/panel/format.mjs";
 import { forClipboard, candidateNoise, continuing } from "../../web/panel/nodes.mjs";
 import { notice } from "../../web/panel/notices.mjs";
@@ -68,4 +69,13 @@ test("the end of a run is a notice, its iterations are none", () => {
   assert.equal(notice({ ...message, type: "state", state: "waiting: the reward server is away" }).severity, "warn");
   assert.equal(notice({ ...message, type: "iteration", metrics: {} }), null);
   assert.equal(notice({ ...message, type: "state", state: "paused" }), null);
+});
+
+test("a run that cannot be told anything says why, and one that can says nothing", () => {
+  const run = { id: "a", live: true, controllable: true };
+  assert.equal(whyNot(run, "comfyui"), "");
+  assert.match(whyNot({ ...run, controllable: false }, "comfyui"), /Another process/);
+  assert.match(whyNot({ ...run, controllable: false }, "board"), /only looks on/);
+  assert.match(whyNot({ ...run, controllable: false, live: false }, "board"), /not under way/);
+  assert.match(whyNot(null, "board"), /Open a run/);
 });

@@ -53,7 +53,7 @@ def find(runs: Path, name: str) -> Path:
     try:
         name.encode()  # half a character cannot be part of an address
         folder = runs.resolve() / name
-        if folder.resolve(strict=True) == folder and (folder / DATABASE).resolve(strict=True) == folder / DATABASE:
+        if (folder / DATABASE).resolve(strict=True) == folder / DATABASE:
             return folder
     except (OSError, RuntimeError, ValueError):  # missing, too long, a circle of links, half a character or none
         pass

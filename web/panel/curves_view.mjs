@@ -59,6 +59,7 @@ export function mount(parent, panel) {
   /** @param {Range | null} next */
   function zoom(next) {
     range = next;
+    panel.memory.zoom = range && { run: store.state.open, range };
     for (const plot of [rewards, ...[...small.values()].map((s) => s.plot)]) plot.zoom(range);
     whole.disabled = !range;
     clearTimeout(timer);
@@ -132,6 +133,8 @@ export function mount(parent, panel) {
     made.plot.mark(iteration);
   }
 
+  const before = panel.memory.zoom;
+  if (before && before.run === store.state.open) zoom(before.range);
   const end = [store.watch(draw), panel.onTheme(() => {
     rewards.redraw();
     for (const { plot } of small.values()) plot.redraw();

@@ -46,7 +46,7 @@ export function mount(parent, store, host) {
   const list = h("div", { class: "ng-tabs", role: "tablist", "aria-label": "Neighbor GRPO" });
   const body = h("div", { class: "ng-body", role: "tabpanel", tabindex: 0, id: `${prefix}-body` });
   root.append(heading, offline, list, body, message);
-  panel.message = shortly(message);
+  panel.message = shortly(root, message);
   root.addEventListener("keydown", (event) => {
     if (event.target instanceof Element && event.target.matches("input, select")) event.stopPropagation(); // no keys for the graph
   });

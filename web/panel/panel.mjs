@@ -17,6 +17,7 @@
  * @property {string} order  of the tiles
  * @property {number | "all"} slot
  * @property {string} tab
+ * @property {{ run: string | null, range: import("./zoom.mjs").Range } | null} zoom  of the curves
  */
 
 import { say } from "./dom.mjs";
@@ -26,7 +27,7 @@ import { ofRun, Refused } from "./transport.mjs";
 import { nearest } from "./zoom.mjs";
 
 /** @type {Memory} */
-const MEMORY = { smoothing: 0.35, order: "advantage", slot: 0, tab: "runs" };
+const MEMORY = { smoothing: 0.35, order: "advantage", slot: 0, tab: "runs", zoom: null };
 const TOAST = 4000; // milliseconds
 
 export class Panel {
@@ -145,11 +146,13 @@ export class Panel {
   }
 }
 
-/** A line that shows a message for a moment. @param {HTMLElement} element */
-export function shortly(element) {
+/** A line that shows a message for a moment, on top of a dialog where one is open. @param {HTMLElement} root @param {HTMLElement} element */
+export function shortly(root, element) {
   /** @type {ReturnType<typeof setTimeout>} */
   let timer;
   return (/** @type {string} */ text) => {
+    const top = root.querySelector("dialog[open]") ?? root;
+    if (element.parentElement !== top) top.append(element);
     say(element, text);
     element.hidden = false;
     clearTimeout(timer);

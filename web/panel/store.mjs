@@ -39,10 +39,13 @@ export class Store {
       connection: (connection) => this.connected(connection),
     });
     this.patrol = setInterval(() => this.look(), PATROL);
+    this.back = () => this.look();
+    globalThis.document?.addEventListener("visibilitychange", this.back);
   }
 
   destroy() {
     clearInterval(this.patrol);
+    globalThis.document?.removeEventListener("visibilitychange", this.back);
     for (const { timer } of this.questions.values()) if (timer) clearTimeout(timer);
     this.end();
     this.views.clear();
