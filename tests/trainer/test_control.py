@@ -101,6 +101,8 @@ def test_a_pause_saves_and_waits_and_a_resumed_run_ends_as_if_there_had_been_non
 @pytest.mark.parametrize("how", ["stop", "should_stop", "cancel"])
 def test_a_stop_ends_a_pause_and_the_run(make, how):
     setup, control, asked = make(), Control(), []
+    rescue = threading.Timer(10, control.resume)  # a stop that is not heard is a failure, not a test without an end
+    rescue.daemon = True
 
     def look():
         if how == "cancel" and asked:
@@ -109,6 +111,7 @@ def test_a_stop_ends_a_pause_and_the_run(make, how):
     def react(event):
         after(1, control.pause)(event)
         if isinstance(event, Paused):
+            rescue.start()
             asked.append(True)
             if how == "stop":
                 control.stop()

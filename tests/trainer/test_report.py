@@ -140,7 +140,7 @@ def test_a_band_goes_there_above_and_back_below():
     )
     assert x0 == x3
     assert top < bottom
-    assert Scale(0, 10, 100, 0)(2.5) == 75
+    assert Scale(10, 20, 100, 0)(12.5) == 75
 
 
 @pytest.mark.parametrize(

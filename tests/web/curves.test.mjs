@@ -25,11 +25,17 @@ test("single iterations have no low and high", () => {
 });
 
 test("the step is the smallest of 1, 2, 5, 10, ... that fits", () => {
-  assert.deepEqual([1, 100, 101, 201, 501, 1001].map((n) => stepFor(n, 100)), [1, 1, 2, 5, 10, 20]);
+  assert.deepEqual(
+    [1, 100, 101, 201, 501, 1001].map((n) => stepFor(n, 100)),
+    [1, 1, 2, 5, 10, 20],
+  );
 });
 
 test("live values go on where the stored curve ends", () => {
-  const entries = [{ iteration: 2, metrics: { loss: 7 } }, { iteration: 3, metrics: { loss: 8 } }];
+  const entries = [
+    { iteration: 2, metrics: { loss: 7 } },
+    { iteration: 3, metrics: { loss: 8 } },
+  ];
   const curve = continued({ x: [0, 1], mean: [5, 6], step: 1 }, entries, "loss");
   assert.deepEqual(curve, { x: [0, 1, 2, 3], mean: [5, 6, 7, 8], step: 1 });
 });
@@ -92,12 +98,16 @@ test("smoothing is the mean of all values so far, each weighted by its age", () 
 });
 
 test("a constant stays the same under any smoothing, from its first value on", () => {
-  for (const weight of [0.1, 0.9, 0.999]) for (const v of smooth([2, 2, 2, 2], weight)) assert.ok(Math.abs(v - 2) < 1e-9);
+  for (const weight of [0.1, 0.9, 0.999])
+    for (const v of smooth([2, 2, 2, 2], weight)) assert.ok(Math.abs(v - 2) < 1e-9);
 });
 
 test("a gap stays a gap, and a point that is no point of the curve stays none", () => {
   const smoothed = smooth([1, null, undefined, 1], 0.5);
-  assert.deepEqual(smoothed.map((v) => (typeof v === "number" ? Math.round(v) : v)), [1, null, undefined, 1]);
+  assert.deepEqual(
+    smoothed.map((v) => (typeof v === "number" ? Math.round(v) : v)),
+    [1, null, undefined, 1],
+  );
 });
 
 test("the smoothing slider grows from nothing to an eighth of the curve", () => {

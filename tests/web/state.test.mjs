@@ -1,17 +1,48 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMPTY, LONGEST_TAIL, reduce, runOf } from "../../web/panel/state.mjs";
+import { EMPTY, reduce, runOf } from "../../web/panel/state.mjs";
+import { LONGEST_TAIL } from "../../web/panel/tail.mjs";
 
-const RUN = { id: "a", title: "a", state: "running", live: true, controllable: true, iteration: 0, iterations: 100, started: 1, updated: 2, model: "m", trained: ["r"], held_out: [], path: "/a" };
-const told = (type, iteration, more = {}) => ({ type: "message", message: { version: 1, type, run: "a", iteration, ...more } });
+const RUN = {
+  id: "a",
+  title: "a",
+  state: "running",
+  live: true,
+  controllable: true,
+  iteration: 0,
+  iterations: 100,
+  started: 1,
+  updated: 2,
+  model: "m",
+  trained: ["r"],
+  held_out: [],
+  path: "/a",
+};
+const told = (type, iteration, more = {}) => ({
+  type: "message",
+  message: { version: 1, type, run: "a", iteration, ...more },
+});
 const iteration = (n) => told("iteration", n, { metrics: { loss: n / 10 } });
-const stored = (done, step = 1) => ({ iteration: done, curves: { loss: { x: Array.from({ length: done }, (_, i) => i), mean: Array.from({ length: done }, (_, i) => i / 10), step } } });
+const stored = (done, step = 1) => ({
+  iteration: done,
+  curves: {
+    loss: { x: Array.from({ length: done }, (_, i) => i), mean: Array.from({ length: done }, (_, i) => i / 10), step },
+  },
+});
 const after = (...events) => events.reduce(reduce, { ...EMPTY, runs: [RUN], total: 1, open: "a" });
 const heard = (state) => state.tails.a.entries.map((e) => e.iteration);
 
 test("an iteration that is told joins the tail with its values", () => {
   const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(4));
-  assert.deepEqual(state.tails.a, { next: 5, entries: [{ iteration: 3, metrics: { loss: 0.3 } }, { iteration: 4, metrics: { loss: 0.4 } }], missed: null, stale: false });
+  assert.deepEqual(state.tails.a, {
+    next: 5,
+    entries: [
+      { iteration: 3, metrics: { loss: 0.3 } },
+      { iteration: 4, metrics: { loss: 0.4 } },
+    ],
+    missed: null,
+    stale: false,
+  });
   assert.equal(runOf(state, "a").iteration, 5);
 });
 
@@ -23,20 +54,43 @@ test("a missed message leaves a gap that begins with the first missed iteration,
 
 test("what was missed fills the gap", () => {
   const answer = { iteration: 7, curves: { loss: { x: [4, 5, 6], mean: [0.4, null, 0.6], step: 1 } } };
-  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(6), { type: "caught up", run: "a", from: 4, answer });
-  assert.deepEqual(state.tails.a.entries.map((e) => [e.iteration, e.metrics.loss]), [[3, 0.3], [4, 0.4], [5, null], [6, 0.6]]);
+  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(6), {
+    type: "caught up",
+    run: "a",
+    from: 4,
+    answer,
+  });
+  assert.deepEqual(
+    state.tails.a.entries.map((e) => [e.iteration, e.metrics.loss]),
+    [
+      [3, 0.3],
+      [4, 0.4],
+      [5, null],
+      [6, 0.6],
+    ],
+  );
   assert.equal(state.tails.a.missed, null);
 });
 
 test("an answer that does not reach the end of the gap leaves the rest of it", () => {
   const answer = { iteration: 5, curves: { loss: { x: [4], mean: [0.4], step: 1 } } };
-  const state = after({ type: "curves", run: "a", answer: stored(4) }, iteration(7), { type: "caught up", run: "a", from: 4, answer });
+  const state = after({ type: "curves", run: "a", answer: stored(4) }, iteration(7), {
+    type: "caught up",
+    run: "a",
+    from: 4,
+    answer,
+  });
   assert.equal(state.tails.a.missed, 5);
 });
 
 test("so many missed iterations that the server thins them have the whole curve fetched", () => {
   const answer = { iteration: 5000, curves: { loss: { x: [0], mean: [1], step: 8 } } };
-  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(4999), { type: "caught up", run: "a", from: 3, answer });
+  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(4999), {
+    type: "caught up",
+    run: "a",
+    from: 3,
+    answer,
+  });
   assert.equal(state.tails.a.stale, true);
 });
 
@@ -46,16 +100,33 @@ test("a message told twice counts once", () => {
 });
 
 test("stored curves take the place of the live values that they hold, and of no others", () => {
-  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(4), iteration(5), { type: "curves", run: "a", answer: stored(5) });
+  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(4), iteration(5), {
+    type: "curves",
+    run: "a",
+    answer: stored(5),
+  });
   assert.deepEqual(heard(state), [5]);
   assert.equal(state.tails.a.next, 6);
 });
 
 test("a run that goes back forgets what it will do again", () => {
-  const state = after({ type: "curves", run: "a", answer: stored(3) }, iteration(3), iteration(4), iteration(5), told("started", 4));
+  const state = after(
+    { type: "curves", run: "a", answer: stored(3) },
+    iteration(3),
+    iteration(4),
+    iteration(5),
+    told("started", 4),
+  );
   assert.deepEqual(heard(state), [3]);
   assert.deepEqual([state.tails.a.next, state.tails.a.stale], [4, true]);
   assert.deepEqual(heard(reduce(state, iteration(4))), [3, 4]);
+});
+
+test("a run that went back while nobody listened forgets what it will do again", () => {
+  const details = { ...RUN, iteration: 4, settings: {}, prompts: [], metrics: [], changes: [], log: [] };
+  const heardOf = [iteration(3), iteration(4), iteration(5)];
+  const state = after({ type: "curves", run: "a", answer: stored(3) }, ...heardOf, { type: "details", details });
+  assert.deepEqual([heard(state), state.tails.a.next, state.tails.a.stale], [[3], 4, true]);
 });
 
 test("the tail of a long run stays short and asks for the stored curves", () => {
@@ -79,7 +150,10 @@ test("a message about an unknown run has the list fetched", () => {
 });
 
 test("a message of another version changes nothing but has the list fetched", () => {
-  const state = reduce(after(), { type: "message", message: { version: 2, type: "iteration", run: "a", iteration: 0, metrics: { loss: 1 } } });
+  const state = reduce(after(), {
+    type: "message",
+    message: { version: 2, type: "iteration", run: "a", iteration: 0, metrics: { loss: 1 } },
+  });
   assert.deepEqual(state, { ...after(), outdated: true });
 });
 
@@ -106,7 +180,14 @@ test("the reducer changes nothing that it was given", () => {
     return value;
   };
   let state = freeze(after({ type: "curves", run: "a", answer: stored(3) }));
-  for (const event of [iteration(3), iteration(6), told("state", 7, { state: "paused" }), told("started", 5), { type: "choose", iteration: 2 }]) state = freeze(reduce(state, freeze(event)));
+  for (const event of [
+    iteration(3),
+    iteration(6),
+    told("state", 7, { state: "paused" }),
+    told("started", 5),
+    { type: "choose", iteration: 2 },
+  ])
+    state = freeze(reduce(state, freeze(event)));
   assert.deepEqual(heard(state), [3]);
 });
 

@@ -12,7 +12,10 @@ test("a seed of 63 bits arrives exactly, and no text is taken for one", () => {
 });
 
 test("a refusal carries the server's own words", async () => {
-  await assert.rejects(ask(answering('{"error": "no such run"}', { status: 404 }), "/x"), (e) => e instanceof Refused && e.message === "no such run" && e.status === 404);
+  await assert.rejects(
+    ask(answering('{"error": "no such run"}', { status: 404 }), "/x"),
+    (e) => e instanceof Refused && e.message === "no such run" && e.status === 404,
+  );
   await assert.rejects(ask(answering("<html>", { status: 502 }), "/x"), /the server answered 502/);
 });
 
@@ -22,7 +25,10 @@ test("an answer without a body is null", async () => {
 
 test("changes are sent as JSON, so that no foreign form can send them", async () => {
   const sent = [];
-  await ask({ send: async (path, init) => (sent.push([path, init]), new Response("{}")) }, "/x", { method: "POST", body: { action: "stop" } });
+  await ask({ send: async (path, init) => (sent.push([path, init]), new Response("{}")) }, "/x", {
+    method: "POST",
+    body: { action: "stop" },
+  });
   assert.equal(sent[0][1].headers["Content-Type"], "application/json");
   assert.equal(sent[0][1].body, '{"action":"stop"}');
 });
@@ -73,18 +79,23 @@ test("what is no message is not passed on", () => {
   FakeSocket.all = [];
   const heard = [];
   const end = webTransport("https://board", FakeSocket).listen({ message: (m) => heard.push(m.run), connection() {} });
-  for (const data of ["nonsense", "null", "[]", '{"type": 3, "run": "a"}', '{"type": "state", "run": "a"}']) FakeSocket.all[0].onmessage({ data });
+  for (const data of ["nonsense", "null", "[]", '{"type": 3, "run": "a"}', '{"type": "state", "run": "a"}'])
+    FakeSocket.all[0].onmessage({ data });
   assert.deepEqual(heard, ["a"]);
   assert.equal(FakeSocket.all[0].url, "wss://board/neighbor_grpo/v1/events");
   end();
 });
 
 test("ComfyUI's own connection is used where the panel is in ComfyUI", () => {
-  const api = Object.assign(new EventTarget(), { fetchApi: async (path) => new Response(path), apiURL: (path) => `/api${path}` });
+  const api = Object.assign(new EventTarget(), {
+    fetchApi: async (path) => new Response(path),
+    apiURL: (path) => `/api${path}`,
+  });
   const events = [];
   const transport = comfyTransport(api);
   const end = transport.listen({ message: (m) => events.push(m.run), connection: (c) => events.push(c) });
-  for (const type of ["neighbor_grpo", "reconnecting", "reconnected"]) api.dispatchEvent(Object.assign(new Event(type), { detail: { run: "a" } }));
+  for (const type of ["neighbor_grpo", "reconnecting", "reconnected"])
+    api.dispatchEvent(Object.assign(new Event(type), { detail: { run: "a" } }));
   end();
   api.dispatchEvent(new Event("reconnecting"));
   assert.deepEqual(events, ["live", "a", "lost", "live"]);
@@ -93,8 +104,27 @@ test("ComfyUI's own connection is used where the panel is in ComfyUI", () => {
 
 test("the store asks from the first missed iteration on", async () => {
   const asked = [];
-  const run = { id: "a", title: "a", state: "running", live: true, controllable: false, iteration: 2, iterations: 9, started: 1, updated: 1, model: "m", trained: [], held_out: [], path: "/a" };
-  const curve = (from, to) => ({ iteration: to, curves: { loss: { x: Array.from({ length: to - from }, (_, i) => from + i), mean: Array(to - from).fill(1), step: 1 } } });
+  const run = {
+    id: "a",
+    title: "a",
+    state: "running",
+    live: true,
+    controllable: false,
+    iteration: 2,
+    iterations: 9,
+    started: 1,
+    updated: 1,
+    model: "m",
+    trained: [],
+    held_out: [],
+    path: "/a",
+  };
+  const curve = (from, to) => ({
+    iteration: to,
+    curves: {
+      loss: { x: Array.from({ length: to - from }, (_, i) => from + i), mean: Array(to - from).fill(1), step: 1 },
+    },
+  });
   const answers = (path) => {
     if (path.startsWith("/runs?")) return { runs: [run], total: 1 };
     if (path.includes("from=2")) return curve(2, 6);
@@ -117,7 +147,15 @@ test("the store asks from the first missed iteration on", async () => {
   await until(() => store.state.curves.a);
   hear({ version: 1, type: "iteration", run: "a", iteration: 5, metrics: { loss: 2 } });
   await until(() => store.state.tails.a.missed === null);
-  assert.deepEqual(store.state.tails.a.entries.map((e) => [e.iteration, e.metrics.loss]), [[2, 1], [3, 1], [4, 1], [5, 2]]);
+  assert.deepEqual(
+    store.state.tails.a.entries.map((e) => [e.iteration, e.metrics.loss]),
+    [
+      [2, 1],
+      [3, 1],
+      [4, 1],
+      [5, 2],
+    ],
+  );
   assert.equal(asked.filter((path) => path.includes("from=2")).length, 1);
   end();
   store.destroy();

@@ -34,8 +34,13 @@ function theme() {
   } catch {
     // a browser that keeps nothing
   }
-  const dark = () => (dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const flip = h("button", { type: "button", class: "ng-root ng-button ng-theme", "aria-label": "Light or dark", title: "Light or dark" }, "◐");
+  const dark = () =>
+    (dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const flip = h(
+    "button",
+    { type: "button", class: "ng-root ng-button ng-theme", "aria-label": "Light or dark", title: "Light or dark" },
+    "◐",
+  );
   flip.addEventListener("click", () => {
     dataset.theme = dark() ? "light" : "dark";
     try {

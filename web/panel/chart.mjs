@@ -1,10 +1,10 @@
 /** A chart over iterations: uPlot with bands, gaps, a window that several charts share, and a legend of our own. */
 
 import uPlot from "../lib/uplot.mjs";
+import { faint, key, series, table } from "./chart_parts.mjs";
 import { fill, h } from "./dom.mjs";
 import { number } from "./format.mjs";
 import { listenToKeys, listenToPointers } from "./gestures.mjs";
-import { smooth } from "./smoothing.mjs";
 
 /**
  * @typedef {import("./types.mjs").Curve} Curve
@@ -65,7 +65,11 @@ export function chart(parent, options) {
     lines = next.filter((line) => line.curve.x.length);
     const data = table(lines, weight);
     const scales = [...new Set(lines.map((l) => l.scale ?? "y"))];
-    const key = JSON.stringify([lines.map((l) => [l.label, l.colour, l.dashed, l.scale]), weight > 0, plot.clientWidth > RIGHT_AXIS_FROM]);
+    const key = JSON.stringify([
+      lines.map((l) => [l.label, l.colour, l.dashed, l.scale]),
+      weight > 0,
+      plot.clientWidth > RIGHT_AXIS_FROM,
+    ]);
     if (drawn && key === made) drawn.setData(data);
     else remake(data, scales, weight > 0);
     made = key;
@@ -77,20 +81,24 @@ export function chart(parent, options) {
     drawn?.destroy();
     values = lines.map(() => h("b", {}));
     fill(legend, ...lines.map((line, i) => key(line, values[i])));
-    drawn = new uPlot({
-      ...{ width: Math.max(plot.clientWidth, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
-      series: [{}, ...lines.flatMap((line) => series(line, smoothed, colour))],
-      bands: lines.map((line, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: () => faint(colour(line.colour)) })),
-      scales: { x: { time: false, range: (_, least, most) => range ?? [least, Math.max(most, least + 1)] } },
-      axes: axes(scales),
-      cursor: {
-        sync: { key: options.sync, setSeries: false },
-        drag: { x: true, y: false, setScale: false },
-        points: { size: 6 },
-        bind: { dblclick: () => () => (options.zoom(null), null) },
+    drawn = new uPlot(
+      {
+        ...{ width: Math.max(plot.clientWidth, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
+        series: [{}, ...lines.flatMap((line) => series(line, smoothed, colour))],
+        bands: lines.map((line, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: () => faint(colour(line.colour)) })),
+        scales: { x: { time: false, range: (_, least, most) => range ?? [least, Math.max(most, least + 1)] } },
+        axes: axes(scales),
+        cursor: {
+          sync: { key: options.sync, setSeries: false },
+          drag: { x: true, y: false, setScale: false },
+          points: { size: 6 },
+          bind: { dblclick: () => () => (options.zoom(null), null) },
+        },
+        hooks: { setCursor: [point], setSelect: [selected], draw: [mark] },
       },
-      hooks: { setCursor: [point], setSelect: [selected], draw: [mark] },
-    }, data, plot);
+      data,
+      plot,
+    );
     listenToPointers({
       ...{ over: drawn.over, full, shown, zoom: options.zoom, wheel: options.wheel ?? false },
       iterationAt: (pixel) => drawn?.posToVal(pixel, "x") ?? 0,
@@ -110,11 +118,24 @@ export function chart(parent, options) {
     const single = scales.length === 1;
     const named = { labelSize: 16, labelGap: 0, labelFont: "11px system-ui, sans-serif" };
     return [
-      { ...ink, grid: { show: false }, size: 24, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
+      {
+        ...ink,
+        grid: { show: false },
+        size: 24,
+        space: 60,
+        incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000],
+      },
       ...shownScales.map((scale, i) => ({
-        ...{ ...ink, scale, side: /** @type {uPlot.Axis.Side} */ (i ? 1 : 3), grid: i ? { show: false } : grid, space: 28 },
+        ...{
+          ...ink,
+          scale,
+          side: /** @type {uPlot.Axis.Side} */ (i ? 1 : 3),
+          grid: i ? { show: false } : grid,
+          space: 28,
+        },
         ...(shownScales.length > 1 ? { ...named, label: scale } : {}),
-        stroke: () => colour(single ? "--ng-quiet" : (lines.find((l) => (l.scale ?? "y") === scale)?.colour ?? "--ng-quiet")),
+        stroke: () =>
+          colour(single ? "--ng-quiet" : (lines.find((l) => (l.scale ?? "y") === scale)?.colour ?? "--ng-quiet")),
         values: (/** @type {uPlot} */ _, /** @type {number[]} */ ticks) => ticks.map((v) => format(v)),
         size: (/** @type {uPlot} */ _, /** @type {string[] | null} */ texts) =>
           14 + 6.2 * Math.max(2, ...(texts ?? []).map((t) => t.length)),
@@ -157,7 +178,8 @@ export function chart(parent, options) {
   }
 
   const size = new ResizeObserver(() => {
-    if (drawn && plot.clientWidth && plot.clientWidth !== drawn.width) drawn.setSize({ width: plot.clientWidth, height: options.height });
+    if (drawn && plot.clientWidth && plot.clientWidth !== drawn.width)
+      drawn.setSize({ width: plot.clientWidth, height: options.height });
   });
   size.observe(plot);
   listenToKeys(plot, { full, shown, zoom: options.zoom }, (by) => options.step?.(by));
@@ -186,50 +208,4 @@ export function chart(parent, options) {
       element.remove();
     },
   };
-}
-
-/** An entry of the legend. @param {Line} line @param {HTMLElement} value */
-function key(line, value) {
-  const mark = line.label && h("i", { class: line.dashed ? "ng-key ng-key-dashed" : "ng-key", style: `--ng-key: var(${line.colour})` });
-  return h("span", { class: "ng-legend-item" }, mark, line.label, " ", value);
-}
-
-/**
- * One table of all lines: iterations, and for each line its raw values, its smoothed ones, low and high. A line that has no
- * point at an iteration has undefined there, which does not break it; null does.
- *
- * @param {Line[]} lines
- * @param {number} weight
- * @returns {uPlot.AlignedData}
- */
-function table(lines, weight) {
-  if (!lines.length) return [[], []];
-  const tables = lines.map(({ curve }) => {
-    const { x, mean } = curve;
-    const low = curve.low ?? x.map(() => null);
-    const high = curve.high ?? x.map(() => null);
-    return /** @type {uPlot.AlignedData} */ ([x, mean, smooth(mean, weight), low, high]);
-  });
-  return tables.length === 1 ? tables[0] : uPlot.join(tables);
-}
-
-/** @param {Line} line @param {boolean} smoothed @param {(name: string) => string} colour @returns {uPlot.Series[]} */
-function series(line, smoothed, colour) {
-  const scale = line.scale ?? "y";
-  const dash = line.dashed ? [6, 4] : undefined;
-  const stroke = () => colour(line.colour);
-  const points = { size: 4, fill: stroke };
-  const none = { show: false };
-  const edge = { scale, stroke: () => "transparent", width: 0, points: none };
-  return [
-    { scale, dash, width: smoothed ? 1 : 2, stroke: smoothed ? () => faint(colour(line.colour), 0.35) : stroke, points: smoothed ? none : points },
-    { scale, dash, width: 2, stroke, show: smoothed, points },
-    edge,
-    edge,
-  ];
-}
-
-/** @param {string} colour @param {number} [alpha] */
-function faint(colour, alpha = 0.16) {
-  return `color-mix(in srgb, ${colour} ${100 * alpha}%, transparent)`;
 }

@@ -35,7 +35,12 @@ export function comfyHost(app, store) {
   };
 }
 
-/** A node with these values in its widgets, outside of the graph; null where ComfyUI knows no such node. @param {string} type @param {Inputs} inputs */
+/**
+ * A node with these values in its widgets, outside of the graph; null where ComfyUI knows no such node.
+ *
+ * @param {string} type
+ * @param {Inputs} inputs
+ */
 function made(type, inputs) {
   const node = window.LiteGraph?.createNode(type);
   if (!node) return null;
@@ -47,7 +52,11 @@ function made(type, inputs) {
 export function enlarge(app, store) {
   if (document.querySelector("dialog.ng-full")) return;
   const body = h("div", { class: "ng-full-body" });
-  const close = h("button", { type: "button", class: "ng-button ng-close", "aria-label": "Close", title: "Close (Escape)" }, "✕");
+  const close = h(
+    "button",
+    { type: "button", class: "ng-button ng-close", "aria-label": "Close", title: "Close (Escape)" },
+    "✕",
+  );
   const element = h("dialog", { class: "ng-root ng-full", "aria-label": "Neighbor GRPO" }, body, close);
   close.addEventListener("click", () => element.close());
   element.addEventListener("keydown", (event) => event.stopPropagation()); // not for the graph behind it

@@ -17,10 +17,16 @@ export function mount(parent, panel) {
   const pause = button("Pause", () => void send("pause", "It pauses after this iteration."));
   const resume = button("Resume", () => void send("resume", "It goes on."));
   const save = button("Save now", () => void send("save", "It saves after this iteration."));
-  const stop = button("Stop and save …", () => {
-    const text = "The run ends after this iteration and saves. It can be continued later.";
-    confirm(panel, { title: "Stop this run?", text, yes: "Stop and save" }, () => send("stop", "It stops after this iteration."));
-  }, { class: "ng-button ng-danger" });
+  const stop = button(
+    "Stop and save …",
+    () => {
+      const text = "The run ends after this iteration and saves. It can be continued later.";
+      confirm(panel, { title: "Stop this run?", text, yes: "Stop and save" }, () =>
+        send("stop", "It stops after this iteration."),
+      );
+    },
+    { class: "ng-button ng-danger" },
+  );
 
   const rate = field("Learning rate", { min: 0, step: "any" });
   const strength = field("Strength", { min: 0.01, max: 1, step: 0.01 });
@@ -48,7 +54,10 @@ export function mount(parent, panel) {
   async function send(action, done, values = {}) {
     const run = store.state.open;
     if (run === null) return;
-    await panel.attempt(() => ask(store.transport, ofRun(run, "/control"), { method: "POST", body: { action, ...values } }), done);
+    await panel.attempt(
+      () => ask(store.transport, ofRun(run, "/control"), { method: "POST", body: { action, ...values } }),
+      done,
+    );
     store.soon(`details ${run}`, () => store.fetchDetails(run));
   }
 
@@ -91,9 +100,17 @@ export function mount(parent, panel) {
     const lines = JSON.stringify([details.changes, details.log]);
     if (lines === logged) return;
     logged = lines;
-    fill(changes, ...(details.changes.length ? details.changes.map(changeLine) : [h("li", { class: "ng-quiet" }, "none")]));
+    fill(
+      changes,
+      ...(details.changes.length ? details.changes.map(changeLine) : [h("li", { class: "ng-quiet" }, "none")]),
+    );
     const newest = [...details.log].reverse();
-    fill(log, ...(newest.length ? newest.map((l) => line(l.iteration, l.message)) : [h("li", { class: "ng-quiet" }, "nothing to tell")]));
+    fill(
+      log,
+      ...(newest.length
+        ? newest.map((l) => line(l.iteration, l.message))
+        : [h("li", { class: "ng-quiet" }, "nothing to tell")]),
+    );
   }
 
   const end = store.watch(draw);

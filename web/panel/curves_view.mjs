@@ -30,7 +30,14 @@ export function mount(parent, panel) {
   /** @type {Map<string, { box: HTMLElement, plot: ReturnType<typeof chart> }>} */
   const small = new Map();
 
-  const slider = h("input", { type: "range", min: 0, max: 1, step: 0.01, value: panel.memory.smoothing, "aria-label": "Smoothing" });
+  const slider = h("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: panel.memory.smoothing,
+    "aria-label": "Smoothing",
+  });
   slider.addEventListener("input", () => {
     panel.memory.smoothing = Number(slider.value);
     draw();
@@ -107,7 +114,12 @@ export function mount(parent, panel) {
     tiles.draw();
   }
 
-  /** @param {(typeof SMALL)[number]} kind @param {import("./lines.mjs").Drawn[]} runs @param {number} weight @param {number | null} iteration */
+  /**
+   * @param {(typeof SMALL)[number]} kind
+   * @param {import("./lines.mjs").Drawn[]} runs
+   * @param {number} weight
+   * @param {number | null} iteration
+   */
   function drawSmall(kind, runs, weight, iteration) {
     const lines = smallLines(kind, runs);
     const constant = kind.names[0] === "strength" || kind.names[0] === "learning_rate";
@@ -135,10 +147,13 @@ export function mount(parent, panel) {
 
   const before = panel.memory.zoom;
   if (before && before.run === store.state.open) zoom(before.range);
-  const end = [store.watch(draw), panel.onTheme(() => {
-    rewards.redraw();
-    for (const { plot } of small.values()) plot.redraw();
-  })];
+  const end = [
+    store.watch(draw),
+    panel.onTheme(() => {
+      rewards.redraw();
+      for (const { plot } of small.values()) plot.redraw();
+    }),
+  ];
   return () => {
     clearTimeout(timer);
     for (const stop of end) stop();

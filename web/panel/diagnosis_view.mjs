@@ -43,7 +43,12 @@ export function mount(parent, panel) {
     const { findings } = await ask(store.transport, ofRun(run, "/diagnosis"));
     const now = panel.run();
     if (now?.id !== run) return;
-    say(summary, findings.length ? `${findings.length} ${findings.length === 1 ? "finding" : "findings"} in ${now.iteration} iterations` : healthy(now.iteration));
+    say(
+      summary,
+      findings.length
+        ? `${findings.length} ${findings.length === 1 ? "finding" : "findings"} in ${now.iteration} iterations`
+        : healthy(now.iteration),
+    );
     summary.classList.toggle("ng-healthy", !findings.length);
     const key = JSON.stringify(findings);
     if (key === shown) return;
@@ -66,13 +71,19 @@ function healthy(iterations) {
 
 /** @param {Panel} panel @param {Finding} finding */
 function card(panel, { check, severity, evidence, advice, since }) {
-  const name = check.replaceAll("_", " ");
+  const name = check.replace(/[-_]/g, " ");
   return h(
     "article",
     { class: `ng-finding ng-${severity}` },
     h("header", {}, h("h3", {}, name), h("span", { class: "ng-badge" }, severity)),
     h("p", {}, evidence),
     h("p", { class: "ng-advice" }, h("b", {}, "What to do: "), advice),
-    h("p", {}, button(`Since iteration ${since}`, () => panel.choose(since, "neighborhood"), { title: "Look at its candidates" })),
+    h(
+      "p",
+      {},
+      button(`Since iteration ${since}`, () => panel.choose(since, "neighborhood"), {
+        title: "Look at its candidates",
+      }),
+    ),
   );
 }

@@ -35,10 +35,14 @@ export function dialog(panel, title, content) {
  */
 export function confirm(panel, { title, text, yes }, act) {
   dialog(panel, title, (close) => {
-    const go = button(yes, () => {
-      close();
-      void panel.attempt(act);
-    }, { class: "ng-button ng-danger" });
+    const go = button(
+      yes,
+      () => {
+        close();
+        void panel.attempt(act);
+      },
+      { class: "ng-button ng-danger" },
+    );
     return [h("p", {}, text), h("div", { class: "ng-buttons" }, button("Cancel", close, { autofocus: true }), go)];
   });
 }
@@ -54,10 +58,14 @@ export function confirm(panel, { title, text, yes }, act) {
 export function offerNode(panel, title, text, [type, inputs]) {
   dialog(panel, title, (close) => {
     const { host } = panel;
-    const add = button("Add to the graph", () => {
-      close();
-      panel.toast(host.addNode?.(type, inputs) ? "The node is in the graph." : `This ComfyUI has no node ${type}.`);
-    }, { class: "ng-button ng-primary" });
+    const add = button(
+      "Add to the graph",
+      () => {
+        close();
+        panel.toast(host.addNode?.(type, inputs) ? "The node is in the graph." : `This ComfyUI has no node ${type}.`);
+      },
+      { class: "ng-button ng-primary" },
+    );
     const take = button("Copy", () => {
       close();
       void copyNode(panel, [type, inputs]);

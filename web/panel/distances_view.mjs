@@ -54,7 +54,8 @@ export function mount(parent, panel) {
       },
       (problem) => {
         if (key !== shown) return;
-        if (problem instanceof Refused && problem.status === 404) return nothing(`Nothing is stored of iteration ${iteration}.`);
+        if (problem instanceof Refused && problem.status === 404)
+          return nothing(`Nothing is stored of iteration ${iteration}.`);
         shown = "";
         store.failed(problem);
       },
@@ -73,10 +74,16 @@ export function mount(parent, panel) {
     const { run, iteration, groups } = current;
     const group = groups.find((g) => g.slot === memory.slot) ?? groups[0];
     if (!group) return nothing("This iteration has no candidates.");
-    slot.show(groups.map((g) => [String(g.slot), g.prompt]), String(group.slot));
+    slot.show(
+      groups.map((g) => [String(g.slot), g.prompt]),
+      String(group.slot),
+    );
     const rewards = rewardNames(group);
     if (!rewards.includes(reward)) reward = rewards[0] ?? "";
-    colour.show(rewards.map((r) => [r, `coloured by ${r}`]), reward);
+    colour.show(
+      rewards.map((r) => [r, `coloured by ${r}`]),
+      reward,
+    );
     bar.hidden = false;
     const { distances, points } = group;
     if (!distances) {
@@ -86,7 +93,8 @@ export function mount(parent, panel) {
     }
     empty.hidden = true;
     body.hidden = false;
-    const open = (/** @type {number} */ candidate) => void lightbox(panel, { run, iteration, group }, "index", candidate);
+    const open = (/** @type {number} */ candidate) =>
+      void lightbox(panel, { run, iteration, group }, "index", candidate);
     /** @type {((candidate: number | null) => void)[]} */
     const listeners = [];
     const point = (/** @type {number | null} */ candidate) => listeners.forEach((listen) => listen(candidate));

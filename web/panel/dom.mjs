@@ -34,7 +34,12 @@ export function fill(element, ...children) {
   element.replaceChildren(...nodes.map((c) => (c instanceof Node ? c : String(c))));
 }
 
-/** Set the text where it is another: a screen reader hears changes only. @param {Element} element @param {string} text */
+/**
+ * Set the text where it is another: a screen reader hears changes only.
+ *
+ * @param {Element} element
+ * @param {string} text
+ */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -68,7 +73,13 @@ export function select(label, choose) {
   return { element: list, show };
 }
 
-/** A picture as an SVG element. @param {string} tag @param {Record<string, string | number>} [attributes] @param {...Child} children */
+/**
+ * A picture as an SVG element.
+ *
+ * @param {string} tag
+ * @param {Record<string, string | number>} [attributes]
+ * @param {...Child} children
+ */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
@@ -76,7 +87,12 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Copy text; where the browser has no clipboard for this page (plain http), in the old way. @param {string} text @param {string} [html] */
+/**
+ * Copy text; where the browser has no clipboard for this page (plain http), in the old way.
+ *
+ * @param {string} text
+ * @param {string} [html]
+ */
 export async function copy(text, html) {
   if (navigator.clipboard && window.isSecureContext) {
     const blob = (/** @type {string} */ type, /** @type {string} */ part) => new Blob([part], { type });

@@ -1,7 +1,7 @@
 /** Curves in as many points as a screen has room for: the server's buckets, continued by live values. */
 
 /** @typedef {import("./types.mjs").Curve} Curve */
-/** @typedef {import("./state.mjs").Entry} Entry */
+/** @typedef {import("./tail.mjs").Entry} Entry */
 
 /**
  * Values in buckets of `step` iterations: mean, low and high of each. A bucket without a value is null, and so is every
@@ -63,7 +63,11 @@ export function stepFor(iterations, points) {
 export function continued(curve, entries, name, points = 400) {
   const step = Math.max(curve?.step ?? 1, stepFor(entries.length, points));
   const x = entries.map((e) => e.iteration);
-  const tail = bucketed(x, entries.map((e) => e.metrics[name]), step);
+  const tail = bucketed(
+    x,
+    entries.map((e) => e.metrics[name]),
+    step,
+  );
   if (!curve || !curve.x.length) return tail;
   return joined(curve, tail);
 }
@@ -82,7 +86,11 @@ export function joined(first, second) {
   const gap = from < second.x.length && second.x[from] > end; // iterations that nobody knows
   const x = gap ? [...first.x, end] : first.x;
   /** @param {"mean" | "low" | "high"} part */
-  const both = (part) => [...(first[part] ?? first.mean), ...(gap ? [null] : []), ...(second[part] ?? second.mean).slice(from)];
+  const both = (part) => [
+    ...(first[part] ?? first.mean),
+    ...(gap ? [null] : []),
+    ...(second[part] ?? second.mean).slice(from),
+  ];
   const curve = { x: [...x, ...second.x.slice(from)], mean: both("mean"), step: Math.max(first.step, second.step) };
   return curve.step > 1 ? { ...curve, low: both("low"), high: both("high") } : curve;
 }

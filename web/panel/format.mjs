@@ -10,7 +10,11 @@ export function number(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e7) return value.toExponential(Math.min(digits - 1, 2)).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size < 1e-3 || size >= 1e7)
+    return value
+      .toExponential(Math.min(digits - 1, 2))
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
   if (size >= 10 ** digits) return Math.round(value).toLocaleString("en-US");
   return String(Number(value.toPrecision(digits)));
 }
@@ -30,7 +34,12 @@ export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds) || seconds < 0) return "–";
   if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
   const whole = Math.round(seconds);
-  const [d, h, m, s] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
+  const [d, h, m, s] = [
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+    whole % 60,
+  ];
   if (d) return h ? `${d} d ${h} h` : `${d} d`;
   if (h) return m ? `${h} h ${m} min` : `${h} h`;
   if (m) return s ? `${m} min ${s} s` : `${m} min`;
@@ -63,7 +72,9 @@ export function ago(unix, now) {
 
 /** A date and time in the reader's own way. @param {number | null} unix  seconds */
 export function moment(unix) {
-  return unix === null ? "–" : new Date(unix * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return unix === null
+    ? "–"
+    : new Date(unix * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
 /**

@@ -78,7 +78,8 @@ export function listenToKeys(element, { full, shown, zoom }, step) {
     if (event.key === "+" || event.key === "=") zoom(zoomed([from, to], full(), middle, 0.5));
     else if (event.key === "-") zoom(zoomed([from, to], full(), middle, 2));
     else if (event.key === "0") zoom(null);
-    else if (forward && event.shiftKey) zoom(within([from + (forward * (to - from)) / 4, to + (forward * (to - from)) / 4], full()));
+    else if (forward && event.shiftKey)
+      zoom(within([from + (forward * (to - from)) / 4, to + (forward * (to - from)) / 4], full()));
     else if (forward) step(forward);
     else return;
     event.preventDefault();

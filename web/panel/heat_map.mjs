@@ -19,9 +19,18 @@ export function heatMap({ candidates }, distances, pointed) {
   const mean = apart.reduce((a, b) => a + b, 0) / (apart.length || 1);
   const cell = Math.max(Math.floor(384 / size), 1);
   const canvas = h("canvas", { class: "ng-heat", width: size * cell, height: size * cell, role: "img", tabindex: 0 });
-  canvas.setAttribute("aria-label", `Distances between ${size} candidates: from ${number(least)} to ${number(most)}, ${number(mean)} in the mean`);
+  canvas.setAttribute(
+    "aria-label",
+    `Distances between ${size} candidates: from ${number(least)} to ${number(most)}, ${number(mean)} in the mean`,
+  );
   const words = h("p", { class: "ng-quiet ng-under", "aria-live": "polite" });
-  const key = h("div", { class: "ng-heat-key" }, h("span", {}, number(least, 3)), h("i", {}), h("span", {}, number(most, 3)));
+  const key = h(
+    "div",
+    { class: "ng-heat-key" },
+    h("span", {}, number(least, 3)),
+    h("i", {}),
+    h("span", {}, number(most, 3)),
+  );
   const title = h("h3", {}, "Distances of the latents");
   const element = h("section", { class: "ng-map" }, title, canvas, key, words);
   const context = canvas.getContext("2d");
@@ -51,7 +60,10 @@ export function heatMap({ candidates }, distances, pointed) {
     at = [row, column];
     draw(row, column);
     const [a, b] = [candidates[row]?.candidate ?? row, candidates[column]?.candidate ?? column];
-    say(words, row === column ? `№ ${a}` : `№ ${a} and № ${b}: ${number(distances[row][column])} apart (root mean square)`);
+    say(
+      words,
+      row === column ? `№ ${a}` : `№ ${a} and № ${b}: ${number(distances[row][column])} apart (root mean square)`,
+    );
     pointed(a);
   }
 

@@ -41,7 +41,13 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
     const at = group.candidates.findIndex((c) => c.candidate === candidate);
     const { scores, advantage, anchor } = group.candidates[at];
     const values = Object.entries(scores).map(([name, value]) => `${name} ${number(value)}`);
-    return [`№ ${candidate}`, `rank ${places[at] ?? "–"}`, `A′ ${signed(advantage)}`, ...values, ...(anchor ? ["anchor"] : [])].join(" · ");
+    return [
+      `№ ${candidate}`,
+      `rank ${places[at] ?? "–"}`,
+      `A′ ${signed(advantage)}`,
+      ...values,
+      ...(anchor ? ["anchor"] : []),
+    ].join(" · ");
   };
 
   /** @param {number} by */
@@ -112,11 +118,26 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
   return element;
 }
 
-/** The picture of an evaluation, in full. @param {Panel} panel @param {string} title @param {string} prompt @param {string[]} sources @param {string} words */
+/**
+ * The picture of an evaluation, in full.
+ *
+ * @param {Panel} panel
+ * @param {string} title
+ * @param {string} prompt
+ * @param {string[]} sources
+ * @param {string} words
+ */
 export function enlarge(panel, title, prompt, sources, words) {
   const seam = slider();
-  const pictures = sources.map((src, i) => h("img", { class: i ? "ng-large ng-over" : "ng-large", src, alt: i ? "after" : "before" }));
-  const stage = h("div", { class: sources.length > 1 ? "ng-stage ng-pair" : "ng-stage" }, ...pictures, sources.length > 1 && seam);
+  const pictures = sources.map((src, i) =>
+    h("img", { class: i ? "ng-large ng-over" : "ng-large", src, alt: i ? "after" : "before" }),
+  );
+  const stage = h(
+    "div",
+    { class: sources.length > 1 ? "ng-stage ng-pair" : "ng-stage" },
+    ...pictures,
+    sources.length > 1 && seam,
+  );
   const slide = () => {
     if (pictures[1]) pictures[1].style.clipPath = `inset(0 0 0 ${seam.value}%)`;
     stage.style.setProperty("--ng-seam", `${seam.value}%`);

@@ -80,7 +80,8 @@ export function rewardLines(runs, together) {
       const spread = curve(`reward_std/${reward}`);
       return [
         {
-          label: runs.length > 1 ? `${name} · ${reward}` : reward + (run.held_out.includes(reward) ? " (held out)" : ""),
+          label:
+            runs.length > 1 ? `${name} · ${reward}` : reward + (run.held_out.includes(reward) ? " (held out)" : ""),
           colour: paint(runs.length > 1 ? r : i),
           dashed: run.held_out.includes(reward),
           scale: together ? "y" : reward,
@@ -105,7 +106,8 @@ export function smallLines({ names }, runs) {
       return values && values.mean.some((v) => v !== null) ? [{ metric, values }] : [];
     });
     return found.map(({ metric, values }, i) => ({
-      label: runs.length > 1 ? name : phases ? metric.slice(names[0].length) : found.length > 1 ? metricName(metric) : "",
+      label:
+        runs.length > 1 ? name : phases ? metric.slice(names[0].length) : found.length > 1 ? metricName(metric) : "",
       colour: paint(runs.length > 1 ? r : i),
       dashed: runs.length > 1 && i > 0,
       curve: values,

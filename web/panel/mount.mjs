@@ -52,7 +52,19 @@ export function mount(parent, store, host) {
   });
 
   const tabs = TABS.map(([id, name]) =>
-    h("button", { type: "button", role: "tab", class: "ng-tab", id: `${prefix}-${id}`, "data-tab": id, "aria-controls": body.id, onclick: () => show(id) }, name),
+    h(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        class: "ng-tab",
+        id: `${prefix}-${id}`,
+        "data-tab": id,
+        "aria-controls": body.id,
+        onclick: () => show(id),
+      },
+      name,
+    ),
   );
   fill(list, ...tabs);
   list.addEventListener("keydown", (event) => {
@@ -113,8 +125,12 @@ function headingParts(panel) {
   const progress = h("progress", { class: "ng-progress", max: 1, value: 0, "aria-label": "Iterations done" });
   const count = h("span", { class: "ng-quiet ng-count" });
   const { enlarge } = panel.host;
-  const large = enlarge && button("⤢", enlarge, { class: "ng-button ng-enlarge", title: "Full width", "aria-label": "Full width" });
-  const nodes = [h("div", { class: "ng-heading-row" }, name, badge, large), h("div", { class: "ng-heading-row" }, progress, count)];
+  const large =
+    enlarge && button("⤢", enlarge, { class: "ng-button ng-enlarge", title: "Full width", "aria-label": "Full width" });
+  const nodes = [
+    h("div", { class: "ng-heading-row" }, name, badge, large),
+    h("div", { class: "ng-heading-row" }, progress, count),
+  ];
 
   function draw() {
     const run = panel.run();
@@ -126,7 +142,10 @@ function headingParts(panel) {
     badge.title = reason;
     say(badge, reason && kind !== "good" ? `${word}: ${reason}` : word);
     progress.value = run.iterations ? run.iteration / run.iterations : 0;
-    say(count, `${run.iteration.toLocaleString("en-US")} / ${run.iterations.toLocaleString("en-US")}${remaining(panel, run)}`);
+    say(
+      count,
+      `${run.iteration.toLocaleString("en-US")} / ${run.iterations.toLocaleString("en-US")}${remaining(panel, run)}`,
+    );
   }
   return { nodes, draw };
 }

@@ -1,4 +1,7 @@
-/** What the policy chooses between: the candidates of an iteration, and pictures of the same prompts before and after. */
+/**
+ * What the policy chooses between: the candidates of an iteration, and pictures of the same prompts before and after.
+ *
+ */
 
 /**
  * @typedef {import("./panel.mjs").Panel} Panel
@@ -41,7 +44,10 @@ export function mount(parent, panel) {
     fixed.draw();
     const run = store.state.open;
     const iteration = panel.iteration();
-    if (iteration === null) nothing(run === null ? "Open a run to see its candidates." : "No iteration is done yet. Its candidates appear here.");
+    if (iteration === null)
+      nothing(
+        run === null ? "Open a run to see its candidates." : "No iteration is done yet. Its candidates appear here.",
+      );
     if (iteration === null) shown = "";
     const key = `${run} ${iteration} ${run !== null && run in store.state.details}`;
     if (run === null || iteration === null || key === shown) return;
@@ -58,7 +64,8 @@ export function mount(parent, panel) {
       render();
     } catch (problem) {
       if (key !== shown) return;
-      if (problem instanceof Refused && problem.status === 404) return nothing(`Nothing is stored of iteration ${iteration}.`);
+      if (problem instanceof Refused && problem.status === 404)
+        return nothing(`Nothing is stored of iteration ${iteration}.`);
       shown = "";
       store.failed(problem);
     }
@@ -79,21 +86,38 @@ export function mount(parent, panel) {
     if (memory.slot !== "all" && !groups.some((g) => g.slot === memory.slot)) memory.slot = groups[0]?.slot ?? 0;
     const rewards = groups[0] ? rewardNames(groups[0]) : [];
     if (!["advantage", "index", ...rewards].includes(memory.order)) memory.order = "advantage";
-    order.show([["advantage", "by advantage"], ["index", "by index"], ...rewards.map((r) => /** @type {[string, string]} */ ([r, `by ${r}`]))], memory.order);
+    order.show(
+      [
+        ["advantage", "by advantage"],
+        ["index", "by index"],
+        ...rewards.map((r) => /** @type {[string, string]} */ ([r, `by ${r}`])),
+      ],
+      memory.order,
+    );
     const prompts = groups.map((g) => /** @type {[string, string]} */ ([String(g.slot), g.prompt]));
     slot.show(groups.length > 1 ? [...prompts, ["all", `all ${groups.length} prompts`]] : prompts, String(memory.slot));
     const wanted = groups.filter((g) => memory.slot === "all" || g.slot === memory.slot);
-    const focused = body.contains(document.activeElement) ? document.activeElement?.closest("li")?.dataset.candidate : undefined;
+    const focused = body.contains(document.activeElement)
+      ? document.activeElement?.closest("li")?.dataset.candidate
+      : undefined;
     fill(body, ...wanted.map((group) => section(run, iteration, group)));
-    const again = /** @type {HTMLElement | null} */ (focused && body.querySelector(`li[data-candidate="${focused}"] button`));
+    const again = /** @type {HTMLElement | null} */ (
+      focused && body.querySelector(`li[data-candidate="${focused}"] button`)
+    );
     if (again) again.focus();
   }
 
   /** @param {string} run @param {number} iteration @param {Group} group */
   function section(run, iteration, group) {
-    const open = (/** @type {number} */ candidate) => void lightbox(panel, { run, iteration, group }, memory.order, candidate);
+    const open = (/** @type {number} */ candidate) =>
+      void lightbox(panel, { run, iteration, group }, memory.order, candidate);
     const title = h("h3", { class: "ng-prompt" }, group.prompt);
-    const heading = h("div", { class: "ng-group-head" }, title, button("Distances", () => panel.goTo("distances"), { title: "How far these candidates lie apart" }));
+    const heading = h(
+      "div",
+      { class: "ng-group-head" },
+      title,
+      button("Distances", () => panel.goTo("distances"), { title: "How far these candidates lie apart" }),
+    );
     return h("section", { class: "ng-group" }, heading, tileGrid(panel, { run, iteration, group }, memory.order, open));
   }
 

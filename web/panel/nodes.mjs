@@ -17,11 +17,25 @@ export function forClipboard(type, inputs, made) {
   const text = JSON.stringify({ 1: { class_type: type, inputs } }, null, 2);
   if (!made && type === TRAIN) return { text };
   const node = made ?? {
-    ...{ id: 1, type, pos: [0, 0], size: [320, 200], flags: {}, order: 0, mode: 0, inputs: [], outputs: [], properties: {} },
+    ...{
+      id: 1,
+      type,
+      pos: [0, 0],
+      size: [320, 200],
+      flags: {},
+      order: 0,
+      mode: 0,
+      inputs: [],
+      outputs: [],
+      properties: {},
+    },
     widgets_values: Object.values(inputs),
   };
   const items = { nodes: [node], groups: [], reroutes: [], links: [], subgraphs: [] };
-  const ascii = JSON.stringify(items).replace(/[^\0-\x7f]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const ascii = JSON.stringify(items).replace(
+    /[^\0-\x7f]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
   const packed = btoa(ascii);
   return { text, html: `<meta charset="utf-8"><div><span data-metadata="${packed}"></span></div>` };
 }

@@ -74,7 +74,8 @@ export class Panel {
     const { known } = this;
     const iteration = this.run()?.iteration ?? 0;
     const fresh = known?.run === open && known.changes === changes && (known.index.last ?? -1) >= iteration - 1;
-    if (!fresh) this.store.soon(`groups ${open}`, () => this.fetchIndex(open, changes), known?.changes === changes ? 3000 : 0);
+    if (!fresh)
+      this.store.soon(`groups ${open}`, () => this.fetchIndex(open, changes), known?.changes === changes ? 3000 : 0);
     return known?.run === open ? known.index : null;
   }
 
@@ -108,7 +109,14 @@ export class Panel {
     this.store.dispatch({ type: "choose", iteration: tiles[at] });
   }
 
-  /** The address of a picture. @param {string} run @param {number} iteration @param {number} slot @param {number | "base"} candidate */
+  /**
+   * The address of a picture.
+   *
+   * @param {string} run
+   * @param {number} iteration
+   * @param {number} slot
+   * @param {number | "base"} candidate
+   */
   tile(run, iteration, slot, candidate) {
     return this.store.transport.url(ofRun(run, `/tiles/${iteration}/${slot}/${candidate}`));
   }
@@ -146,7 +154,12 @@ export class Panel {
   }
 }
 
-/** A line that shows a message for a moment, on top of a dialog where one is open. @param {HTMLElement} root @param {HTMLElement} element */
+/**
+ * A line that shows a message for a moment, on top of a dialog where one is open.
+ *
+ * @param {HTMLElement} root
+ * @param {HTMLElement} element
+ */
 export function shortly(root, element) {
   /** @type {ReturnType<typeof setTimeout>} */
   let timer;

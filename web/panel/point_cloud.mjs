@@ -20,7 +20,10 @@ export function pointCloud({ candidates, explained }, points, reward, { point, o
   const all = points.flat();
   const reach = Math.max(...all.map(Math.abs), 1e-12); // one scale for both axes: distances stay true
   /** @param {[number, number]} p @returns {[number, number]} */
-  const place = ([x, y]) => [SIZE / 2 + (x / reach) * (SIZE / 2 - MARGIN), SIZE / 2 - (y / reach) * (SIZE / 2 - MARGIN)];
+  const place = ([x, y]) => [
+    SIZE / 2 + (x / reach) * (SIZE / 2 - MARGIN),
+    SIZE / 2 - (y / reach) * (SIZE / 2 - MARGIN),
+  ];
   const scores = candidates.map((c) => c.scores[reward] ?? null);
   const known = scores.filter((s) => s !== null);
   const [least, most] = [Math.min(...known), Math.max(...known)];
@@ -28,14 +31,31 @@ export function pointCloud({ candidates, explained }, points, reward, { point, o
   const advantages = candidates.map((c) => c.advantage);
   const [fx, fy] = force(advantages, points);
   const length = Math.hypot(fx, fy);
-  const picture = svg("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, class: "ng-cloud", role: "group", "aria-label": "Candidates in the plane of their principal components" });
+  const picture = svg("svg", {
+    viewBox: `0 0 ${SIZE} ${SIZE}`,
+    class: "ng-cloud",
+    role: "group",
+    "aria-label": "Candidates in the plane of their principal components",
+  });
   const id = `ng-arrow-${Math.random().toString(36).slice(2)}`;
   const tip = svg("path", { d: "M0 0 L8 4 L0 8 z", class: "ng-arrow-tip" });
-  picture.append(svg("defs", {}, svg("marker", { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, tip)));
+  picture.append(
+    svg(
+      "defs",
+      {},
+      svg(
+        "marker",
+        { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" },
+        tip,
+      ),
+    ),
+  );
   picture.append(svg("path", { d: `M0 ${SIZE / 2} H${SIZE} M${SIZE / 2} 0 V${SIZE}`, class: "ng-axes" }));
 
   const words = h("p", { class: "ng-quiet ng-under", "aria-live": "polite" });
-  const shares = explained ? `The plane holds ${Math.round(100 * (explained[0] + explained[1]))} % of the variance. ` : "";
+  const shares = explained
+    ? `The plane holds ${Math.round(100 * (explained[0] + explained[1]))} % of the variance. `
+    : "";
   const pull = length > 0 ? "Arrows: where the update pulls each anchor (Σ A′ᵢ pᵢ)." : "No advantages, so no pull.";
   /** @type {Map<number, SVGElement>} */
   const dots = new Map();
@@ -44,7 +64,9 @@ export function pointCloud({ candidates, explained }, points, reward, { point, o
     const [x, y] = place(points[i]);
     if (c.anchor && length > 0) {
       const end = [x + (fx / length) * ARROW, y - (fy / length) * ARROW];
-      picture.append(svg("line", { x1: x, y1: y, x2: end[0], y2: end[1], class: "ng-arrow", "marker-end": `url(#${id})` }));
+      picture.append(
+        svg("line", { x1: x, y1: y, x2: end[0], y2: end[1], class: "ng-arrow", "marker-end": `url(#${id})` }),
+      );
     }
   });
   candidates.forEach((c, i) => {
@@ -80,7 +102,15 @@ export function pointCloud({ candidates, explained }, points, reward, { point, o
   });
 
   say(words, shares + pull);
-  const key = h("div", { class: "ng-heat-key" }, h("span", {}, number(least, 3)), h("i", {}), h("span", {}, number(most, 3)), h("span", {}, reward), h("span", {}, "○ anchor"));
+  const key = h(
+    "div",
+    { class: "ng-heat-key" },
+    h("span", {}, number(least, 3)),
+    h("i", {}),
+    h("span", {}, number(most, 3)),
+    h("span", {}, reward),
+    h("span", {}, "○ anchor"),
+  );
   const element = h("section", { class: "ng-map" }, h("h3", {}, "Force field"), picture, key, words);
   return {
     element,

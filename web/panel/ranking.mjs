@@ -52,7 +52,14 @@ export function signColour(t) {
   return `hsl(${t < 0 ? 8 : 150} ${Math.round(75 * strength)}% ${Math.round(58 - 10 * strength)}%)`;
 }
 
-const HEAT = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]]; // viridis
+const HEAT = [
+  [68, 1, 84],
+  [65, 68, 135],
+  [42, 120, 142],
+  [34, 168, 132],
+  [122, 209, 81],
+  [253, 231, 37],
+]; // viridis
 
 /**
  * A colour for a number in [0, 1], from dark violet to yellow, in steps that look alike.

@@ -31,7 +31,10 @@ export function mount(parent, panel) {
   function draw() {
     const { state } = store;
     const runs = state.runs ?? [];
-    say(empty, state.runs ? "No runs yet. Queue a Neighbor GRPO Train node, or start one by the command line." : "Loading …");
+    say(
+      empty,
+      state.runs ? "No runs yet. Queue a Neighbor GRPO Train node, or start one by the command line." : "Loading …",
+    );
     empty.hidden = runs.length > 0;
     rest.hidden = runs.length >= state.total;
     say(rest, `Show more (${state.total - runs.length} older runs)`);
@@ -71,7 +74,11 @@ function row(panel, id) {
   const swatch = h("i", { class: "ng-key" });
   const title = h("div", { class: "ng-run-title" }, name);
   const download = (/** @type {string} */ kind) =>
-    h("a", { class: "ng-button", href: store.transport.url(ofRun(id, `/export.${kind}`)), download: `${id}.${kind}` }, kind.toUpperCase());
+    h(
+      "a",
+      { class: "ng-button", href: store.transport.url(ofRun(id, `/export.${kind}`)), download: `${id}.${kind}` },
+      kind.toUpperCase(),
+    );
   const trash = button("Delete …", () => remove(panel, run), { class: "ng-button ng-danger" });
   const actions = h(
     "div",
@@ -84,7 +91,13 @@ function row(panel, id) {
     trash,
   );
   const more = h("details", { class: "ng-more" }, h("summary", {}, "More"), actions);
-  const pick = h("label", { class: "ng-check", title: "Draw this run beside the open one" }, compare, swatch, "compare");
+  const pick = h(
+    "label",
+    { class: "ng-check", title: "Draw this run beside the open one" },
+    compare,
+    swatch,
+    "compare",
+  );
   const head = h("div", { class: "ng-run-head" }, title, badge);
   const element = h("li", { class: "ng-run" }, head, bar, facts, h("div", { class: "ng-run-foot" }, pick, more));
 
@@ -137,7 +150,14 @@ function open(panel, id) {
   panel.goTo("curves");
 }
 
-/** Turn the name into a field, until Enter, Escape or the loss of focus. @param {Panel} panel @param {Run} run @param {HTMLElement} box @param {HTMLElement} name */
+/**
+ * Turn the name into a field, until Enter, Escape or the loss of focus.
+ *
+ * @param {Panel} panel
+ * @param {Run} run
+ * @param {HTMLElement} box
+ * @param {HTMLElement} name
+ */
 function rename(panel, run, box, name) {
   const field = h("input", { class: "ng-input", value: runName(run), maxlength: 200, "aria-label": "Name of the run" });
   let done = false;

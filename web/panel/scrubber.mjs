@@ -13,7 +13,12 @@ export function scrubber(parent, panel) {
   const back = button("◀", () => panel.step(-1), { "aria-label": "Previous iteration with pictures" });
   const on = button("▶", () => panel.step(1), { "aria-label": "Next iteration with pictures" });
   const note = h("span", { class: "ng-quiet" });
-  const newest = h("label", { class: "ng-check", title: "Show each new iteration as soon as it is done" }, follow, "newest");
+  const newest = h(
+    "label",
+    { class: "ng-check", title: "Show each new iteration as soon as it is done" },
+    follow,
+    "newest",
+  );
   const element = h("div", { class: "ng-scrubber" }, back, slider, on, typed, newest, note);
   parent.append(element);
 

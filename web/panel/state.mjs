@@ -1,24 +1,14 @@
 /**
  * What the panel knows, and how an event changes it. Nothing here waits, fetches or draws.
  *
- * A live message is a hint: whatever it tells can be asked for again. A run's `Tail` holds the iterations heard since its
- * stored curves were fetched. Where one was missed, `missed` says from which iteration on to ask; until the answer is
- * there, the curve has a gap.
+ * A live message is a hint: whatever it tells can be asked for again.
  *
  * @typedef {import("./types.mjs").Run} Run
  * @typedef {import("./types.mjs").Details} Details
- * @typedef {import("./types.mjs").Curves} Curves
  * @typedef {import("./types.mjs").CurvesAnswer} CurvesAnswer
  * @typedef {import("./types.mjs").Message} Message
  * @typedef {import("./types.mjs").Connection} Connection
- *
- * @typedef {{ iteration: number, metrics: Record<string, number | null> }} Entry
- *
- * @typedef {object} Tail
- * @property {number | null} next  the iteration to be heard of next; null while nobody knows
- * @property {Entry[]} entries  ascending
- * @property {number | null} missed  the first iteration that was not heard of
- * @property {boolean} stale  the stored curves are to be fetched anew, as iterations were undone or too many were missed
+ * @typedef {import("./tail.mjs").Tail} Tail
  *
  * @typedef {object} State
  * @property {Connection} connection
@@ -45,7 +35,8 @@
  *   | { type: "message", message: Message }} Event
  */
 
-export const LONGEST_TAIL = 512; // iterations; beyond it the stored curves are fetched anew
+import { appended, filled, NO_TAIL, since, undone } from "./tail.mjs";
+
 const VERSION = 1; // of messages
 
 /** @type {State} */
@@ -62,9 +53,6 @@ export const EMPTY = {
   iteration: null,
   changes: 0,
 };
-
-/** @type {Tail} */
-const NO_TAIL = { next: null, entries: [], missed: null, stale: false };
 
 /** @param {State} state @param {Event} event @returns {State} */
 export function reduce(state, event) {
@@ -126,65 +114,31 @@ function facts(message) {
   }
 }
 
-/** @param {Tail} tail @param {Message} message @returns {Tail} */
-function appended(tail, message) {
-  const { iteration, metrics = {} } = message;
-  if (tail.next !== null && iteration < tail.next) return tail; // told twice
-  const missed = tail.missed ?? (tail.next !== null && iteration > tail.next ? tail.next : null);
-  const entries = [...tail.entries, { iteration, metrics }];
-  const tooLong = entries.length > LONGEST_TAIL;
-  return {
-    next: iteration + 1,
-    entries: tooLong ? entries.slice(-LONGEST_TAIL) : entries,
-    missed,
-    stale: tail.stale || tooLong,
-  };
-}
-
-/** A run begins at `iteration`; what it did there and later before is undone. @param {Tail} tail @param {number} iteration @returns {Tail} */
-function undone(tail, iteration) {
-  if (tail.next === null || iteration >= tail.next) return tail;
-  const entries = tail.entries.filter((e) => e.iteration < iteration);
-  const missed = tail.missed !== null && tail.missed < iteration ? tail.missed : null;
-  return { next: iteration, entries, missed, stale: true };
-}
-
-/** Stored curves of the whole run. @param {State} state @param {string} run @param {CurvesAnswer} answer @returns {State} */
+/**
+ * Stored curves of the whole run.
+ *
+ * @param {State} state
+ * @param {string} run
+ * @param {CurvesAnswer} answer
+ * @returns {State}
+ */
 function fetched(state, run, answer) {
-  const tail = state.tails[run] ?? NO_TAIL;
-  const entries = tail.entries.filter((e) => e.iteration >= answer.iteration);
-  const next = entries.length ? entries[entries.length - 1].iteration + 1 : answer.iteration;
-  const hole = firstHole(answer.iteration, entries);
   const curves = { ...state.curves, [run]: answer };
-  return withTail({ ...state, curves }, run, { next, entries, missed: hole, stale: false });
+  return withTail({ ...state, curves }, run, since(state.tails[run] ?? NO_TAIL, answer.iteration));
 }
 
-/** Iterations from `from` on that were missed, single ones. @param {State} state @param {string} run @param {number} from @param {CurvesAnswer} answer @returns {State} */
+/**
+ * Iterations from `from` on that were missed.
+ *
+ * @param {State} state
+ * @param {string} run
+ * @param {number} from
+ * @param {CurvesAnswer} answer
+ * @returns {State}
+ */
 function caughtUp(state, run, from, answer) {
-  const tail = state.tails[run] ?? NO_TAIL;
-  const all = Object.entries(answer.curves);
-  if (all.some(([, curve]) => curve.step > 1)) return withTail(state, run, { ...tail, stale: true });
-  /** @type {Map<number, Entry>} */
-  const entries = new Map();
-  for (const [name, { x, mean }] of all) {
-    x.forEach((iteration, i) => {
-      const entry = entries.get(iteration) ?? { iteration, metrics: {} };
-      entry.metrics[name] = mean[i];
-      entries.set(iteration, entry);
-    });
-  }
-  for (const entry of tail.entries) entries.set(entry.iteration, entry);
-  const merged = [...entries.values()].sort((a, b) => a.iteration - b.iteration);
   const start = state.curves[run]?.iteration ?? from;
-  const next = Math.max(answer.iteration, tail.next ?? 0, from);
-  const kept = merged.filter((e) => e.iteration >= start);
-  return withTail(state, run, { next, entries: kept, missed: firstHole(start, kept), stale: tail.stale || kept.length > LONGEST_TAIL });
-}
-
-/** The first iteration from `start` on that is missing before the last of the entries. @param {number} start @param {Entry[]} entries */
-function firstHole(start, entries) {
-  const at = entries.findIndex((e, i) => e.iteration !== start + i);
-  return at < 0 ? null : start + at;
+  return withTail(state, run, filled(state.tails[run] ?? NO_TAIL, start, from, answer));
 }
 
 /** A run as the server describes it. @param {State} state @param {Details} details @returns {State} */
@@ -192,7 +146,8 @@ function seen(state, details) {
   const { id } = details;
   let next = { ...state, details: { ...state.details, [id]: details } };
   const tail = state.tails[id];
-  if (tail && tail.next !== null && details.iteration < tail.next - 1) next = withTail(next, id, { ...tail, stale: true });
+  if (tail && tail.next !== null && details.iteration < tail.next - 1)
+    next = withTail(next, id, undone(tail, details.iteration)); // it went back while nobody listened
   if (tail && tail.next !== null && details.iteration > tail.next)
     next = withTail(next, id, { ...tail, missed: tail.missed ?? tail.next });
   return withRun(next, id, details);
@@ -231,7 +186,13 @@ function withRun(state, id, facts) {
   return { ...state, runs: state.runs.map((r, i) => (i === at ? run : r)) };
 }
 
-/** The open run, with what was heard of it since. @param {State} state @param {string | null} id @returns {Run | null} */
+/**
+ * The open run, with what was heard of it since.
+ *
+ * @param {State} state
+ * @param {string | null} id
+ * @returns {Run | null}
+ */
 export function runOf(state, id) {
   const run = state.runs?.find((r) => r.id === id) ?? (id === null ? null : state.details[id]);
   if (!run) return null;

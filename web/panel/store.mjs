@@ -111,7 +111,8 @@ export class Store {
     for (const run of this.shown()) {
       if (!state.details[run]) this.soon(`details ${run}`, () => this.fetchDetails(run));
       const tail = state.tails[run];
-      if (!state.curves[run] || tail?.stale) this.soon(`curves ${run}`, () => this.fetchCurves(run), state.curves[run] ? AGAIN / 5 : 0);
+      if (!state.curves[run] || tail?.stale)
+        this.soon(`curves ${run}`, () => this.fetchCurves(run), state.curves[run] ? AGAIN / 5 : 0);
       else if (tail && tail.missed !== null) this.soon(`missed ${run} ${tail.missed}`, () => this.catchUp(run), AGAIN);
     }
   }

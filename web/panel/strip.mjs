@@ -13,7 +13,12 @@ const SETTLED = 60; // milliseconds on one iteration, until its pictures are ask
 export function strip(parent, panel) {
   const caption = h("p", { class: "ng-quiet" });
   const row = h("div", { class: "ng-strip-row" });
-  const element = h("section", { class: "ng-strip", "aria-label": "Candidates at the cursor", hidden: true }, caption, row);
+  const element = h(
+    "section",
+    { class: "ng-strip", "aria-label": "Candidates at the cursor", hidden: true },
+    caption,
+    row,
+  );
   parent.append(element);
   /** @type {number | null} */
   let hovered = null;
@@ -41,7 +46,12 @@ export function strip(parent, panel) {
             "aria-label": `Candidate ${c.candidate} of iteration ${iteration}, advantage ${number(c.advantage, 3)}`,
             onclick: () => panel.choose(iteration, "neighborhood"),
           },
-          h("img", { src: panel.tile(run, iteration, group.slot, c.candidate), alt: "", loading: "lazy", decoding: "async" }),
+          h("img", {
+            src: panel.tile(run, iteration, group.slot, c.candidate),
+            alt: "",
+            loading: "lazy",
+            decoding: "async",
+          }),
         ),
       ),
     );

@@ -1,6 +1,14 @@
 /** The panel's style sheets, loaded into the page once. */
 
-const SHEETS = ["../lib/uplot.css", "./panel.css", "./charts.css", "./tiles.css"];
+const SHEETS = [
+  "../lib/uplot.css",
+  "./panel.css",
+  "./fields.css",
+  "./views.css",
+  "./charts.css",
+  "./tiles.css",
+  "./dialogs.css",
+];
 
 export function loadStyles() {
   for (const sheet of SHEETS) {

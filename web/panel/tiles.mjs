@@ -56,7 +56,12 @@ export function tileGrid(panel, { run, iteration, group }, order, enlarge) {
       c.anchor && h("span", { class: "ng-anchor", title: "Anchor: the update moved the policy from here" }, "⚓"),
     );
     const colour = signColour(leaning(c.advantage, group.candidates));
-    const advantage = h("span", { class: "ng-advantage", style: `--ng-sign: ${colour}` }, "A′ ", h("b", {}, signed(c.advantage)));
+    const advantage = h(
+      "span",
+      { class: "ng-advantage", style: `--ng-sign: ${colour}` },
+      "A′ ",
+      h("b", {}, signed(c.advantage)),
+    );
     const label = `Candidate ${c.candidate}, rank ${rank ?? "none"}, advantage ${number(c.advantage, 3)}${c.anchor ? ", anchor" : ""}`;
     const press = h(
       "button",
@@ -66,7 +71,11 @@ export function tileGrid(panel, { run, iteration, group }, order, enlarge) {
     grid.append(
       h(
         "li",
-        { class: c.anchor ? "ng-tile ng-is-anchor" : "ng-tile", style: `--ng-edge: ${colour}`, "data-candidate": c.candidate },
+        {
+          class: c.anchor ? "ng-tile ng-is-anchor" : "ng-tile",
+          style: `--ng-edge: ${colour}`,
+          "data-candidate": c.candidate,
+        },
         press,
         marks,
         h("span", { class: "ng-scores" }, ...scores),
@@ -84,7 +93,11 @@ function baseTile(panel, run, iteration, slot) {
   return h(
     "li",
     { class: "ng-tile ng-base" },
-    h("span", { class: "ng-picture" }, h("img", { src: source, alt: "Picture of the base noise", loading: "lazy", decoding: "async" })),
+    h(
+      "span",
+      { class: "ng-picture" },
+      h("img", { src: source, alt: "Picture of the base noise", loading: "lazy", decoding: "async" }),
+    ),
     h("span", { class: "ng-tile-head" }, h("span", { class: "ng-rank" }, "base noise")),
     h("span", { class: "ng-quiet" }, "The noise that all candidates lie around."),
   );
@@ -97,7 +110,9 @@ function walk(grid, event) {
   if (at < 0) return;
   const top = buttons[at].getBoundingClientRect().top;
   const row = buttons.filter((b) => Math.abs(b.getBoundingClientRect().top - top) < 4).length;
-  const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: row, ArrowUp: -row, Home: -at, End: buttons.length - 1 - at }[event.key];
+  const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: row, ArrowUp: -row, Home: -at, End: buttons.length - 1 - at }[
+    event.key
+  ];
   if (by === undefined) return;
   event.preventDefault();
   event.stopPropagation();

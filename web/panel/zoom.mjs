@@ -46,7 +46,12 @@ export function within([from, to], full) {
   return [start, start + width];
 }
 
-/** The number in an ascending list that is nearest to `wanted`; null of none. @param {readonly number[]} sorted @param {number} wanted */
+/**
+ * The number in an ascending list that is nearest to `wanted`; null of none.
+ *
+ * @param {readonly number[]} sorted
+ * @param {number} wanted
+ */
 export function nearest(sorted, wanted) {
   let best = null;
   for (const value of sorted) if (best === null || Math.abs(value - wanted) <= Math.abs(best - wanted)) best = value;
