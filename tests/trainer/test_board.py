@@ -75,8 +75,8 @@ def test_groups_tiles_and_evaluations_are_found(server):
     assert server.get("/runs/old/groups/1").json["groups"][0]["points"] is None
     shown = server.get("/runs/run/evaluations/10").json
     assert [(p["number"], p["seed"], set(p["scores"])) for p in shown["pictures"]] == [
-        (0, 1000, {TRAINED, HELD_OUT}),
-        (1, 1001, {TRAINED, HELD_OUT}),
+        (0, "1000", {TRAINED, HELD_OUT}),
+        (1, "1001", {TRAINED, HELD_OUT}),
     ]
     for path in ("groups/12", "evaluations/3", "groups/999999999", "groups/-1", "groups/1.5", "groups/x"):
         refused(server.get(f"/runs/run/{path}"), 404)

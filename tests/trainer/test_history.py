@@ -83,7 +83,7 @@ def test_what_the_engine_writes_is_read_back_while_it_writes(tmp_path):
         assert (found.state, found.iteration, found.live, found.trained) == ("complete", 2, False, ("clip",))
         assert read(tmp_path / "run", details)["log"] == [{"iteration": 1, "message": "update skipped: a reason"}]
         (group,) = read(tmp_path / "run", groups, 0)
-    assert (group["prompt"], group["seed"]) == ("a cat", 2**62 + 1)
+    assert (group["prompt"], group["seed"]) == ("a cat", str(2**62 + 1))
     assert [c["advantage"] for c in group["candidates"]] == [-1.0, 0.0, 1.0]
     assert [c["anchor"] for c in group["candidates"]] == [True, False, False]
     assert [c["scores"]["clip"] for c in group["candidates"]] == [1.0, None, 3.0]

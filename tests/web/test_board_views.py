@@ -58,8 +58,8 @@ def test_a_candidates_noise_is_copied_as_a_node_with_its_whole_seed(page):
     page.get_by_role("button", name="Copy noise as node").click()
     page.get_by_text("Copied.").wait_for()
     node = json.loads(page.evaluate("navigator.clipboard.readText()"))["1"]
-    place = {"group_size": 12, "candidate": 3, "width": 64, "height": 64}
-    inputs = {"seed": str(2**62 + 1 + 39), "strength": 0.25, **place}  # the strength since iteration 30
+    # the strength since iteration 30
+    inputs = {"seed": str(2**62 + 1 + 39), "strength": 0.25, "group_size": 12, "candidate": 3}
     assert node == {"class_type": "NeighborGRPOCandidateNoise", "inputs": inputs}
 
 

@@ -97,11 +97,9 @@ test("a node on the clipboard is what ComfyUI pastes, whatever is in it", () => 
     candidate: 3,
     groupSize: 12,
     strength: 0.3,
-    width: 512,
-    height: 768,
   });
   const { text, html } = forClipboard(...node);
-  const inputs = { seed: "4611686018427387905", strength: 0.3, group_size: 12, candidate: 3, width: 512, height: 768 };
+  const inputs = { seed: "4611686018427387905", strength: 0.3, group_size: 12, candidate: 3 };
   assert.deepEqual(JSON.parse(text), { 1: { class_type: "NeighborGRPOCandidateNoise", inputs } });
   const pasted = JSON.parse(atob(html.match(/data-metadata="([A-Za-z0-9+/=]+)"/)[1]));
   assert.equal(pasted.nodes[0].type, "NeighborGRPOCandidateNoise");

@@ -31,6 +31,8 @@ def index(store: Reader) -> Index:
 def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dict[str, Any]]:
     """The prompts of one iteration with their candidates, as JSON takes it; empty where it is not stored.
 
+    Seeds are text: they have 63 bits, and JavaScript's numbers hold 53.
+
     `geometric` adds the candidates' distances, and the points they make in a plane.
     """
     query = "SELECT slot, prompt, seed, base, distances FROM groups WHERE iteration = ? ORDER BY slot"
@@ -40,7 +42,7 @@ def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dic
         {
             "slot": slot,
             "prompt": prompt,
-            "seed": seed,
+            "seed": str(seed),
             "base": exists(store.folder, base),
             "candidates": candidates[slot],
             **(geometry(distances, len(candidates[slot])) if geometric else {}),
@@ -96,7 +98,7 @@ def evaluation(store: Reader, iteration: int) -> list[dict[str, Any]]:
         scores[number][reward] = finite(value)
     query = "SELECT number, prompt, seed FROM evaluations WHERE iteration = ? ORDER BY number"
     return [
-        {"number": number, "prompt": prompt, "seed": seed, "scores": scores[number]}
+        {"number": number, "prompt": prompt, "seed": str(seed), "scores": scores[number]}
         for number, prompt, seed in store.rows(query, iteration)
     ]
 

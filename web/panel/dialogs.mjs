@@ -62,7 +62,7 @@ export function offerNode(panel, title, text, [type, inputs]) {
       "Add to the graph",
       () => {
         close();
-        panel.toast(host.addNode?.(type, inputs) ? "The node is in the graph." : `This ComfyUI has no node ${type}.`);
+        addNode(panel, [type, inputs]);
       },
       { class: "ng-button ng-primary" },
     );
@@ -74,6 +74,12 @@ export function offerNode(panel, title, text, [type, inputs]) {
     const nodes = [h("p", {}, text), h("dl", { class: "ng-facts" }, h("dt", {}, "node"), h("dd", {}, type), ...list)];
     return [...nodes, h("div", { class: "ng-buttons" }, button("Close", close), take, ...(host.addNode ? [add] : []))];
   });
+}
+
+/** @param {Panel} panel @param {[string, import("./nodes.mjs").Inputs]} node */
+export function addNode(panel, [type, inputs]) {
+  const added = panel.host.addNode?.(type, inputs);
+  panel.toast(added ? "The node is in the graph." : `This ComfyUI has no node ${type}.`);
 }
 
 /** @param {Panel} panel @param {[string, import("./nodes.mjs").Inputs]} node */

@@ -5,7 +5,7 @@
  * @typedef {import("./tiles.mjs").Shown} Shown
  */
 
-import { copyNode, dialog } from "./dialogs.mjs";
+import { addNode, copyNode, dialog } from "./dialogs.mjs";
 import { button, fill, h, say, select, set } from "./dom.mjs";
 import { number, signed } from "./format.mjs";
 import { candidateNoise } from "./nodes.mjs";
@@ -82,14 +82,11 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
   }
 
   function noise() {
-    const { sampling, grpo } = panel.store.state.details[run]?.settings ?? {};
+    const { grpo } = panel.store.state.details[run]?.settings ?? {};
     const changes = panel.store.state.details[run]?.changes ?? [];
     const strengths = changes.filter((c) => c.strength !== undefined && c.iteration <= iteration);
     const strength = strengths.at(-1)?.strength ?? grpo?.strength ?? 0.3;
-    return candidateNoise({
-      ...{ seed: group.seed, candidate: current, groupSize: group.candidates.length, strength },
-      ...{ width: sampling?.width ?? 512, height: sampling?.height ?? 512 },
-    });
+    return candidateNoise({ seed: group.seed, candidate: current, groupSize: group.candidates.length, strength });
   }
 
   seam.addEventListener("input", slide);
@@ -104,6 +101,7 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
       button("▶", () => step(1), { "aria-label": "Next candidate" }),
       second.element,
       button("Copy noise as node", () => void copyNode(panel, noise())),
+      panel.host.addNode && button("Add noise node", () => addNode(panel, noise())),
       button("Close", close),
     ),
   ]);

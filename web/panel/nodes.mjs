@@ -43,11 +43,11 @@ export function forClipboard(type, inputs, made) {
 /**
  * The node that makes a candidate's noise again.
  *
- * @param {{ seed: number | string, candidate: number, groupSize: number, strength: number, width: number, height: number }} of
+ * @param {{ seed: string, candidate: number, groupSize: number, strength: number }} of
  * @returns {[string, Inputs]}
  */
-export function candidateNoise({ seed, candidate, groupSize, strength, width, height }) {
-  return ["NeighborGRPOCandidateNoise", { seed, strength, group_size: groupSize, candidate, width, height }];
+export function candidateNoise({ seed, candidate, groupSize, strength }) {
+  return ["NeighborGRPOCandidateNoise", { seed, strength, group_size: groupSize, candidate }];
 }
 
 /**

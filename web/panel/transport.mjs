@@ -148,17 +148,7 @@ export async function ask(transport, path, { method = "GET", body, signal } = {}
   const response = await transport.send(path, init);
   const text = await response.text();
   if (!response.ok) throw new Refused(response.status, reason(text) ?? `the server answered ${response.status}`);
-  return text ? exact(text) : null;
-}
-
-/**
- * JSON in which a seed too large for a number is a string: JSON.parse would round it. No other text looks like one, as
- * quotation marks within a string are escaped.
- *
- * @param {string} text
- */
-export function exact(text) {
-  return JSON.parse(text.replace(/"seed":\s*(\d{16,})/g, '"seed":"$1"'));
+  return text ? JSON.parse(text) : null;
 }
 
 /** @param {string} text @returns {string | null} */

@@ -55,7 +55,7 @@
  * @typedef {object} Group
  * @property {number} slot
  * @property {string} prompt
- * @property {number | string} seed  63 bits: a string where a number would not be exact
+ * @property {string} seed  as it has 63 bits, and a number only 53
  * @property {boolean} base  the picture of the base noise is stored
  * @property {Candidate[]} candidates
  * @property {(number | null)[][] | null} distances
@@ -65,7 +65,7 @@
  * @typedef {{ iteration: number, groups: Group[] }} GroupsAnswer
  * @typedef {{ first: number | null, last: number | null, tiles: number[], evaluations: number[] }} GroupIndex
  *
- * @typedef {{ number: number, prompt: string, seed: number | string, scores: Record<string, number | null> }} EvaluationPicture
+ * @typedef {{ number: number, prompt: string, seed: string, scores: Record<string, number | null> }} EvaluationPicture
  * @typedef {{ iteration: number, pictures: EvaluationPicture[] }} EvaluationAnswer
  *
  * @typedef {object} Finding
