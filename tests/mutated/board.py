@@ -164,7 +164,6 @@ TARGETS = [
         {
             "kept forever": ("FRESH = 60", "FRESH = 6000"),
             "sniffed": ('SNIFFING: "nosniff",\n    }\n    return web', "}\n    return web"),
-            "a body for HEAD": ("request.method != hdrs.METH_HEAD and", ""),
         },
     ),
     Target(

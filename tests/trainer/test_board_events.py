@@ -120,6 +120,8 @@ def test_what_was_there_before_and_what_cannot_be_read_is_not_told(tmp_path, mon
     write(tmp_path / "run", Run(iterations=3))
     (tmp_path / "garbage").mkdir()
     (tmp_path / "garbage" / DATABASE).write_bytes(b"garbage" * 1000)
+    with exclusive(str((tmp_path / "run").absolute()), "busy"):
+        assert told(Watcher(lambda: tmp_path)) == []
     watcher = Watcher(lambda: tmp_path)
     assert told(watcher, 2 * ALL) == []
     owner = sqlite3.connect(tmp_path / "run" / DATABASE)

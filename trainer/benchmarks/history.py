@@ -71,7 +71,8 @@ def write(folder: Path, iterations: int) -> None:
     """A run's store without pictures."""
     folder.mkdir()
     random = np.random.default_rng(0)
-    names = [*(f"reward/{r}" for r in REWARDS), *(f"metric {n}" for n in range(METRICS - len(REWARDS)))]
+    names = [f"{kind}/{r}" for kind in ("reward", "reward_std") for r in REWARDS]
+    names += [f"metric {n}" for n in range(METRICS - len(names))]
     database = sqlite3.connect(folder / DATABASE)
     create(database)
     rewards = [{"kind": r, "name": r, "weight": 1.0, "held_out": r == "held-out"} for r in REWARDS]
