@@ -1,7 +1,7 @@
 /** A chart over iterations: uPlot with bands, gaps, a window that several charts share, and a legend of our own. */
 
 import uPlot from "../lib/uplot.mjs";
-import { faint, key, series, table } from "./chart_parts.mjs";
+import { faint, heights, key, series, table } from "./chart_parts.mjs";
 import { fill, h } from "./dom.mjs";
 import { number } from "./format.mjs";
 import { listenToKeys, listenToPointers } from "./gestures.mjs";
@@ -86,7 +86,10 @@ export function chart(parent, options) {
         ...{ width: Math.max(plot.clientWidth, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
         series: [{}, ...lines.flatMap((line) => series(line, smoothed, colour))],
         bands: lines.map((line, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: () => faint(colour(line.colour)) })),
-        scales: { x: { time: false, range: (_, least, most) => range ?? [least, Math.max(most, least + 1)] } },
+        scales: {
+          x: { time: false, range: (_, least, most) => range ?? [least, Math.max(most, least + 1)] },
+          ...Object.fromEntries(scales.map((name) => [name, { range: heights }])),
+        },
         axes: axes(scales),
         cursor: {
           sync: { key: options.sync, setSeries: false },

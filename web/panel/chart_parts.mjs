@@ -59,3 +59,10 @@ export function series(line, smoothed, colour) {
 export function faint(colour, alpha = 0.16) {
   return `color-mix(in srgb, ${colour} ${100 * alpha}%, transparent)`;
 }
+
+/** The height of an axis: uPlot's own, but for values that are all 0, which it draws below an axis up to 100. */
+export function heights(/** @type {uPlot} */ _, /** @type {number} */ least, /** @type {number} */ most) {
+  return least === null || (least === 0 && most === 0)
+    ? /** @type {uPlot.Range.MinMax} */ ([0, 1])
+    : uPlot.rangeNum(least, most, 0.1, true);
+}
