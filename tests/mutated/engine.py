@@ -148,7 +148,7 @@ TARGETS = [
         "trainer/lock.py",
         ("test_lock.py",),
         {
-            "never locked": ("            _lock(file)\n", "            pass\n"),
+            "never locked": ("if not _within(PATIENCE, _lock, file):", "if False:"),
             "one lock for all": ("()} {thing}", "()}"),
         },
     ),

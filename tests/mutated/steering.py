@@ -44,7 +44,7 @@ TARGETS = [
                 "            if control.take_save():\n                keep(True)\n            control.wait",
                 "            control.wait",
             ),
-            "the wish to stop is not heard": ("if asked or control.stopped", "if asked"),
+            "the wish to stop is not heard": ("should_stop() or control.stopped", "should_stop()"),
             "the reason is lost": ("asked if isinstance(asked, str) else ", ""),
             "changes are told and not made": ("iterate(replace(setup, config=config), state", "iterate(setup, state"),
             "a change made again is not told": (
