@@ -15,7 +15,7 @@ from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.noise import partly_noised
 from trainer.run import start_run
-from trainer.setup import prepare
+from trainer.setup import encode, prepare
 
 EVALUATED = ["evaluation.prompts=['a blue fish', 'a green <b>tree</b>', 'a blue fish']", "evaluation.every=2"]
 
@@ -69,6 +69,13 @@ def test_evaluations_come_at_the_start_every_few_iterations_and_at_the_end(make)
 def test_without_a_number_there_are_the_first_and_the_last_and_without_prompts_none(make, settings, expected):
     _, _, events = run(make(*settings))
     assert [e.iteration for e in of(events, Evaluated)] == expected
+
+
+def test_the_evaluation_prompts_are_encoded_as_if_they_were_alone(make):
+    setup = make(*EVALUATED)
+    alone = encode(setup.config, setup.config.evaluation.prompts)
+    assert torch.equal(setup.evaluation.embeddings, alone.embeddings)
+    assert torch.equal(setup.evaluation.pooled, alone.pooled)
 
 
 def test_an_evaluation_shows_the_policy_of_its_moment_on_the_same_noise(make):
