@@ -15,7 +15,10 @@ TARGETS = [
     ),
     Target(
         "trainer/history/store.py",
-        ("test_history.py",),
+        (
+            "test_history.py",
+            "test_history_keeping.py",
+        ),
         {
             "not of one moment": ('connection.execute("BEGIN")', "pass"),
             "writes": ("?mode=ro", "?mode=rw"),
@@ -64,7 +67,7 @@ TARGETS = [
     ),
     Target(
         "trainer/history/groups.py",
-        ("test_history.py", "test_history_curves.py"),
+        ("test_history.py", "test_history_keeping.py", "test_history_curves.py"),
         {
             "pictures from anywhere": ("and path.is_relative_to(folder.resolve()) else", "else"),
             "any file is a picture": ("or not relative.endswith(PICTURE)", ""),
@@ -75,7 +78,7 @@ TARGETS = [
     ),
     Target(
         "trainer/history/runs.py",
-        ("test_history.py", "test_board.py"),
+        ("test_history.py", "test_history_keeping.py", "test_board.py"),
         {
             "hidden runs": ('or name.startswith(".")', ""),
             "links out": (
@@ -93,7 +96,10 @@ TARGETS = [
     ),
     Target(
         "trainer/history/keeping.py",
-        ("test_history.py",),
+        (
+            "test_history.py",
+            "test_history_keeping.py",
+        ),
         {
             "over what is there": ("if os.path.lexists(target):", "if False:"),
             "into a linked trash": ("if trash.is_symlink():", "if False:"),
@@ -103,7 +109,10 @@ TARGETS = [
     ),
     Target(
         "trainer/history/export.py",
-        ("test_history.py",),
+        (
+            "test_history.py",
+            "test_history_keeping.py",
+        ),
         {
             "the last row is lost": ("    if rows:\n        yield current, rows\n", ""),
             "columns shifted": ("cells[columns[name]]", "cells[columns[name] - 1]"),

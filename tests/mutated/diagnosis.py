@@ -5,7 +5,10 @@ from .target import Target
 TARGETS = [
     Target(
         "trainer/diagnosis/record.py",
-        ("test_diagnosis.py",),
+        (
+            "test_diagnosis.py",
+            "test_watch.py",
+        ),
         {
             "the noise of differences for that of values": ("kept.mean() / KEPT_MEAN / 2)", "kept.mean() / KEPT_MEAN)"),
             "the left out differences not made up for": ("kept.mean() / KEPT_MEAN / 2)", "kept.mean() / 2)"),
@@ -29,7 +32,10 @@ TARGETS = [
     ),
     Target(
         "trainer/diagnosis/rewards.py",
-        ("test_diagnosis.py",),
+        (
+            "test_diagnosis.py",
+            "test_watch.py",
+        ),
         {
             "a fall alone is hacking": ("and rise >= RISEN", ""),
             "a rise alone is hacking": ("if fall <= -FALLEN and", "if"),
@@ -54,7 +60,10 @@ TARGETS = [
     ),
     Target(
         "trainer/diagnosis/policy.py",
-        ("test_diagnosis.py",),
+        (
+            "test_diagnosis.py",
+            "test_watch.py",
+        ),
         {
             "one narrow window is a collapse": ("if fall > -SURE or left > NARROWER:", "if left > NARROWER:"),
             "a little narrower is a collapse": ("NARROWER = 0.5", "NARROWER = 0.95"),
@@ -73,7 +82,10 @@ TARGETS = [
     ),
     Target(
         "trainer/diagnosis/watch.py",
-        ("test_diagnosis.py",),
+        (
+            "test_diagnosis.py",
+            "test_watch.py",
+        ),
         {
             "what was before is forgotten": ("list(earlier.curve(name)) for", "[] for"),
             "every finding ends the run": (

@@ -91,7 +91,7 @@ def noisy_reward(record: Record) -> Finding | None:
         return None
     for name in record.weights:
         within, curve = record.curve(f"reward_std/{name}"), record.passes(f"reward/{name}")
-        if len(curve) < 2 * SHORTEST:
+        if len(curve) < 2 * SHORTEST or not len(within):
             continue
         g = record.group_size
         chance = (within.values**2).mean() / (g - 1)  # variance of a group's mean if its scores are independent
