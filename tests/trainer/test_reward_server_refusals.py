@@ -1,5 +1,6 @@
 """What the reward server refuses, over real HTTP: each with its status and the reason in one line."""
 
+import io
 import json
 import struct
 import zlib
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 from served import multipart, servers
 from server_requests import GOOD, ONE, PNG, TENSORS, ZEROS, chunk, image, png
@@ -28,6 +30,13 @@ def tensor(images: torch.Tensor, name: str = "images") -> tuple:
 def lying(shape: list[int]) -> tuple:
     header = json.dumps({"images": {"dtype": "F32", "shape": shape, "data_offsets": [0, 12]}}).encode()
     return ("images", TENSORS, struct.pack("<Q", len(header)) + header + bytes(12))
+
+
+def pillow(mode: str, kind: str = "PNG") -> bytes:
+    """A whole file of another sort."""
+    buffer = io.BytesIO()
+    Image.new(mode, (64, 64)).save(buffer, kind)
+    return buffer.getvalue()
 
 
 NAN = torch.full((1, 3, 8, 8), 0.5)
@@ -62,7 +71,10 @@ REFUSED = {
     "garbage": ([ONE, image(bytes(range(256)) * 9)], 400, "images[0] is no whole PNG file"),
     "WebP as PNG": ([ONE, image(b"RIFF\x24\0\0\0WEBPVP8 ")], 400, "images[0] is no whole PNG file"),
     "bad compression": ([ONE, image(png(64, 64, b"\0" * 99))], 400, "images[0] is no whole PNG file"),
-    "16 bits": ([ONE, image(GOOD.replace(b"\x08\x02\0\0\0", b"\x10\x00\0\0\0", 1))], 400, "images[0] is"),
+    "JPEG as PNG": ([ONE, image(pillow("RGB", "JPEG"))], 400, "images[0] is no whole PNG file"),
+    "16 bits": ([ONE, image(pillow("I;16"))], 400, "images[0] is I;16: must be 8-bit RGB or greyscale"),
+    "transparent": ([ONE, image(pillow("RGBA"))], 400, "images[0] is RGBA: must be 8-bit RGB or greyscale"),
+    "palette": ([ONE, image(pillow("P"))], 400, "images[0] is P: must be 8-bit RGB or greyscale"),
     "beyond the pixels": ([ONE, image(png(513, 512))], 413, "images[0] is 513 x 512: at most 262144 pixels"),
     "decompression bomb": ([ONE, image(png(60_000, 60_000, ZEROS))], 413, "is far too large"),
     "text bomb": (
