@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What open panels cost a training: seconds an iteration with one and with five of them, against none.
+"""What open panels cost a training: seconds an iteration with the panel open in one or five pages of ComfyUI.
 
 usage: python tests/host/bench_panel.py [--rounds N]
 
-One training in a real ComfyUI; blocks of iterations without, with one and with five panels follow each other, so that
-whatever else the machine does meets all of them. The browser runs on the same machine. Prints the medians' ratios.
+One training in a real ComfyUI; blocks of iterations with pages that show the graph alone, and with as many pages that
+show the panel too, follow each other, so that whatever else the machine does meets all of them. The browser runs on the
+same machine and draws without a GPU. Prints the medians' ratios.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import comfy_install
 import graphs
 from comfy_server import PACK, ComfyServer
 
-RUN, BLOCK, PANELS = "bench", 12, (0, 1, 5)
+RUN, BLOCK = "bench", 10
+KINDS = [(pages, panel) for pages in (1, 5) for panel in (False, True)]
 V1 = "/neighbor_grpo/v1/runs"
 
 
@@ -34,26 +36,27 @@ def main() -> int:
         ComfyServer(comfy_install.find(), PACK, base=Path(base), environment={"TMPDIR": base}) as server,
         browser.launched(browser.find()) as chromium,
     ):
-        server.queue(graphs.train(name=RUN, iterations=100_000, group_size=12, steps=8, micro_batch=12))
+        server.queue(graphs.train(name=RUN, iterations=100_000, group_size=8, steps=6, micro_batch=16))
         wait_for(server, BLOCK)  # warm
-        seconds = {count: [] for count in PANELS}
+        seconds = {kind: [] for kind in KINDS}
         for n in range(rounds):
-            for count in PANELS[n % 3 :] + PANELS[: n % 3]:
-                seconds[count].append(block(server, chromium, count))
+            for kind in KINDS if n % 2 else KINDS[::-1]:
+                seconds[kind].append(block(server, chromium, *kind))
         server.post("/interrupt", {})
-    none = seconds[0]
-    print(f"{statistics.median(none):.3f} s an iteration without a panel; {rounds} blocks of {BLOCK} iterations each")
-    for count in PANELS[1:]:
-        ratios = [a / b for a, b in zip(seconds[count], none, strict=True)]
-        ratio = statistics.median(seconds[count]) / statistics.median(none)
-        print(f"{count} open: {ratio:.3f} of the medians; block by block {min(ratios):.3f} to {max(ratios):.3f}")
+    for pages in (1, 5):
+        without, open_ = seconds[pages, False], seconds[pages, True]
+        ratios = [a / b for a, b in zip(open_, without, strict=True)]
+        print(
+            f"{pages} pages: {statistics.median(without):.3f} s an iteration, {statistics.median(open_):.3f} s with "
+            f"the panel open: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        )
     return 0
 
 
-def block(server: ComfyServer, chromium, count: int) -> float:
-    """The median of BLOCK iterations while `count` panels are open on the run's curves."""
+def block(server: ComfyServer, chromium, count: int, panel: bool) -> float:
+    """The median of BLOCK iterations while `count` pages are open, with the panel on the run's curves or without."""
     pages = [browser.open_page(chromium, server.url, []) for _ in range(count)]
-    for page in pages:
+    for page in pages if panel else ():
         page.locator(".neighbor-grpo-tab-button").click()
         page.locator("[data-tab=runs]").click()
         page.get_by_role("button", name=RUN, exact=True).click()
