@@ -9,10 +9,9 @@ from torch import Tensor
 
 from .decode import decode
 from .events import Evaluated
-from .iteration import Setup, begin
+from .iteration import Setup, begin, score_pictures
 from .models.text import Conditioning
 from .noise import base_noise
-from .rewards import on_device, score_all
 from .rollout import micro_batched, rollout
 
 
@@ -49,8 +48,7 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
         seeds: as many as prompts.
     """
     images = draw(setup, conditioning, seeds)
-    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
-        scores = score_all(setup.rewards, images, prompts)
+    scores = score_pictures(setup, images, prompts)
     return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
 
 

@@ -155,9 +155,14 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
     """Stage 4: every reward's scores, [P, G] each."""
     group_size = setup.config.grpo.group_size
     texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(group_size)]
-    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
-        scores = score_all(setup.rewards, candidates.images, texts)
+    scores = score_pictures(setup, candidates.images, texts)
     return {name: values.view(-1, group_size) for name, values in scores.items()}
+
+
+def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Every reward's scores of pictures [N, 3, H, W] and their N prompts, [N] each."""
+    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
+        return score_all(setup.rewards, images, texts)
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:

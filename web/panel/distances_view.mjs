@@ -11,7 +11,6 @@ import { lightbox } from "./lightbox.mjs";
 import { pointCloud } from "./point_cloud.mjs";
 import { scrubber } from "./scrubber.mjs";
 import { rewardNames } from "./tiles.mjs";
-import { Refused } from "./transport.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function mount(parent, panel) {
@@ -46,16 +45,15 @@ export function mount(parent, panel) {
     const key = `${run} ${iteration}`;
     if (run === null || iteration === null || key === shown) return;
     shown = key;
-    void panel.groups.get(run, iteration).then(
-      ({ groups }) => {
+    void panel.groups.stored(run, iteration).then(
+      (groups) => {
         if (key !== shown) return;
+        if (!groups) return nothing(`Nothing is stored of iteration ${iteration}.`);
         current = { run, iteration, groups };
         render();
       },
       (problem) => {
         if (key !== shown) return;
-        if (problem instanceof Refused && problem.status === 404)
-          return nothing(`Nothing is stored of iteration ${iteration}.`);
         shown = "";
         store.failed(problem);
       },

@@ -1,12 +1,13 @@
 /** Groups of candidates and evaluations, fetched once and kept for a while. */
 
 /**
+ * @typedef {import("./types.mjs").Group} Group
  * @typedef {import("./types.mjs").GroupsAnswer} GroupsAnswer
  * @typedef {import("./types.mjs").GroupIndex} GroupIndex
  * @typedef {import("./types.mjs").EvaluationAnswer} EvaluationAnswer
  */
 
-import { ask, ofRun } from "./transport.mjs";
+import { ask, ofRun, Refused } from "./transport.mjs";
 
 const KEPT = 64; // answers
 
@@ -21,6 +22,22 @@ export class Groups {
   /** The groups of an iteration. @param {string} run @param {number} iteration @returns {Promise<GroupsAnswer>} */
   get(run, iteration) {
     return this.once(ofRun(run, `/groups/${iteration}`));
+  }
+
+  /**
+   * The groups of an iteration, or null where the run keeps nothing of it.
+   *
+   * @param {string} run
+   * @param {number} iteration
+   * @returns {Promise<Group[] | null>}
+   */
+  async stored(run, iteration) {
+    try {
+      return (await this.get(run, iteration)).groups;
+    } catch (problem) {
+      if (problem instanceof Refused && problem.status === 404) return null;
+      throw problem;
+    }
   }
 
   /** @param {string} run @param {number} iteration @returns {Promise<EvaluationAnswer>} */

@@ -13,7 +13,6 @@ import { evaluations } from "./evaluations.mjs";
 import { lightbox } from "./lightbox.mjs";
 import { scrubber } from "./scrubber.mjs";
 import { rewardNames, tileGrid } from "./tiles.mjs";
-import { Refused } from "./transport.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function mount(parent, panel) {
@@ -58,14 +57,13 @@ export function mount(parent, panel) {
   /** @param {string} run @param {number} iteration @param {string} key */
   async function load(run, iteration, key) {
     try {
-      const { groups } = await panel.groups.get(run, iteration);
+      const groups = await panel.groups.stored(run, iteration);
       if (key !== shown) return; // somebody scrubbed on
+      if (!groups) return nothing(`Nothing is stored of iteration ${iteration}.`);
       current = { run, iteration, groups };
       render();
     } catch (problem) {
       if (key !== shown) return;
-      if (problem instanceof Refused && problem.status === 404)
-        return nothing(`Nothing is stored of iteration ${iteration}.`);
       shown = "";
       store.failed(problem);
     }
