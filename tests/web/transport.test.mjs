@@ -154,3 +154,41 @@ test("the store asks from the first missed iteration on", async () => {
   end();
   store.destroy();
 });
+
+test("a page without the focus follows at leisure, and at once when it has it again", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
+  const page = new EventTarget();
+  let focus = false;
+  t.after(() => Object.assign(globalThis, { document: undefined, addEventListener, removeEventListener }));
+  const { addEventListener, removeEventListener } = globalThis;
+  Object.assign(globalThis, {
+    document: Object.assign(page, { hasFocus: () => focus, hidden: false }),
+    addEventListener: page.addEventListener.bind(page),
+    removeEventListener: page.removeEventListener.bind(page),
+  });
+  let hear = () => {};
+  const store = new Store({
+    send: () => new Promise(() => {}),
+    url: (path) => path,
+    listen: ({ message }) => ((hear = message), () => {}),
+  });
+  let drawn = 0;
+  store.watch(() => drawn++);
+  drawn = 0;
+  const message = (iteration) => hear({ version: 1, type: "iteration", run: "a", iteration, metrics: {} });
+  message(0);
+  message(1);
+  t.mock.timers.tick(9900);
+  assert.equal(drawn, 0);
+  t.mock.timers.tick(200);
+  assert.equal(drawn, 1); // both messages
+  message(2);
+  focus = true;
+  page.dispatchEvent(new Event("focus"));
+  t.mock.timers.tick(20);
+  assert.equal(drawn, 2);
+  message(3);
+  t.mock.timers.tick(150);
+  assert.equal(drawn, 3);
+  store.destroy();
+});

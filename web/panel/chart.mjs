@@ -2,7 +2,7 @@
 
 import uPlot from "../lib/uplot.mjs";
 import { faint, heights, key, series, table } from "./chart_parts.mjs";
-import { fill, h } from "./dom.mjs";
+import { fill, h, say } from "./dom.mjs";
 import { number } from "./format.mjs";
 import { listenToKeys, listenToPointers } from "./gestures.mjs";
 
@@ -52,8 +52,17 @@ export function chart(parent, options) {
   let marked = null;
   /** @type {HTMLElement[]} */
   let values = [];
+  let smoothing = 0;
+  let width = 0; // of the plot; reading it anew while others draw would lay out the whole page each time
+  let inSight = true;
+  let late = false; // something was to be drawn out of sight
+  /** @type {Map<string, string>} */
+  const colours = new Map();
 
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim() || "gray";
+  const colour = (/** @type {string} */ name) => {
+    if (!colours.has(name)) colours.set(name, style.getPropertyValue(name).trim() || "gray");
+    return /** @type {string} */ (colours.get(name));
+  };
   const full = () => {
     const x = drawn?.data[0] ?? [];
     return /** @type {Range} */ ([x[0] ?? 0, x[x.length - 1] ?? 1]);
@@ -63,15 +72,24 @@ export function chart(parent, options) {
   /** @param {Line[]} next @param {number} weight  of smoothing */
   function show(next, weight) {
     lines = next.filter((line) => line.curve.x.length);
-    const data = table(lines, weight);
+    smoothing = weight;
+    draw();
+  }
+
+  /** Out of sight nothing is drawn but the first picture, which gives the chart its height. */
+  function draw() {
+    late = drawn !== null && !inSight;
+    if (late) return;
+    width ||= plot.clientWidth;
+    const data = table(lines, smoothing);
     const scales = [...new Set(lines.map((l) => l.scale ?? "y"))];
     const key = JSON.stringify([
       lines.map((l) => [l.label, l.colour, l.dashed, l.scale]),
-      weight > 0,
-      plot.clientWidth > RIGHT_AXIS_FROM,
+      smoothing > 0,
+      width > RIGHT_AXIS_FROM,
     ]);
     if (drawn && key === made) drawn.setData(data);
-    else remake(data, scales, weight > 0);
+    else remake(data, scales, smoothing > 0);
     made = key;
     if (drawn) point(drawn);
   }
@@ -83,7 +101,7 @@ export function chart(parent, options) {
     fill(legend, ...lines.map((line, i) => key(line, values[i])));
     drawn = new uPlot(
       {
-        ...{ width: Math.max(plot.clientWidth, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
+        ...{ width: Math.max(width, 50), height: options.height, legend: { show: false }, pxAlign: 0 },
         series: [{}, ...lines.flatMap((line) => series(line, smoothed, colour))],
         bands: lines.map((line, i) => ({ series: [4 * i + 4, 4 * i + 3], fill: () => faint(colour(line.colour)) })),
         scales: {
@@ -117,7 +135,7 @@ export function chart(parent, options) {
   function axes(scales) {
     const ink = { stroke: () => colour("--ng-quiet"), font: "11px system-ui, sans-serif", ticks: { show: false } };
     const grid = { stroke: () => colour("--ng-line"), width: 1 };
-    const shownScales = scales.slice(0, plot.clientWidth > RIGHT_AXIS_FROM ? 2 : 1);
+    const shownScales = scales.slice(0, width > RIGHT_AXIS_FROM ? 2 : 1);
     const single = scales.length === 1;
     const named = { labelSize: 16, labelGap: 0, labelFont: "11px system-ui, sans-serif" };
     return [
@@ -153,7 +171,7 @@ export function chart(parent, options) {
     lines.forEach((line, i) => {
       const { x, mean } = line.curve;
       const where = over ? x.indexOf(u.data[0][at]) : mean.findLastIndex((v) => v !== null);
-      if (values[i]) values[i].textContent = where < 0 ? "–" : format(mean[where]);
+      if (values[i]) say(values[i], where < 0 ? "–" : format(mean[where]));
     });
     if (u.cursor.event) options.hover?.(over ? u.data[0][at] : null);
   }
@@ -181,10 +199,15 @@ export function chart(parent, options) {
   }
 
   const size = new ResizeObserver(() => {
-    if (drawn && plot.clientWidth && plot.clientWidth !== drawn.width)
-      drawn.setSize({ width: plot.clientWidth, height: options.height });
+    width = plot.clientWidth;
+    if (drawn && width && width !== drawn.width) drawn.setSize({ width, height: options.height });
   });
   size.observe(plot);
+  const sight = new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    if (inSight && late) draw();
+  });
+  sight.observe(plot);
   listenToKeys(plot, { full, shown, zoom: options.zoom }, (by) => options.step?.(by));
 
   return {
@@ -195,18 +218,24 @@ export function chart(parent, options) {
     /** @param {Range | null} next */
     zoom(next) {
       range = next;
-      drawn?.setData(drawn.data);
+      if (drawn) draw();
       element.dataset.range = next ? next.map(Math.round).join(" ") : "";
     },
     /** A line at this iteration. @param {number | null} iteration */
     mark(iteration) {
       if (marked === iteration) return;
       marked = iteration;
-      drawn?.redraw(false);
+      if (inSight) drawn?.redraw(false);
+      else late = true;
     },
-    redraw: () => drawn?.redraw(false, true),
+    /** In the colours of now. */
+    redraw() {
+      colours.clear();
+      drawn?.redraw(false, true);
+    },
     destroy() {
       size.disconnect();
+      sight.disconnect();
       drawn?.destroy();
       element.remove();
     },

@@ -23,6 +23,7 @@
 import { say } from "./dom.mjs";
 import { Groups } from "./groups.mjs";
 import { runOf } from "./state.mjs";
+import { pace } from "./store.mjs";
 import { ofRun, Refused } from "./transport.mjs";
 import { nearest } from "./zoom.mjs";
 
@@ -54,6 +55,7 @@ export class Panel {
       watchTheme(() => this.themes.forEach((draw) => draw())),
       store.hear(({ type, run }) => {
         if (type === "started") this.groups.forget(run);
+        if (run === store.state.open && document.hasFocus()) this.index(); // there when the views are drawn
       }),
     ];
   }
@@ -81,8 +83,12 @@ export class Panel {
 
   /** @param {string} run @param {number} changes */
   async fetchIndex(run, changes) {
-    this.known = { run, changes, index: await this.groups.index(run) };
-    this.store.tell();
+    const before = this.known?.run === run ? this.known.index : null;
+    const index = await this.groups.index(run);
+    this.known = { run, changes, index };
+    if (before === null) this.store.tell();
+    else if (newest(index) !== newest(before) || index.evaluations.length !== before.evaluations.length)
+      this.store.tell(pace());
   }
 
   /** The iteration whose candidates are looked at: the chosen one, else the newest with pictures, else the newest. */
@@ -90,8 +96,7 @@ export class Panel {
     const { iteration } = this.store.state;
     if (iteration !== null) return iteration;
     const index = this.index();
-    if (!index) return null;
-    return index.tiles.at(-1) ?? index.last;
+    return index && newest(index);
   }
 
   /** Look at the iteration nearest to this one that has pictures. @param {number} wanted @param {string} [tab] */
@@ -152,6 +157,11 @@ export class Panel {
       return false;
     }
   }
+}
+
+/** The newest iteration with pictures, else the newest. @param {GroupIndex} index */
+function newest({ tiles, last }) {
+  return tiles.at(-1) ?? last;
 }
 
 /**

@@ -21,7 +21,7 @@
  * @property {Record<string, CurvesAnswer>} curves  of the whole run
  * @property {Record<string, Tail>} tails
  * @property {number | null} iteration  chosen for tiles and distances; null follows the newest
- * @property {number} changes  messages about the open run that concern more than its curves (pictures, state, log)
+ * @property {number} changes  messages about the open run after which it may have other pictures
  *
  * @typedef {{ type: "connection", connection: Connection }
  *   | { type: "runs", runs: Run[], total: number }
@@ -38,6 +38,7 @@
 import { appended, filled, NO_TAIL, since, undone } from "./tail.mjs";
 
 const VERSION = 1; // of messages
+const PICTURES = ["started", "iteration", "evaluated"]; // messages after which a run may have other pictures
 
 /** @type {State} */
 export const EMPTY = {
@@ -87,17 +88,17 @@ export function reduce(state, event) {
 function heard(state, message) {
   const known = state.runs?.find((run) => run.id === message.run);
   let next = known ? state : { ...state, outdated: true };
+  if (message.run === state.open && PICTURES.includes(message.type)) next = { ...next, changes: state.changes + 1 };
   if (message.type === "iteration") {
     if (known && !known.live) next = { ...next, outdated: true };
-    next = withTail(next, message.run, appended(state.tails[message.run] ?? NO_TAIL, message));
-    return message.run === state.open ? { ...next, changes: state.changes + 1 } : next;
+    return withTail(next, message.run, appended(state.tails[message.run] ?? NO_TAIL, message));
   }
   if (message.type === "started") {
     const tail = next.tails[message.run];
     if (tail) next = withTail(next, message.run, undone(tail, message.iteration));
   }
   if (known) next = withRun(next, message.run, facts(message));
-  return { ...next, changes: state.changes + 1, outdated: next.outdated || message.type !== "saved" };
+  return message.type === "saved" ? next : { ...next, outdated: true };
 }
 
 /** What a message tells of the run as a whole. @param {Message} message @returns {Partial<Run>} */

@@ -12,6 +12,9 @@ import { ask, ofRun, Refused } from "./transport.mjs";
 
 export const POINTS = 800; // of a curve
 export const PAGE = 100; // runs
+const AT_ONCE = 16; // milliseconds until the views are drawn, after what a person did
+const LIVE = 120; // milliseconds until they follow a training: what a message lets the panel ask for is there by then
+const UNWATCHED = 10000; // the same, while another window has the focus: many may be open beside the training
 const SOONEST = 400; // milliseconds between two questions of the same kind
 const PATROL = 5000; // milliseconds between two looks at what no message may have told
 const AGAIN = 5000; // milliseconds until the same gap is asked for again
@@ -30,45 +33,55 @@ export class Store {
     this.hearers = new Set();
     /** @type {Map<string, { timer: ReturnType<typeof setTimeout> | null, last: number }>} */
     this.questions = new Map();
-    this.drawing = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.drawing = undefined;
+    this.due = Infinity; // when the views are to be drawn
     this.end = transport.listen({
       message: (message) => {
-        this.dispatch({ type: "message", message });
+        this.dispatch({ type: "message", message }, pace());
         for (const hear of this.hearers) hear(message);
       },
       connection: (connection) => this.connected(connection),
     });
     this.patrol = setInterval(() => this.look(), PATROL);
-    this.back = () => this.look();
+    this.back = () => {
+      this.look();
+      if (this.due < Infinity) this.tell();
+    };
     globalThis.document?.addEventListener("visibilitychange", this.back);
+    globalThis.addEventListener?.("focus", this.back);
   }
 
   destroy() {
     clearInterval(this.patrol);
     globalThis.document?.removeEventListener("visibilitychange", this.back);
+    globalThis.removeEventListener?.("focus", this.back);
+    clearTimeout(this.drawing);
     for (const { timer } of this.questions.values()) if (timer) clearTimeout(timer);
     this.end();
     this.views.clear();
   }
 
-  /** @param {Event} event */
-  dispatch(event) {
+  /** @param {Event} event @param {number} [wait]  milliseconds until the views are drawn */
+  dispatch(event, wait) {
     const before = this.state;
     this.state = reduce(before, event);
     if (this.state === before) return;
     if (this.state.open !== before.open || this.state.compared !== before.compared) remember(this.state);
     this.askForMissing();
-    this.tell();
+    this.tell(wait);
   }
 
-  /** Have the views drawn, once for all events of a moment. */
-  tell() {
-    if (this.drawing || !this.views.size) return;
-    this.drawing = true;
-    setTimeout(() => {
-      this.drawing = false;
+  /** Have the views drawn, once for all events of a moment. @param {number} [wait]  milliseconds */
+  tell(wait = AT_ONCE) {
+    const due = Date.now() + wait;
+    if (!this.views.size || this.due <= due) return;
+    clearTimeout(this.drawing);
+    this.due = due;
+    this.drawing = setTimeout(() => {
+      this.due = Infinity;
       for (const draw of this.views) draw();
-    }, 16);
+    }, wait);
   }
 
   /**
@@ -99,8 +112,8 @@ export class Store {
   /** Ask for what may have changed without a word: other processes' runs, and everything after a lost connection. */
   look() {
     if (!this.views.size || globalThis.document?.hidden) return;
-    this.soon("runs", () => this.fetchRuns());
-    for (const run of this.shown()) this.soon(`details ${run}`, () => this.fetchDetails(run));
+    this.soon("runs", () => this.fetchRuns(), pace());
+    for (const run of this.shown()) this.soon(`details ${run}`, () => this.fetchDetails(run), pace());
   }
 
   /** Ask for what the state says is missing of the runs that are shown. */
@@ -180,6 +193,11 @@ export class Store {
     const answer = await ask(this.transport, ofRun(run, `/curves?points=${POINTS}&from=${from}`));
     this.dispatch({ type: "caught up", run, from, answer });
   }
+}
+
+/** Milliseconds until the views follow a training. */
+export function pace() {
+  return (globalThis.document?.hasFocus() ?? true) ? LIVE : UNWATCHED;
 }
 
 /** @param {State} state */

@@ -8,6 +8,7 @@ import { leaning, ordered, signColour } from "./ranking.mjs";
 import { nearest } from "./zoom.mjs";
 
 const SETTLED = 60; // milliseconds on one iteration, until its pictures are asked for
+const PACE = 5000; // milliseconds between two iterations, while the newest is followed
 
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function strip(parent, panel) {
@@ -23,8 +24,11 @@ export function strip(parent, panel) {
   /** @type {number | null} */
   let hovered = null;
   let shown = "";
+  let due = 0; // when the newest iteration may be shown
   /** @type {ReturnType<typeof setTimeout>} */
   let timer;
+  /** @type {ReturnType<typeof setTimeout>} */
+  let later;
 
   /** @param {string} run @param {number} iteration */
   async function load(run, iteration) {
@@ -58,15 +62,24 @@ export function strip(parent, panel) {
   }
 
   function draw() {
-    const run = panel.store.state.open;
+    const { open: run, iteration } = panel.store.state;
     const tiles = panel.index()?.tiles ?? [];
     const wanted = hovered === null ? panel.iteration() : nearest(tiles, hovered);
     const key = `${run} ${wanted}`;
     if (key === shown) return;
+    const following = hovered === null && iteration === null && shown.startsWith(`${run} `);
+    clearTimeout(later);
+    if (following && Date.now() < due) {
+      later = setTimeout(draw, due - Date.now());
+      return;
+    }
     shown = key;
     clearTimeout(timer);
     if (run === null || wanted === null) element.hidden = true;
-    else timer = setTimeout(() => void load(run, wanted).catch((problem) => panel.store.failed(problem)), SETTLED);
+    else {
+      due = Date.now() + PACE;
+      timer = setTimeout(() => void load(run, wanted).catch((problem) => panel.store.failed(problem)), SETTLED);
+    }
   }
 
   return {
@@ -74,10 +87,12 @@ export function strip(parent, panel) {
     /** @param {number | null} iteration */
     show(iteration) {
       hovered = iteration;
+      due = 0;
       draw();
     },
     destroy() {
       clearTimeout(timer);
+      clearTimeout(later);
       element.remove();
     },
   };
