@@ -17,6 +17,7 @@ from ..trainer.events import (
     Changed,
     Evaluated,
     Event,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
@@ -25,6 +26,7 @@ from ..trainer.events import (
     Unpaused,
     Waiting,
 )
+from ..trainer.micro_batch import OutOfMemory, lower
 from ..trainer.tiles import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
@@ -68,13 +70,12 @@ def memory_advice(config: Config) -> Iterator[None]:
     """Running out of memory becomes one sentence with what to lower."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
         free_models()
-        micro_batch, sampling = config.run.micro_batch, config.sampling
-        smaller = f"the size (now {sampling.width} x {sampling.height} pixels) or the LoRA's rank"
-        if micro_batch > 1:
-            smaller = f"micro_batch (now {micro_batch}), then {smaller}"
-        raise UserError(f"{config.model.device} is out of memory: lower {smaller}; what was saved is kept") from error
+        single = isinstance(error, OutOfMemory)
+        what = error if single else f"{config.model.device} is out of memory"
+        advice = lower(config, 1 if single else config.run.micro_batch)
+        raise UserError(f"{what}: {advice}; what was saved is kept") from error
 
 
 def runs_folder() -> Path:
@@ -105,6 +106,8 @@ class Progress:
                 self.log(event)
             case Skipped():
                 logging.warning(f"{self.at(event)}: update skipped, {event.reason}")
+            case Halved():
+                logging.warning(f"{self.at(event)}: {event}")
             case Waiting():
                 logging.warning(f"{self.at(event)}: saved, and waiting: {event.reason}")
             case Paused():

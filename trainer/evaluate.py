@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decode import decode
 from .events import Evaluated
-from .iteration import Setup, begin, score_pictures
+from .iteration import Setup, begin, decode_all, score_pictures
 from .models.text import Conditioning
 from .noise import base_noise
 from .rollout import micro_batched, rollout
@@ -54,12 +53,14 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
 
 def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
     """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device."""
-    geometry, device, micro_batch = setup.geometry, setup.policy.device, setup.config.run.micro_batch
+    geometry, device, solver = setup.geometry, setup.policy.device, setup.config.sampling.solver
     noise = torch.stack([base_noise(geometry.latent_shape, seed) for seed in seeds]).to(device)
-    velocity = micro_batched(setup.policy.velocity(conditioning, geometry), micro_batch)
-    rows = torch.arange(len(seeds), device=device)
-    end = rollout(velocity, geometry.pack(begin(setup, noise)), rows, setup.sigmas, setup.config.sampling.solver)
-    return decode(lambda x_0: setup.policy.decode(x_0, geometry), end.x_0, micro_batch)
+    velocity = setup.policy.velocity(conditioning, geometry)
+    x, rows = geometry.pack(begin(setup, noise)), torch.arange(len(seeds), device=device)
+    end = setup.micro_batch.fit(
+        "evaluation", lambda size: rollout(micro_batched(velocity, size), x, rows, setup.sigmas, solver)
+    )
+    return decode_all(setup, end.x_0)
 
 
 def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:

@@ -35,6 +35,18 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Halved:
+    """A phase ran out of memory and is done again with half as many candidates at once, as all that follows."""
+
+    iteration: int
+    phase: str
+    micro_batch: int  # from now on
+
+    def __str__(self) -> str:
+        return f"out of memory in {self.phase}: {self.micro_batch} at once from here on"
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A reward does not answer. Everything done so far is saved; the candidates are kept, to be scored later."""
 
@@ -115,6 +127,17 @@ class Finished:
 
 
 Event = (
-    Started | IterationDone | Skipped | Waiting | Resumed | Paused | Unpaused | Changed | Evaluated | Saved | Finished
+    Started
+    | IterationDone
+    | Skipped
+    | Halved
+    | Waiting
+    | Resumed
+    | Paused
+    | Unpaused
+    | Changed
+    | Evaluated
+    | Saved
+    | Finished
 )
 Listener = Callable[[Event], None]

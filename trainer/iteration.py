@@ -20,6 +20,7 @@ from .anchors import Pairs, draw_pairs, draw_steps
 from .config import Config, OptimizerSettings
 from .decode import decode
 from .events import Change
+from .micro_batch import MicroBatch
 from .models.flux import FluxPolicy
 from .models.geometry import Geometry
 from .models.text import Conditioning
@@ -44,6 +45,8 @@ class Setup:
     rewards: Mapping[str, Reward]
     sigmas: Tensor  # [T + 1]
     geometry: Geometry
+    micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer where memory ran out
+    scored_at_once: MicroBatch  # pictures that a reward gets at once
     init: Tensor | None = None  # latent that image-to-image begins from, [16, height / 8, width / 8]
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, where there are some
 
@@ -133,17 +136,23 @@ def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: 
     with clock.phase("rollout"):
         noise = [neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size) for s in seeds]
         rows = torch.arange(len(prompts), device=policy.device).repeat_interleave(grpo.group_size)  # [N]
-        trajectories = rollout(
-            policy_velocity(setup, prompts),
-            geometry.pack(begin(setup, torch.cat(noise).to(policy.device))),
-            rows,
-            setup.sigmas,
-            config.sampling.solver,
-            keep,
+        x = geometry.pack(begin(setup, torch.cat(noise).to(policy.device)))
+        trajectories = setup.micro_batch.fit(
+            "rollout",
+            lambda size: rollout(
+                policy_velocity(setup, prompts, size), x, rows, setup.sigmas, config.sampling.solver, keep
+            ),
         )
     with clock.phase("decode"):
-        images = decode(lambda x_0: policy.decode(x_0, geometry), trajectories.x_0, config.run.micro_batch)
+        images = decode_all(setup, trajectories.x_0)
     return Candidates(prompts, seeds, trajectories, images)
+
+
+def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] of packed latents [N, tokens, 64]."""
+    return setup.micro_batch.fit(
+        "decoding", lambda size: decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, size)
+    )
 
 
 def begin(setup: Setup, noise: Tensor) -> Tensor:
@@ -161,8 +170,15 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
 
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
     """Every reward's scores of pictures [N, 3, H, W] and their N prompts, [N] each."""
+
+    def scores_of(size: int) -> dict[str, Tensor]:
+        parts = [
+            score_all(setup.rewards, images[i : i + size], texts[i : i + size]) for i in range(0, len(images), size)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in setup.rewards}
+
     with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
-        return score_all(setup.rewards, images, texts)
+        return setup.scored_at_once.fit("reward", scores_of)
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
@@ -171,10 +187,10 @@ def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> 
     return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
 
 
-def policy_velocity(setup: Setup, prompts: Sequence[int]) -> BatchVelocity:
+def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update."""
     conditioning = setup.conditioning[torch.tensor(prompts, device=setup.policy.device)]
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), setup.config.run.micro_batch)
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
 
 
 def draw(setup: Setup, group: Group, iteration: int) -> Pairs:
@@ -199,29 +215,32 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     prompts, group_size = group.advantages.shape
     candidates = trajectories.x_next.unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
     tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in candidates])
-    velocity = policy_velocity(setup, group.candidates.prompts)
     pairs = pairs.to(setup.policy.device)
 
-    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        with setup.policy.reference():
-            return velocity(x, sigma, rows)
+    def gradient(micro_batch: int) -> PairMetrics:
+        state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
+        velocity = policy_velocity(setup, group.candidates.prompts, micro_batch)
+
+        def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            with setup.policy.reference():
+                return velocity(x, sigma, rows)
+
+        return accumulate_gradient(
+            velocity,
+            trajectories,
+            pairs,
+            group.advantages,
+            tau,
+            clip=grpo.clip,
+            micro_batch=micro_batch,
+            normaliser=prompts * grpo.anchors * grpo.trained_steps,
+            reference=reference,
+            kl_weight=grpo.kl_weight,
+        )
 
     skipped, measured, norms = "", [], []
     for _ in range(grpo.updates_per_rollout):
-        measured.append(
-            accumulate_gradient(
-                velocity,
-                trajectories,
-                pairs,
-                group.advantages,
-                tau,
-                clip=grpo.clip,
-                micro_batch=setup.config.run.micro_batch,
-                normaliser=prompts * grpo.anchors * grpo.trained_steps,
-                reference=reference,
-                kl_weight=grpo.kl_weight,
-            )
-        )
+        measured.append(setup.micro_batch.fit("update", gradient))
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
         norm, applied = step_optimizer(state.optimizer, optimizer.max_grad_norm, lr)
         norms.append(norm)

@@ -11,11 +11,12 @@ from torch import Tensor
 from .advantages import flatness
 from .control import Control, amended, at, in_force
 from .device import peak_memory, watch_memory
-from .errors import Stopped
+from .errors import Stopped, UserError
 from .evaluate import base_pictures, evaluate
 from .events import (
     Changed,
     Finished,
+    Halved,
     IterationDone,
     Listener,
     Paused,
@@ -26,6 +27,7 @@ from .events import (
     Waiting,
 )
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
+from .micro_batch import OutOfMemory, lower
 from .rewards import RewardUnavailable
 from .surrogate import mean_pairwise_distance, pairwise_distances
 from .waiting import LOOK, patient, wait_until_back
@@ -48,6 +50,9 @@ def train(
     model call runs may also raise `Stopped` (see `FluxPolicy.before_call`): that iteration is then undone and counts as
     not begun. `save` is called every `save_every` iterations, before a pause and before returning. Returns why the run
     ended, as in `Finished`.
+
+    A phase that runs out of memory is done again with half the micro-batch, see `MicroBatch`. Where one candidate is
+    too many, the run saves and raises UserError with what to lower.
 
     A reward that is unavailable holds the run up: it saves, says so, and scores the same candidates when the reward is
     back. A stop, asked in any way, ends the waiting and a pause.
@@ -77,7 +82,11 @@ def train(
         on_event(Waiting(state.iteration, str(unavailable)))
         on_event(Resumed(state.iteration, wait_until_back(unavailable, stop_if_asked)))
 
+    def tell_halved(phase: str, size: int) -> None:
+        on_event(Halved(state.iteration, phase, size))
+
     setup = replace(setup, rewards=patient(setup.rewards, wait))
+    setup.micro_batch.on_halved = setup.scored_at_once.on_halved = tell_halved
     on_event(Started(state.iteration, run.iterations))
     reason = "complete"
     while state.iteration < run.iterations:
@@ -93,6 +102,9 @@ def train(
         except Stopped:
             reason = "stopped"
             break
+        except OutOfMemory as error:
+            keep(False)
+            raise UserError(f"{error}: {lower(setup.config, 1)}; saved after {state.iteration} iterations") from error
         state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
         state.iteration += 1
         if state.skipped_in_row >= PATIENCE:

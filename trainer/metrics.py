@@ -16,6 +16,7 @@ from .events import (
     Evaluated,
     Event,
     Finished,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
@@ -84,6 +85,8 @@ class RunStore:
                 self._write(event)
             case Skipped():
                 self._log(event.iteration, f"update skipped: {event.reason}")
+            case Halved():
+                self._log(event.iteration, str(event))
             case Waiting():
                 self.set_info(state=f"waiting: {event.reason}")
                 self._log(event.iteration, f"waiting: {event.reason}")

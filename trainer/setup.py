@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .config import AUTO, Config, LoraSettings
 from .device import pick_device
 from .iteration import Setup
+from .micro_batch import MicroBatch
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
 from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora, set_weights
@@ -84,7 +85,20 @@ def assemble(
     """
     geometry = Geometry(config.sampling.width, config.sampling.height)
     sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), denoise)
-    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init, evaluation)
+    drawn = config.grpo.prompts_per_iteration * config.grpo.group_size
+    return Setup(
+        config,
+        policy,
+        lora,
+        conditioning,
+        rewards,
+        sigmas,
+        geometry,
+        micro_batch=MicroBatch(config.run.micro_batch),
+        scored_at_once=MicroBatch(max(drawn, len(config.evaluation.prompts))),
+        init=init,
+        evaluation=evaluation,
+    )
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:

@@ -70,7 +70,7 @@ TARGETS = [
                 "    if reason",
             ),
             "a stop in mid-iteration counts it as done": (
-                'reason = "stopped"\n            break\n        state',
+                'reason = "stopped"\n            break\n        except',
                 'reason, skipped = "stopped", ""\n        state',
             ),
         },
@@ -178,5 +178,30 @@ TARGETS = [
             "without smoothing": ("SMOOTHING = 0.9", "SMOOTHING = 0.0"),
             "stops with patience 0": ("0 < self.patience <=", "self.patience <="),
         },
+    ),
+    Target(
+        "trainer/micro_batch.py",
+        ("test_micro_batch.py",),
+        {
+            "never halved": ("self.size = -(-self.size // 2)", "self.size = self.size - 1"),
+            "nobody is told": ("self.on_halved(phase, self.size)", "pass"),
+            "for ever": ("if self.size == 1:", "if self.size == 0:"),
+            "halved to nothing": ("-(-self.size // 2)", "self.size // 2"),
+        },
+    ),
+    Target(
+        "trainer/iteration.py",
+        ("test_micro_batch.py",),
+        {
+            "half a gradient counts": (
+                "state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory",
+                "pass",
+            ),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_micro_batch.py",),
+        {"not saved when memory ends": ("keep(False)\n            raise UserError", "raise UserError")},
     ),
 ]

@@ -280,7 +280,7 @@ def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(mak
     pairs = draw(setup, group, 0)
     assert len(pairs) == 2 * 2 * 2  # P * B * K
     t, losses = group.candidates.trajectories, []
-    velocity = policy_velocity(setup, group.candidates.prompts)
+    velocity = policy_velocity(setup, group.candidates.prompts, 4)
     for prompt, anchor, k in zip(pairs.prompt.tolist(), pairs.anchor.tolist(), pairs.step.tolist(), strict=True):
         row, candidates = prompt * 4 + anchor, t.x_next[k, prompt * 4 : prompt * 4 + 4].double()
         table = [[(a - b).square().sum() for b in candidates] for a in candidates]
@@ -317,7 +317,7 @@ class HostReads(TorchDispatchMode):
 def test_rollout_and_gradients_never_wait_for_the_device(make):
     setup = make(overrides=["grpo.kl_weight=0.1"])
     group = collect(setup, 0, Clock(setup.policy.device))
-    velocity = policy_velocity(setup, group.candidates.prompts)
+    velocity = policy_velocity(setup, group.candidates.prompts, 4)
     noise = torch.randn(8, 16, 64)
     with HostReads() as reads:
         rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, "dpm++2m", [0, 2])

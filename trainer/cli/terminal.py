@@ -12,6 +12,7 @@ from ..events import (
     Evaluated,
     Event,
     Finished,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
@@ -44,6 +45,8 @@ class ProgressBar:
                 self.bar.update()
             case Skipped():
                 self.write(event.iteration, f"update skipped, {event.reason}")
+            case Halved():
+                self.write(event.iteration, str(event))
             case Waiting():
                 self.write(event.iteration, f"saved, and waiting: {event.reason}")
             case Paused():
