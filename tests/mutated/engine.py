@@ -71,7 +71,7 @@ TARGETS = [
             ),
             "a stop in mid-iteration counts it as done": (
                 'reason = "stopped"\n            break\n        except',
-                'reason, skipped = "stopped", ""\n        state',
+                'reason, skipped = "stopped", ""\n        except',
             ),
         },
     ),
