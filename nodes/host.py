@@ -21,6 +21,7 @@ from ..trainer.events import (
     IterationDone,
     Paused,
     Resumed,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
@@ -104,6 +105,8 @@ class Progress:
             case IterationDone():
                 self.bar.update_absolute(event.iteration + 1, preview=self.preview(event))
                 self.log(event)
+            case SelfTested():
+                logging.log(logging.WARNING if event.cause else logging.INFO, f"{self.at(event)}: {event}")
             case Skipped():
                 logging.warning(f"{self.at(event)}: update skipped, {event.reason}")
             case Halved():

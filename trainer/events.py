@@ -13,6 +13,19 @@ class Started:
 
 
 @dataclass(frozen=True)
+class SelfTested:
+    """Before the first iteration: how far the ratio of new to old policy is from 1, where it must be 1."""
+
+    iteration: int
+    ratio_error: float  # |rho - 1|
+    cause: str  # of an error above the tolerance of the model's precision; empty below
+
+    def __str__(self) -> str:
+        found = f"|rho - 1| is {self.ratio_error:.2g} before the first update"
+        return f"{found}: {self.cause}" if self.cause else found
+
+
+@dataclass(frozen=True)
 class IterationDone:
     """One iteration, measured. Tensors are on the CPU, but for the images."""
 

@@ -29,6 +29,7 @@ from .events import (
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
 from .micro_batch import OutOfMemory, lower
 from .rewards import RewardUnavailable
+from .self_test import self_test
 from .surrogate import mean_pairwise_distance, pairwise_distances
 from .waiting import LOOK, patient, wait_until_back
 
@@ -88,12 +89,14 @@ def train(
     setup = replace(setup, rewards=patient(setup.rewards, wait))
     setup.micro_batch.on_halved = setup.scored_at_once.on_halved = tell_halved
     on_event(Started(state.iteration, run.iterations))
-    reason = "complete"
+    reason, first = "complete", state.iteration
     while state.iteration < run.iterations:
         if asked := why_stop():
             reason = asked
             break
         try:
+            if state.iteration == first:
+                on_event(self_test(setup, first))
             if evaluation_due(setup, state.iteration):
                 on_event(evaluate(setup, state.iteration))
             obey(control, state, on_event, keep, stop_if_asked)

@@ -21,6 +21,7 @@ from .events import (
     Paused,
     Resumed,
     Saved,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
@@ -83,6 +84,9 @@ class RunStore:
                 self.set_info(state="running", iterations=event.iterations, started=began)
             case IterationDone():
                 self._write(event)
+            case SelfTested():
+                if event.cause:
+                    self._log(event.iteration, str(event))
             case Skipped():
                 self._log(event.iteration, f"update skipped: {event.reason}")
             case Halved():

@@ -7,7 +7,7 @@ import torch
 
 from trainer.config_file import load_config
 from trainer.errors import UserError
-from trainer.events import Finished, Halved, IterationDone
+from trainer.events import Finished, Halved, IterationDone, Saved
 from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.micro_batch import MicroBatch, OutOfMemory
@@ -155,6 +155,7 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
     ):
         start_run(config, listeners=[events.append], load=load)
     assert [e.micro_batch for e in events if isinstance(e, Halved)] == [2, 1]
+    assert [e.iteration for e in events if isinstance(e, Saved)] == [1]
     assert isinstance(events[-1], Finished)
     assert events[-1].reason.startswith("failed: out of memory in update")
     reason, _ = start_run(config, resume=True)

@@ -16,6 +16,7 @@ from ..events import (
     IterationDone,
     Paused,
     Resumed,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
@@ -43,6 +44,8 @@ class ProgressBar:
                 values = {name: f"{event.metrics[f'reward/{name}']:.4f}" for name in self.rewards}
                 self.bar.set_postfix({**values, "s/it": f"{event.metrics['seconds']:.2f}"}, refresh=False)
                 self.bar.update()
+            case SelfTested():
+                self.write(event.iteration, str(event))
             case Skipped():
                 self.write(event.iteration, f"update skipped, {event.reason}")
             case Halved():
