@@ -247,8 +247,6 @@ class Config:
             count = len(self.prompts)
             paired = len(self.init.image) == count
             require(paired, "init.image", list(self.init.image), f"must be one, or one for each of {count} prompts")
-            strange = [text for text in self.evaluation.prompts if text not in self.prompts]
-            require(not strange, "evaluation.prompts", strange, "must be among the prompts, which have a picture each")
         labels = different_labels(self.rewards)
         require(bool(self.weights), "rewards", labels, "at least one must be trained on (held_out = false)")
         require(all(self.weights.values()), "rewards.weight", self.weights, "must not be 0: use held_out = true")

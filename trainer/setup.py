@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .config import AUTO, Config, ConfigError, LoraSettings
+from .config import AUTO, Config, ConfigError, LoraSettings, require
 from .device import pick_device
 from .inpainting import Init
 from .iteration import Canvas, Setup
@@ -114,10 +114,14 @@ def assemble(
     `sigma_grid`.
 
     Raises:
-        ConfigError: the transformer is FLUX.1-Fill's, and there is no picture with a mask.
+        ConfigError: the transformer is FLUX.1-Fill's, and there is no picture with a mask; an evaluation prompt has no
+            picture, where each of the prompts has one of its own.
     """
     if sees_mask(policy) and not (inits and all(init.fill is not None for init in inits)):
         raise ConfigError("init.mask = '': FLUX.1-Fill draws into pictures; set init.image and init.mask in a TOML")
+    if inits and len(inits[0].latents) > 1:
+        strange = [text for text in config.evaluation.prompts if text not in config.prompts]
+        require(not strange, "evaluation.prompts", strange, "must be among the prompts, which have a picture each")
     canvases = []
     for i, size in enumerate(config.sampling.all_sizes):
         geometry = Geometry(*size)

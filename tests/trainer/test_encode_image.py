@@ -126,7 +126,7 @@ def test_what_cannot_be_begun_from_is_refused_in_one_line(config_file, files, se
 def test_evaluation_prompts_without_a_picture_are_refused(config_file, files):
     pictures = "image = ['wide.png', 'flipped.png', 'turned.png']"
     with pytest.raises(ConfigError, match=r"evaluation.prompts = \['a cat'\]: must be among the prompts"):
-        load_config(config_file(init=pictures, evaluation='prompts = ["a cat", "a blue fish"]'))
+        prepare(load_config(config_file(init=pictures, evaluation='prompts = ["a cat", "a blue fish"]')))
 
 
 def test_every_prompt_begins_from_its_picture_and_ends_at_it_outside_the_mask(config_file, files):
