@@ -18,6 +18,7 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from . import clip_rewards, judges, plain_rewards, remote_reward, rewards, scores, taste_rewards
+        from .encode import EncodeImage
         from .lora import SaveLora
         from .noise import CandidateNoise, NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
@@ -30,7 +31,7 @@ class NeighborGRPO(ComfyExtension):
         from .values import ImageValues
 
         return [
-            *(LoadPolicy, PromptSet, NoiseNeighborhood, Rollout),
+            *(LoadPolicy, PromptSet, NoiseNeighborhood, EncodeImage, Rollout),
             *(clip_rewards.HPSv2Reward, clip_rewards.PickScoreReward, judges.ImageReward),
             *(clip_rewards.CLIPScoreReward, clip_rewards.AestheticReward, clip_rewards.ClipReward),
             *(taste_rewards.TextPreferenceReward, taste_rewards.ReferenceSimilarityReward),

@@ -165,6 +165,7 @@ def conclude(setup: Setup, state: State, on_event: Listener) -> None:
 
 def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """One iteration, reported; returns why its update was skipped, empty where it was not."""
+    setup = setup.sized(state.iteration)
     started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
     watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
@@ -193,7 +194,7 @@ def base_due(setup: Setup, iteration: int) -> bool:
 
 def describe(group: Group) -> dict[str, float]:
     """What a person wants to know about a group of candidates; one read from the device."""
-    x_0 = group.candidates.trajectories.x_0.unflatten(0, group.advantages.shape)
+    x_0 = final_latents(group)
     values = {
         "flatness": flatness(group.combined.advantages).nanmean(),
         "diversity": mean_pairwise_distance(x_0).mean() / x_0[0, 0].numel(),
@@ -205,10 +206,16 @@ def describe(group: Group) -> dict[str, float]:
     return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
 
 
+def final_latents(group: Group) -> Tensor:
+    """Where the candidates ended, [P, G, *latent]: of what is drawn."""
+    trajectories = group.candidates.trajectories
+    return trajectories.inside(trajectories.x_0).unflatten(0, group.advantages.shape)
+
+
 def report(
     setup: Setup, iteration: int, group: Group, anchors: Tensor, metrics: dict[str, float], base: Tensor | None
 ) -> IterationDone:
-    candidates, shape = group.candidates, group.advantages.shape
+    candidates = group.candidates
     return IterationDone(
         iteration=iteration,
         metrics=metrics,
@@ -218,6 +225,6 @@ def report(
         advantages=group.advantages.cpu(),
         anchors=anchors,
         images=candidates.images,
-        distances=pairwise_distances(candidates.trajectories.x_0.unflatten(0, shape)).cpu(),
+        distances=pairwise_distances(final_latents(group)).cpu(),
         base=base,
     )

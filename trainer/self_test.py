@@ -29,19 +29,19 @@ def self_test(setup: Setup, iteration: int) -> SelfTested:
 def _measure(setup: Setup, size: int) -> tuple[float, str]:
     grpo, geometry, policy = setup.config.grpo, setup.geometry, setup.policy
     noise = neighborhood(setup.config.run.seed, geometry.latent_shape, grpo.strength, grpo.group_size)
-    x = geometry.pack(begin(setup, noise.to(policy.device)))
+    x, rows, _ = begin(setup, [0], noise)
     velocity = policy_velocity(setup, [0], size)
-    step = rollout(velocity, x, x.new_zeros(len(x), dtype=torch.long), setup.sigmas[:2], "euler", [0])
+    step = rollout(velocity, x, rows, setup.sigmas[:2], "euler", [0])
     tau = softmax_temperature(step.x_next, grpo.temperature, grpo.temperature_mode)
 
     def evaluated(x: Tensor) -> Tensor:
-        return velocity(x, step.sigma.expand(len(x)), x.new_zeros(len(x), dtype=torch.long))
+        return velocity(x, step.sigma.expand(len(x)), rows[: len(x)])
 
     # the last candidate is the anchor: its micro-batch may have been filled up
     v_old, v_new = step.v[0, -1:], evaluated(x[-1:]).detach()
     log_old, log_new = (log_policy(step.x_next, leap(x[-1:], v, step.step_size), tau) for v in (v_old, v_new))
     error = (log_new - log_old).expm1().abs().max().item()
-    if error <= TOLERANCES[policy.transformer.dtype]:
+    if error <= TOLERANCES[policy.dtype]:
         return error, ""
     return error, cause(evaluated, x, v_old, policy.transformer.training)
 

@@ -9,11 +9,12 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from torch import Tensor
 
 from ..rollout import BatchVelocity
-from .geometry import CHANNELS, Geometry
+from .geometry import CHANNELS, FILL_CHANNELS, Geometry
 from .memory import Storage, plan_for, visiting
 from .source import ModelSource
 from .text import Conditioning
 
+IN_CHANNELS = (4 * CHANNELS, FILL_CHANNELS)
 Decoder = Callable[[Tensor], Tensor]  # latents [N, 16, height / 8, width / 8] -> images [N, 3, height, width] in [0, 1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,8 +48,10 @@ class FluxPolicy:
         """What it computes in."""
         return self.transformer.x_embedder.weight.dtype
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
         """v(x, sigma, rows) for packed x [N, tokens, 64], sigma [N] in [0, 1], rows [N] into `conditioning`.
+
+        `fill` is what FLUX.1-Fill sees beside x, in the rows of `conditioning`: [n, tokens, 320].
 
         The model computes in its own precision; x and v are float32.
         """
@@ -61,7 +64,7 @@ class FluxPolicy:
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             self.before_call()
             return self.transformer(
-                hidden_states=x.to(dtype),
+                hidden_states=(x if fill is None else torch.cat([x, fill[rows]], -1)).to(dtype),
                 timestep=sigma.to(dtype),
                 guidance=sigma.new_full(sigma.shape, self.guidance) if guided else None,
                 encoder_hidden_states=conditioning.embeddings[rows],
@@ -134,10 +137,9 @@ def load_flux(
     """
     transformer = source.load_model(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
     vae = source.load_model(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
-    if transformer.config.in_channels != 4 * CHANNELS:
-        raise source.error(
-            f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"
-        )
+    if transformer.config.in_channels not in IN_CHANNELS:
+        known = " or ".join(map(str, IN_CHANNELS))
+        raise source.error(f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {known}")
     place(transformer, memory, offload, device=device, dtype=DTYPES[dtype], checkpointing=checkpointing)
     vae.requires_grad_(False).eval()
     scheduler = source.load(FlowMatchEulerDiscreteScheduler, "scheduler")
