@@ -7,8 +7,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..trainer.config import LORA_FORMATS
 from ..trainer.errors import UserError
-from . import host
+from . import host, policies
 from .wires import CATEGORY, LORA, LoraFile, searched_by
 
 SUFFIX = ".safetensors"
@@ -34,6 +35,13 @@ class SaveLora(io.ComfyNode):
                     default=False,
                     tooltip="On: a file of this name is replaced. Off: it stays, and name-2, name-3, ... is written.",
                 ),
+                io.Combo.Input(
+                    "layout",
+                    optional=True,
+                    options=list(LORA_FORMATS),
+                    tooltip="Names in the file. diffusers: for ComfyUI and diffusers. kohya: for programs that know "
+                    "kohya's alone; larger, and the same LoRA.",
+                ),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
@@ -43,17 +51,19 @@ class SaveLora(io.ComfyNode):
         return valid(name) or f"name {name!r} must be a file's name, or folder/name, inside models/loras"
 
     @classmethod
-    def execute(cls, lora: Mapping, name: str, overwrite: bool) -> io.NodeOutput:
+    def execute(cls, lora: Mapping, name: str, overwrite: bool, layout: str = LORA_FORMATS[0]) -> io.NodeOutput:
         from safetensors.torch import save_file
 
         from ..trainer.files import written_whole
+        from ..trainer.models.lora_export import kohya_layout
 
         if not valid(name):
             raise UserError(f"name {name!r} must be a file's name, or folder/name, inside models/loras")
         path = target(host.loras_folder() / (name.strip().removesuffix(SUFFIX) + SUFFIX), overwrite)
         metadata = {"format": "pt", **getattr(lora, "metadata", {})}
+        tensors = kohya_layout(lora) if layout == "kohya" else lora
         with written_whole(path) as partial:
-            save_file({key: tensor.contiguous() for key, tensor in lora.items()}, partial, metadata=metadata)
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata=metadata)
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
 
 
@@ -69,11 +79,14 @@ def target(path: Path, overwrite: bool) -> Path:
     return free
 
 
-def lora_file(weights: Mapping, alpha: float, metadata: Mapping[str, object]) -> LoraFile:
-    """Weights as ComfyUI and diffusers name them."""
-    from ..trainer.models.lora import file_metadata, file_tensors
+def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFile:
+    """A policy's LoRA as ComfyUI and diffusers name it."""
+    from ..trainer.models.lora_export import file_metadata, file_tensors
 
-    return LoraFile(file_tensors(weights, alpha), file_metadata(metadata))
+    settings = policy.wanted.lora
+    base = policy.flux.transformer
+    tensors = file_tensors(policy.lora, settings.alpha, variant=settings.variant, transformer=base)
+    return LoraFile(tensors, file_metadata(metadata))
 
 
 def read_lora_file(path: Path) -> LoraFile:

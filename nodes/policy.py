@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, LoraSettings, ModelSettings
+from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, ConfigError, LoraSettings, ModelSettings
 from ..trainer.models.source import EMBEDDED
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
@@ -52,13 +52,14 @@ class LoadPolicy(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "targets",
-                    options=["all-linear", "attention"],
+                    options=list(LORA_TARGETS),
                     tooltip="Layers with a LoRA: all linear layers of the blocks, or those of the attention only.",
                 ),
                 io.Combo.Input(
                     "start_from",
                     options=[NO_LORA, *folder_paths.get_filename_list(LORAS)],
-                    tooltip="Go on from a LoRA that this pack saved, of the same rank, alpha and targets.",
+                    tooltip="Go on from a FLUX LoRA, of any program that ComfyUI knows. Its rank must be this one "
+                    "or smaller.",
                 ),
                 io.Float.Input(
                     "guidance",
@@ -88,6 +89,20 @@ class LoadPolicy(io.ComfyNode):
                     default=AUTO,
                     tooltip="Where the model is trained. auto: the device that ComfyUI uses.",
                 ),
+                io.String.Input(
+                    "target_pattern",
+                    optional=True,
+                    default="",
+                    tooltip="Layers with a LoRA by a regular expression, used instead of targets: it must match "
+                    r"their whole paths, such as .*\.attn\.to_[qkv]. Empty: targets.",
+                ),
+                io.Combo.Input(
+                    "variant",
+                    optional=True,
+                    options=list(LORA_VARIANTS),
+                    tooltip="rslora: scaled by alpha / sqrt(rank), for high ranks. dora: trains each row's length "
+                    "apart; slower, and it needs more memory.",
+                ),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
         )
@@ -98,7 +113,11 @@ class LoadPolicy(io.ComfyNode):
         return policies.version(wanted(**inputs))
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str, target_pattern: str = "") -> bool | str:
+        try:
+            LoraSettings(targets=target_pattern.strip() or LORA_TARGETS[0])
+        except ConfigError as error:
+            return f"target_pattern: {error}"
         if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
             return True
         return f"there is no {model!r} in models/{MODELS}: choose another, or put it there and press R"
@@ -119,15 +138,16 @@ def wanted(
     precision: str,
     seed: int,
     device: str = AUTO,
+    target_pattern: str = "",
+    variant: str = LORA_VARIANTS[0],
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
     dtype = ("float32" if device == "cpu" else "bfloat16") if precision == AUTO else precision
     path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
-    tokens = 32 if path == EMBEDDED else 512
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
     return policies.Wanted(
-        ModelSettings(path=path, device=device, dtype=dtype, guidance=guidance, text_tokens=tokens),
-        LoraSettings(rank=rank, alpha=alpha, targets=targets, start=start),
+        ModelSettings(path=path, device=device, dtype=dtype, guidance=guidance),
+        LoraSettings(rank=rank, alpha=alpha, targets=target_pattern.strip() or targets, start=start, variant=variant),
         seed,
     )

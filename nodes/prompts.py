@@ -125,10 +125,11 @@ def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
     from ..trainer.models.flux import DTYPES
     from ..trainer.models.source import resolve
     from ..trainer.models.text import encode_prompts
+    from ..trainer.models.tokens import text_tokens
 
-    return encode_prompts(
-        resolve(model.path), texts, tokens=model.text_tokens, device=model.device, dtype=DTYPES[model.dtype]
-    )
+    source = resolve(model.path)
+    tokens = text_tokens(model.text_tokens, source)
+    return encode_prompts(source, texts, tokens=tokens, device=model.device, dtype=DTYPES[model.dtype])
 
 
 def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:

@@ -70,7 +70,7 @@ class Step(io.ComfyNode):
         check(policy, trajectories, scores)
         with host.training_mode():
             metrics = take_step(policy, trajectories, scores, settings, learning_rate, run_name.strip())
-            lora = lora_file(policy.lora, policy.wanted.lora.alpha, {"step": policy.version})
+            lora = lora_file(policy, {"step": policy.version})
         text = host.readable(f"{name:<24}{value:12.6g}" for name, value in metrics.items())
         first = next(r.label for r in scores.rewards if not r.held_out)
         return io.NodeOutput(lora, text, float(scores.scores[first].mean()), ui={"text": (text,)})

@@ -3,6 +3,7 @@
 Stages never see these objects: `iteration.py` hands them scalars.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,9 @@ from .solvers import SOLVERS
 from .surrogate import TEMPERATURE_MODES
 
 AUTO = "auto"
+LORA_TARGETS = ("all-linear", "attention")  # presets
+LORA_VARIANTS = ("lora", "rslora", "dora")
+LORA_FORMATS = ("diffusers", "kohya")
 
 
 class ConfigError(UserError):
@@ -30,13 +34,21 @@ def one_of(name: str, value: str, choices: object) -> None:
     require(value in choices, name, value, f"must be one of {', '.join(choices)}")
 
 
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return bool(pattern)
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     path: str  # "embedded", a diffusers folder, or "hub:owner/name"
     device: str = AUTO  # "auto" is CUDA where there is one
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
-    text_tokens: int = 512  # T5 tokens, padding included
+    text_tokens: int | str = AUTO  # T5 tokens, padding included; "auto" is the model's: dev has 512, schnell 256
     memory: str = AUTO  # how the frozen weights are kept; "auto" is the first of bf16, fp8, fp8 + offload that fits
     offload: float = 0.0  # share of the blocks whose frozen weights wait in host memory
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
@@ -44,7 +56,9 @@ class ModelSettings:
     def __post_init__(self):
         one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
         require(self.guidance >= 0, "model.guidance", self.guidance, "must be at least 0")
-        require(1 <= self.text_tokens <= 512, "model.text_tokens", self.text_tokens, "must be between 1 and 512")
+        tokens = self.text_tokens
+        fits = tokens == AUTO or (not isinstance(tokens, str) and 1 <= tokens <= 512)
+        require(fits, "model.text_tokens", tokens, "must be between 1 and 512, or 'auto'")
         one_of("model.memory", self.memory, (AUTO, "bf16", "fp8", "nf4"))
         require(0 <= self.offload <= 1, "model.offload", self.offload, "must be between 0 and 1")
         only_resident = self.memory == "nf4" and self.offload
@@ -57,13 +71,20 @@ class ModelSettings:
 class LoraSettings:
     rank: int = 16
     alpha: float = 16.0
-    targets: str = "all-linear"
-    start: str = ""  # a LoRA file to go on from, of the same rank and targets; empty starts from the base model
+    targets: str = "all-linear"  # or "attention", or a regular expression that matches whole module paths
+    start: str = ""  # a LoRA file to go on from, under any name that ComfyUI accepts; empty starts from the base model
+    variant: str = "lora"
+    format: str = "diffusers"  # layout of the exported file
 
     def __post_init__(self):
         require(self.rank >= 1, "lora.rank", self.rank, "must be at least 1")
         require(self.alpha > 0, "lora.alpha", self.alpha, "must be above 0")
-        one_of("lora.targets", self.targets, ("attention", "all-linear"))
+        remedy = f"must be {', '.join(LORA_TARGETS)} or a regular expression over module paths"
+        require(_compiles(self.targets), "lora.targets", self.targets, remedy)
+        one_of("lora.variant", self.variant, LORA_VARIANTS)
+        one_of("lora.format", self.format, LORA_FORMATS)
+        kept = (self.variant, self.format) != ("dora", "kohya")
+        require(kept, "lora.format", self.format, "a DoRA is exported in the diffusers layout only")
 
 
 @dataclass(frozen=True)

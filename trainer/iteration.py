@@ -179,8 +179,8 @@ def solve(
 ) -> Trajectories:
     """Stage 2: trajectories from noise [N, 16, height / 8, width / 8] or, with an init, from what it noises.
 
-    `conditioning` has a row for each of `prompts`, those whose init it is: N / len(prompts) trajectories for each, one's
-    after the other's.
+    `conditioning` has a row for each of `prompts`, those whose init it is. Each has N / len(prompts) trajectories, one
+    prompt's after the other's.
     """
     x, rows, known = begin(setup, prompts, noise)
 

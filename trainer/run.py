@@ -19,7 +19,8 @@ from .iteration import Setup, State, new_state
 from .lock import exclusive
 from .loop import train
 from .metrics import RunStore, open_store
-from .models.lora import export_lora, set_weights
+from .models.lora import set_weights
+from .models.lora_export import export_lora, file_tensors
 from .rewards import check_prompts
 from .setup import prepare
 
@@ -175,11 +176,18 @@ def restore(setup: Setup, checkpoint: Checkpoint) -> State:
 
 def export(setup: Setup, state: State, path: Path) -> Path:
     """The LoRA as a file for diffusers and ComfyUI: the average where one is kept, or the weights themselves."""
-    config = setup.config
+    config, settings = setup.config, setup.config.lora
     weights = state.average.shadow if config.optimizer.ema_decay else setup.lora
+    tensors = file_tensors(
+        weights,
+        settings.alpha,
+        variant=settings.variant,
+        layout=settings.format,
+        transformer=setup.policy.transformer,
+    )
     metadata = lora_metadata(config, state.iteration)
     changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]
-    return export_lora(path, weights, config.lora.alpha, {**metadata, **({"changes": changes} if changes else {})})
+    return export_lora(path, tensors, {**metadata, **({"changes": changes} if changes else {})})
 
 
 def lora_metadata(config: Config, iteration: int) -> dict[str, object]:

@@ -23,7 +23,7 @@ def self_test(setup: Setup, iteration: int) -> SelfTested:
 
     Costs a step of one neighborhood and one call with gradient; two more calls where the cause is to be found.
     """
-    return setup.micro_batch.fit("the self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
+    return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
 
 
 def _measure(setup: Setup, size: int) -> tuple[float, str]:
@@ -37,9 +37,9 @@ def _measure(setup: Setup, size: int) -> tuple[float, str]:
     def evaluated(x: Tensor) -> Tensor:
         return velocity(x, step.sigma.expand(len(x)), rows[: len(x)])
 
-    # the last candidate is the anchor: its micro-batch may have been filled up
-    v_old, v_new = step.v[0, -1:], evaluated(x[-1:]).detach()
-    log_old, log_new = (log_policy(step.x_next, leap(x[-1:], v, step.step_size), tau) for v in (v_old, v_new))
+    # the first candidate is the anchor: others stood beside it in the rollout, copies of it do in the update
+    v_old, v_new = step.v[0, :1], evaluated(x[:1]).detach()
+    log_old, log_new = (log_policy(step.x_next, leap(x[:1], v, step.step_size), tau) for v in (v_old, v_new))
     error = (log_new - log_old).expm1().abs().max().item()
     if error <= TOLERANCES[policy.dtype]:
         return error, ""
@@ -47,9 +47,9 @@ def _measure(setup: Setup, size: int) -> tuple[float, str]:
 
 
 def cause(evaluated: Callable[[Tensor], Tensor], x: Tensor, v_old: Tensor, training: bool) -> str:
-    """What the velocity of the last of x [N, *latent] depends on besides x: the first thing that makes a difference."""
+    """What makes the velocity of the first of x [N, *latent] another one: the first thing that does."""
     with torch.no_grad():
-        again, alone = evaluated(x)[-1:], evaluated(x[-1:])
+        again, alone = evaluated(x)[:1], evaluated(x[:1])
     if training:
         return "the model is in training mode: its dropout is on"
     if not torch.equal(again, v_old):

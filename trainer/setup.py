@@ -15,9 +15,12 @@ from .micro_batch import MicroBatch
 from .models.encode_image import VaeEncoder, encode_init, fitted, read_pictures
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import FILL_CHANNELS, Geometry
-from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora, set_weights
+from .models.lora import ADAPTER, attach_lora, detach_lora
+from .models.lora_start import start_from
+from .models.lora_targets import LoraError
 from .models.source import resolve
 from .models.text import Conditioning, encode_sets
+from .models.tokens import text_tokens
 from .noise import derive_seed
 from .rewards import Reward, build
 from .schedule import resolution_mu, sigma_grid
@@ -82,7 +85,7 @@ def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str,
     """Put a LoRA named `policy.adapter` on the policy's transformer, new or from the file that the settings name.
 
     Raises:
-        LoraError: the file is no LoRA, or one of another rank or for other layers.
+        LoraError: no layer is targeted, or the file is no LoRA, or one that does not fit the settings.
     """
     lora = attach_lora(
         policy.transformer,
@@ -91,22 +94,16 @@ def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str,
         targets=settings.targets,
         seed=derive_seed(LORA_SEED, seed),
         adapter=policy.adapter,
+        variant=settings.variant,
         device=policy.device,
     )
     if settings.start:
         try:
-            _start_from(Path(settings.start), lora, settings.alpha)
+            start_from(Path(settings.start), policy.transformer, policy.adapter, lora)
         except LoraError:
             detach_lora(policy.transformer, policy.adapter)
             raise
     return lora
-
-
-def _start_from(path: Path, lora: Mapping[str, nn.Parameter], expected: float) -> None:
-    weights, alpha, _ = read_lora(path)
-    if alpha != expected:
-        raise LoraError(f"{path} has alpha {alpha:g}: set lora.alpha to it, it was {expected:g}")
-    set_weights(lora, weights)
 
 
 def assemble(
@@ -163,10 +160,11 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
 
 def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
     """The same of several sets of prompts, with the encoders loaded once."""
+    source = resolve(config.model.path)
     return encode_sets(
-        resolve(config.model.path),
+        source,
         sets,
-        tokens=config.model.text_tokens,
+        tokens=text_tokens(config.model.text_tokens, source),
         device=pick_device(config.model.device),
         dtype=DTYPES[pick_dtype(config)],
         memory=config.model.memory,

@@ -9,6 +9,7 @@ prompts and seeds that it was not trained on. Everything is kept in .comfy/user,
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
     from trainer.cli.demo import CONFIG, conclude, prompts
     from trainer.cli.terminal import quiet_libraries
     from trainer.config_file import load_config
-    from trainer.models.lora import read_lora, set_weights
     from trainer.setup import prepare
 
     trained, tested = prompts()
@@ -64,8 +64,7 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
     run = Path(texts(graph, outputs, "Train").partition(": ")[2])
     lora = Path(texts(graph, outputs, "SaveLora"))
     quiet_libraries()
-    setup = prepare(config)
-    set_weights(setup.lora, read_lora(lora)[0])
+    setup = prepare(replace(config, lora=replace(config.lora, start=str(lora))))
     return conclude(setup, tested, run, lora, seconds, complete=True, as_json=arguments.json)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from trainer import tiny
 from trainer.config_file import parse
 from trainer.evaluate import sample
-from trainer.models.lora import export_lora
+from trainer.models.lora_export import export_lora, file_tensors
 from trainer.models.source import resolve
 from trainer.models.text import encode_prompts
 from trainer.setup import prepare
@@ -44,7 +44,7 @@ def our_latent(server, name: str, rank: int, alpha: float) -> tuple[torch.Tensor
     generator = torch.Generator().manual_seed(1)
     for p in setup.lora.values():
         p.data = 0.15 * torch.randn(p.shape, generator=generator)
-    export_lora(server.base / "models/loras" / name, setup.lora, alpha, {})
+    export_lora(server.base / "models/loras" / name, file_tensors(setup.lora, alpha), {})
     latents = []
     keep = replace(setup.policy, decoder=lambda z: latents.append(z) or torch.zeros(len(z), 3, 64, 64))
     with setup.policy.reference():

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.config import OptimizerSettings
 from trainer.config_file import load_config
 from trainer.errors import Stopped
-from trainer.events import Finished, IterationDone, Skipped, Started
+from trainer.events import Finished, IterationDone, SelfTested, Skipped, Started
 from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity, set_optimizer
 from trainer.loop import PATIENCE, train
 from trainer.rollout import rollout
@@ -66,7 +66,12 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
     )
     reason, state, events = run(setup)
     assert reason == "complete"
-    assert [type(e) for e in events if not isinstance(e, tuple)] == [Started, *[IterationDone] * 3, Finished]
+    assert [type(e) for e in events if not isinstance(e, tuple)] == [
+        Started,
+        SelfTested,
+        *[IterationDone] * 3,
+        Finished,
+    ]
     assert [e for e in events if isinstance(e, tuple)] == [("saved", 2), ("saved", 3)]
     assert state.updates == 3
     event = events.of(IterationDone)[0]
@@ -194,8 +199,8 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make):
     state.iteration = 0
     before, original = weights(setup), setup.policy.velocity
 
-    def broken(conditioning, geometry):
-        velocity = original(conditioning, geometry)
+    def broken(*inputs):
+        velocity = original(*inputs)
 
         def sometimes(x, sigma, rows):
             v = velocity(x, sigma, rows)

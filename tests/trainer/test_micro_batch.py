@@ -7,7 +7,7 @@ import torch
 
 from trainer.config_file import load_config
 from trainer.errors import UserError
-from trainer.events import Finished, Halved, IterationDone, Saved
+from trainer.events import Finished, Halved, IterationDone, Saved, SelfTested
 from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.micro_batch import MicroBatch, OutOfMemory
@@ -20,10 +20,11 @@ class Full:
 
     def __init__(self, limit, times=99):
         self.limit, self.times, self.seen = limit, times, []
+        self.armed = True
 
     def check(self, rows):
         self.seen.append(rows)
-        if rows > self.limit and self.times:
+        if rows > self.limit and self.times and self.armed:
             self.times -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 
@@ -49,6 +50,12 @@ def test_one_candidate_that_does_not_fit_is_told():
         MicroBatch(3).fit("update", lambda size: Full(limit=0).check(size))
 
 
+def test_a_run_whose_self_test_is_too_large_begins_smaller(make, monkeypatch):
+    events, _ = run(inject(monkeypatch, make(), "rollout", Full(limit=2)))
+    assert [(e.phase, e.micro_batch) for e in events if isinstance(e, Halved)] == [("self-test", 2)]
+    assert sum(isinstance(e, IterationDone) for e in events) == 3
+
+
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
         MicroBatch(4).fit("rollout", lambda size: 1 / 0)
@@ -59,9 +66,16 @@ def make(config_file):
     return lambda *overrides: prepare(load_config(config_file(), overrides))
 
 
-def run(setup):
+def run(setup, full=None):
+    """The events and the LoRA of a run; `full` is so from the first iteration on."""
     events, state = [], new_state(setup)
-    train(setup, state, on_event=events.append, save=lambda _: None)
+
+    def on_event(event):
+        events.append(event)
+        if full:
+            full.armed = full.armed or isinstance(event, SelfTested)
+
+    train(setup, state, on_event=on_event, save=lambda _: None)
     return events, {name: p.detach().clone() for name, p in setup.lora.items()}
 
 
@@ -105,7 +119,8 @@ def inject(monkeypatch, setup, phase, full):
 def test_a_run_goes_on_with_equal_numbers(make, monkeypatch, phase):
     expected_events, expected = run(make())
     full = Full(limit=1, times=2)
-    events, weights = run(inject(monkeypatch, make(), phase, full))
+    full.armed = False
+    events, weights = run(inject(monkeypatch, make(), phase, full), full)
     halved = [e for e in events if isinstance(e, Halved)]
     first = 8 if phase == "reward" else 4  # all pictures, or the micro-batch
     assert [(e.phase, e.micro_batch) for e in halved] == [(phase, first // 2), (phase, first // 4)]
@@ -123,13 +138,13 @@ def test_gradients_of_an_attempt_that_failed_half_way_do_not_count(make, monkeyp
     def checked(**inputs):
         if torch.is_grad_enabled():
             calls.append(len(inputs["hidden_states"]))
-            if len(calls) == 2:
+            if len(calls) == 3:  # the first is the self-test's
                 raise torch.cuda.OutOfMemoryError("full")
         return forward(**inputs)
 
     monkeypatch.setattr(setup.policy.transformer, "forward", checked)
     _, weights = run(setup)
-    assert calls[:3] == [4, 4, 2]
+    assert calls[:4] == [4, 4, 4, 2]
     assert all(torch.allclose(weights[name], value, atol=3e-5) for name, value in expected.items())
 
 

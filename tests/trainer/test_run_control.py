@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 import torch
+from exported import read_lora
 from safetensors.torch import load_file
 
 from trainer.checkpoint import load as load_checkpoint
@@ -13,7 +14,6 @@ from trainer.control import Control
 from trainer.errors import UserError
 from trainer.events import Changed, Finished, IterationDone
 from trainer.metrics import DATABASE, open_store
-from trainer.models.lora import read_lora
 from trainer.run import LORA, start_run
 
 SETTINGS = ["run.iterations=8", "run.save_every=4", "optimizer.warmup=0"]

@@ -13,7 +13,7 @@ from trainer.setup import prepare
 
 @pytest.fixture
 def setup(config_file):
-    return prepare(load_config(config_file(), ["run.micro_batch=3"]))  # the fourth candidate stands alone
+    return prepare(load_config(config_file(), ["run.micro_batch=3"]))
 
 
 @pytest.fixture

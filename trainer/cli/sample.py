@@ -8,7 +8,7 @@ from ..config import Config, ConfigError
 from ..config_file import parse
 from ..evaluate import Samples, compare, sample
 from ..iteration import Setup
-from ..models.lora import read_lora, set_weights
+from ..models.lora_start import read_tensors
 from ..pictures import before_after
 from ..run import LORA
 from ..setup import prepare
@@ -28,9 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
     quiet_libraries()
-    weights, _, metadata = read_lora(path)
-    setup = prepare(config_of(path, metadata, arguments.prompts))
-    set_weights(setup.lora, weights)
+    setup = prepare(config_of(path, read_tensors(path)[1], arguments.prompts))
 
     prompts = [p for p in arguments.prompts for _ in arguments.seeds]
     before, after = both(setup, prompts, arguments.seeds * len(arguments.prompts))
@@ -49,12 +47,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def config_of(path: Path, metadata: dict[str, str], prompts: list[str]) -> Config:
-    """The settings a LoRA was trained with, which its file holds, with other prompts."""
+    """The settings a LoRA was trained with, which its file holds, with other prompts; it starts from the file."""
     try:
         settings, rewards = json.loads(metadata["settings"]), json.loads(metadata["rewards"])
     except (KeyError, ValueError):
         raise ConfigError(f"{path}: not exported by a run of this project (its settings are missing)") from None
-    return parse({**settings, "rewards": rewards, "prompts": prompts})
+    lora = {**settings["lora"], "start": str(path.absolute())}
+    return parse({**settings, "lora": lora, "rewards": rewards, "prompts": prompts})
 
 
 def both(setup: Setup, prompts: list[str], seeds: list[int]) -> tuple[Samples, Samples]:
