@@ -32,11 +32,13 @@ def one_of(name: str, value: str, choices: object) -> None:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    path: str  # "embedded", a diffusers folder, or "hub:owner/name"
+    path: str  # "embedded", a diffusers folder, "hub:owner/name", or one file: .safetensors or .gguf
     device: str = AUTO  # "auto" is CUDA where there is one
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
     text_tokens: int = 512  # T5 tokens, padding included
+    vae: str = ""  # a file such as ae.safetensors; the model's own autoencoder where empty
+    text_encoders: tuple[str, ...] = ()  # files of CLIP-L and T5-XXL, in any order; the model's own where empty
 
     def __post_init__(self):
         one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))

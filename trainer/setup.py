@@ -12,7 +12,7 @@ from .iteration import Setup
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import Geometry
 from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora, set_weights
-from .models.source import resolve
+from .models.source import ModelSource, resolve
 from .models.text import Conditioning, encode_sets
 from .noise import derive_seed
 from .rewards import Reward, build
@@ -30,7 +30,7 @@ def prepare(config: Config) -> Setup:
     device = pick_device(config.model.device)
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
     conditioning, evaluation = (*encode_all(config, sets), None)[:2]
-    source = resolve(config.model.path)
+    source = source_of(config)
     policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
@@ -100,12 +100,16 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
 def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
     """The same of several sets of prompts, with the encoders loaded once."""
     return encode_sets(
-        resolve(config.model.path),
+        source_of(config),
         sets,
         tokens=config.model.text_tokens,
         device=pick_device(config.model.device),
         dtype=DTYPES[pick_dtype(config)],
     )
+
+
+def source_of(config: Config) -> ModelSource:
+    return resolve(config.model.path, config.model.vae, config.model.text_encoders)
 
 
 def pick_dtype(config: Config) -> str:

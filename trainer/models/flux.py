@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..rollout import BatchVelocity
-from .geometry import CHANNELS, Geometry
+from .geometry import Geometry
+from .parts import load_vae
 from .source import ModelSource
 from .text import Conditioning
+from .transformer import load_transformer
+from .weights import Prepare, Put, widened
 
 Decoder = Callable[[Tensor], Tensor]  # latents [N, 16, height / 8, width / 8] -> images [N, 3, height, width] in [0, 1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,29 +96,36 @@ class VaeDecoder:
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
-def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) -> FluxPolicy:
-    """Load transformer and autoencoder of a diffusers folder, frozen, and what its scheduler does to the sigmas.
+def load_flux(
+    source: ModelSource,
+    *,
+    device: str,
+    dtype: str,
+    guidance: float,
+    prepare: Prepare | None = None,
+    put: Put | None = None,
+) -> FluxPolicy:
+    """Load transformer and autoencoder, frozen, and what the model does to the sigmas.
 
     Args:
         source: where the model is.
         device: a torch device, such as "cuda" or "cpu".
         dtype: a key of DTYPES, of the transformer and the autoencoder.
         guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
+        prepare, put: how the transformer's weights are kept, see `load_transformer`; left out, all are in `dtype` on
+            `device`, and no more than one of them is in host memory at a time.
 
     Raises:
-        ModelError: a missing folder, a missing part, or a model of another kind.
+        ModelError: a missing file, folder or part, or a model of another kind.
     """
-    transformer = source.load_model(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
-    vae = source.load_model(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
-    if transformer.config.in_channels != 4 * CHANNELS:
-        raise source.error(
-            f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"
-        )
-    for module in (transformer, vae):
-        _freeze(module, device)
-    scheduler = source.load(FlowMatchEulerDiscreteScheduler, "scheduler")
-    return FluxPolicy(transformer, VaeDecoder(vae), guidance, scheduler.config.use_dynamic_shifting)
+    put = put or widened(DTYPES[dtype], device)
+    transformer = load_transformer(source, dtype=DTYPES[dtype], prepare=prepare, put=put)
+    vae = load_vae(source, dtype=DTYPES[dtype], device=device)
+    return FluxPolicy(transformer, VaeDecoder(vae), guidance, shifts(source, transformer))
 
 
-def _freeze(module: nn.Module, device: str) -> None:
-    module.requires_grad_(False).eval().to(device)
+def shifts(source: ModelSource, transformer: FluxTransformer2DModel) -> bool:
+    """Whether the model's sigmas shift with the resolution."""
+    if source.file:  # a file says nothing of its sigmas; of the published models, those with guidance shift them
+        return transformer.config.guidance_embeds
+    return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting

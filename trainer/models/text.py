@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
+from .parts import load_encoders
 from .source import ModelSource
 
 BATCH = 16
@@ -46,10 +46,7 @@ def encode_sets(
         scheduler=None,
         vae=None,
         transformer=None,
-        text_encoder=source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype).eval().to(device),
-        tokenizer=source.load(CLIPTokenizer, "tokenizer"),
-        text_encoder_2=source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype).eval().to(device),
-        tokenizer_2=source.load(T5TokenizerFast, "tokenizer_2"),
+        **load_encoders(source, dtype=dtype, device=device),
     )
     encoded = []
     for prompts in sets:
