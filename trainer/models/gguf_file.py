@@ -28,12 +28,11 @@ class GgufTensor:
 
         # read and not mapped: mapped pages would stay in memory beside the model
         data = np.fromfile(self.path, np.uint8, self.size, offset=self.offset)
-        if self.kind.name in ("F32", "F16"):
-            values = data.view(np.float32 if self.kind.name == "F32" else np.float16).reshape(self.shape)
-        else:
-            values = data.reshape(quant_shape_to_byte_shape(self.shape, self.kind))
-        parts = [values[r] for r in rows] or [values]
-        return torch.cat([torch.from_numpy(dequantize(part, self.kind).astype(np.float32)) for part in parts])
+        columns = self.shape[1:] or (1,)  # numbers of a vector are rows too
+        quantised = data.reshape(quant_shape_to_byte_shape((self.shape[0], *columns), self.kind))
+        parts = [quantised[r] for r in rows] or [quantised]
+        numbers = torch.cat([torch.from_numpy(dequantize(part, self.kind)).float() for part in parts])
+        return numbers.reshape(-1, *self.shape[1:])
 
 
 def gguf_file(path: Path) -> dict[str, GgufTensor]:
