@@ -44,11 +44,13 @@ def _compiles(pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    path: str  # "embedded", a diffusers folder, or "hub:owner/name"
+    path: str  # "embedded", a diffusers folder, "hub:owner/name", or one file: .safetensors or .gguf
     device: str = AUTO  # "auto" is CUDA where there is one
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
     text_tokens: int | str = AUTO  # T5 tokens, padding included; "auto" is the model's: dev has 512, schnell 256
+    vae: str = ""  # a file such as ae.safetensors; the model's own autoencoder where empty
+    text_encoders: tuple[str, ...] = ()  # files of CLIP-L and T5-XXL, in any order; the model's own where empty
     memory: str = AUTO  # how the frozen weights are kept; "auto" is the first of bf16, fp8, fp8 + offload that fits
     offload: float = 0.0  # share of the blocks whose frozen weights wait in host memory
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again

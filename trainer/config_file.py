@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -157,11 +157,22 @@ def _known(key: str, known: Any, what: str) -> None:
 
 
 def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
-    """The model with an absolute path, checked to be there."""
-    if model.path != EMBEDDED and not model.path.startswith(HUB):
-        model = ModelSettings(**{**vars(model), "path": str((folder / Path(model.path).expanduser()).absolute())})
+    """The model with absolute paths, checked to be there."""
+
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).absolute())
+
+    named = model.path == EMBEDDED or model.path.startswith(HUB)
+    model = replace(
+        model,
+        path=model.path if named else absolute(model.path),
+        vae=absolute(model.vae) if model.vae else "",
+        text_encoders=tuple(map(absolute, model.text_encoders)),
+    )
     try:
-        resolve(model.path)
+        source = resolve(model.path, model.vae, model.text_encoders)
+        source.require_vae()
+        source.require_encoders()
     except ModelError as error:
         raise ConfigError(f"model.path: {error}") from None
     return model

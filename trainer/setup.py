@@ -18,7 +18,7 @@ from .models.geometry import FILL_CHANNELS, Geometry
 from .models.lora import ADAPTER, attach_lora, detach_lora
 from .models.lora_start import start_from
 from .models.lora_targets import LoraError
-from .models.source import resolve
+from .models.source import ModelSource, resolve
 from .models.text import Conditioning, encode_sets
 from .models.tokens import text_tokens
 from .noise import derive_seed
@@ -37,7 +37,7 @@ def prepare(config: Config) -> Setup:
     device = pick_device(config.model.device)
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
     conditioning, evaluation = (*encode_all(config, sets), None)[:2]
-    source = resolve(config.model.path)
+    source = source_of(config)
     policy = load_flux(
         source,
         device=device,
@@ -160,7 +160,7 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
 
 def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
     """The same of several sets of prompts, with the encoders loaded once."""
-    source = resolve(config.model.path)
+    source = source_of(config)
     return encode_sets(
         source,
         sets,
@@ -170,6 +170,10 @@ def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioni
         memory=config.model.memory,
         offload=config.model.offload,
     )
+
+
+def source_of(config: Config) -> ModelSource:
+    return resolve(config.model.path, config.model.vae, config.model.text_encoders)
 
 
 def pick_dtype(config: Config) -> str:
