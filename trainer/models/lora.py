@@ -33,7 +33,14 @@ class LoraError(UserError):
 
 
 def attach_lora(
-    transformer: nn.Module, *, rank: int, alpha: float, targets: str, seed: int, adapter: str = ADAPTER
+    transformer: nn.Module,
+    *,
+    rank: int,
+    alpha: float,
+    targets: str,
+    seed: int,
+    adapter: str = ADAPTER,
+    device: torch.device | None = None,
 ) -> dict[str, nn.Parameter]:
     """Freeze `transformer` and add a LoRA to it in place: W + alpha / rank * B A, with B = 0 at the start.
 
@@ -43,6 +50,7 @@ def attach_lora(
         targets: a key of TARGETS.
         seed: of A's random start; the global generator is left as it was.
         adapter: the LoRA's name; it becomes the active one.
+        device: where the model computes; None is where its weights are.
 
     Returns:
         the trainable parameters, float32, named `<module>.lora_A.weight` and `<module>.lora_B.weight`.
@@ -56,10 +64,11 @@ def attach_lora(
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         torch.manual_seed(seed)
         transformer.add_adapter(config, adapter_name=adapter)
-    parameters = lora_parameters(transformer, adapter)
-    for parameter in parameters.values():
-        parameter.data = parameter.data.float()  # updates of 1e-4 vanish in bf16
-    return parameters
+    for layer in lora_layers(transformer).values():
+        for half in (layer.lora_A, layer.lora_B):
+            if adapter in half:
+                half[adapter].to(device, torch.float32)  # updates of 1e-4 vanish in bf16; peft follows the base weight
+    return lora_parameters(transformer, adapter)
 
 
 def detach_lora(transformer: nn.Module, adapter: str) -> None:

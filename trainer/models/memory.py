@@ -5,6 +5,7 @@ and the layers around the blocks stay on the device that computes.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class MemoryPlan:
         if not 0 <= self.offload <= 1:
             raise ValueError(f"offload must be between 0 and 1, got {self.offload}")
         if self.precision == "nf4" and self.offload:
-            raise MemoryPlanError(f"offload = {self.offload}: 4-bit weights stay on the device; use memory = 'fp8'")
+            raise ValueError(f"4-bit weights cannot be offloaded, got offload = {self.offload}")
 
 
 class Storage:
@@ -162,6 +163,19 @@ def plan_for(
         return MemoryPlan("bf16", offload)
     needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
     return choose(needed, torch.cuda.mem_get_info(device)[0])
+
+
+@contextmanager
+def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """The parameters of `module` are on `device` inside; outside they wait where they were."""
+    home = [(owner, leaf, p) for owner in module.modules() for leaf, p in owner._parameters.items() if p is not None]
+    for owner, leaf, p in home:
+        owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
+    try:
+        yield
+    finally:
+        for owner, leaf, p in home:
+            owner._parameters[leaf] = p
 
 
 def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
