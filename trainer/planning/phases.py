@@ -84,17 +84,15 @@ class PlannedPolicy(FluxPolicy):
 
 @dataclass(frozen=True)
 class PlannedDecoder:
-    """The decoder, whose weights come to the device for each use."""
+    """The decoder, whose weights wait on the host and are copied to the device for each use."""
 
     decoder: VaeDecoder
-    tracker: MemoryTracker
 
     def __call__(self, z: Tensor) -> Tensor:
-        self.tracker.place(self.decoder.vae.parameters(), DEVICE)
-        try:
-            return self.decoder(z)
-        finally:
-            self.tracker.place(self.decoder.vae.parameters(), HOST)
+        copies = [torch.empty_like(parameter) for parameter in self.decoder.vae.parameters()]
+        images = self.decoder(z)
+        del copies
+        return images
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
@@ -158,7 +156,7 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
             transformer.enable_gradient_checkpointing()
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
-        decoder = PlannedDecoder(VaeDecoder(vae), tracker)
+        decoder = PlannedDecoder(VaeDecoder(vae))
         policy = PlannedPolicy(transformer, decoder, config.model.guidance, shifted, ADAPTER, only=_last_call(config))
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         tracker.place(lora.values(), DEVICE)

@@ -82,13 +82,17 @@ class MemoryTracker(TorchDispatchMode):
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Inside, attention takes the kernels that a GPU takes, which never hold the N x N matrix.
+    """Inside, attention on `meta` takes the kernels that a GPU takes, which never hold the N x N matrix.
 
     Left alone, `scaled_dot_product_attention` writes that matrix out on `meta`. The function itself is exchanged, and
     not caught by a mode: backward passes leave function modes, and recompute blocks under checkpointing.
     """
     original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _fused
+
+    def attention(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return (_fused if query.is_meta else original)(query, *args, **kwargs)
+
+    F.scaled_dot_product_attention = attention
     try:
         yield
     finally:
