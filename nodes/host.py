@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
@@ -27,7 +28,8 @@ from ..trainer.events import (
     Unpaused,
     Waiting,
 )
-from ..trainer.micro_batch import OutOfMemory, lower
+from ..trainer.micro_batch import OutOfMemory
+from ..trainer.planning.advice import lower
 from ..trainer.tiles import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
@@ -73,10 +75,10 @@ def memory_advice(config: Config) -> Iterator[None]:
         yield
     except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
         free_models()
-        single = isinstance(error, OutOfMemory)
-        what = error if single else f"{config.model.device} is out of memory"
-        advice = lower(config, 1 if single else config.run.micro_batch)
-        raise UserError(f"{what}: {advice}; what was saved is kept") from error
+        what = f"{config.model.device} is out of memory"
+        if isinstance(error, OutOfMemory):
+            what, config = error, replace(config, run=replace(config.run, micro_batch=1))
+        raise UserError(f"{what}: set {lower(config)}. What was saved is kept") from error
 
 
 def runs_folder() -> Path:

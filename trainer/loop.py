@@ -27,7 +27,8 @@ from .events import (
     Waiting,
 )
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
-from .micro_batch import OutOfMemory, lower
+from .micro_batch import OutOfMemory
+from .planning.advice import lower
 from .rewards import RewardUnavailable
 from .self_test import self_test
 from .surrogate import mean_pairwise_distance, pairwise_distances
@@ -107,7 +108,8 @@ def train(
             break
         except OutOfMemory as error:
             keep(False)
-            raise UserError(f"{error}: {lower(setup.config, 1)}; saved after {state.iteration} iterations") from error
+            advice = lower(replace(setup.config, run=replace(run, micro_batch=1)))
+            raise UserError(f"{error}: set {advice}. Saved after {state.iteration} iterations") from error
         state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
         state.iteration += 1
         if state.skipped_in_row >= PATIENCE:

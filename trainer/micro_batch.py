@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import torch
 
-from .config import Config
 from .errors import UserError
 
 T = TypeVar("T")
@@ -43,13 +42,6 @@ class MicroBatch:
             release()
             self.size = -(-self.size // 2)
             self.on_halved(phase, self.size)
-
-
-def lower(config: Config, micro_batch: int) -> str:
-    """What to lower so that a run of these settings, at this micro-batch, needs less memory."""
-    sampling = config.sampling
-    first = f"micro_batch (now {micro_batch}), then " if micro_batch > 1 else ""
-    return f"lower {first}the size (now {sampling.width} x {sampling.height} pixels) or the LoRA's rank"
 
 
 def release() -> None:

@@ -267,8 +267,8 @@ def test_running_out_of_memory_names_what_to_lower_and_keeps_what_was_saved(serv
     graph["4m"] = {"class_type": "ProbeOutOfMemory", "inputs": {"reward": ["4", 0]}}
     graph["5"]["inputs"]["reward"] = ["4m", 0]
     message = fails(server, graph)
-    assert "out of memory in reward with a single candidate (injected): lower the size (now 64 x 64 pixels)" in message
-    assert "saved after 1 iterations" in message
+    assert "out of memory in reward with a single candidate (injected): set run.offload_rewards = true; then" in message
+    assert "Saved after 1 iterations" in message
     resumed = graphs.train(name="memory", iterations=3, resume=True)
     assert run(server, resumed)["5"].startswith("complete")
     assert len(rewards(server.base / "output/neighbor_grpo/memory")) == 3

@@ -99,12 +99,18 @@ def test_what_is_made_for_a_place_counts_there(tracker):
         x = rows(2)
     y = rows(1)
     assert tracker.live == {DEVICE: KIB, HOST: 2 * KIB}
-    assert x.is_meta and y.is_meta
+    assert x.is_meta
+    assert y.is_meta
 
 
 @pytest.mark.parametrize(
     ("dtype", "width", "masked"),
-    [(torch.bfloat16, 128, False), (torch.float32, 128, False), (torch.bfloat16, 512, False), (torch.float16, 64, True)],
+    [
+        (torch.bfloat16, 128, False),
+        (torch.float32, 128, False),
+        (torch.bfloat16, 512, False),
+        (torch.float16, 64, True),
+    ],
     ids=("flash", "float32", "wide head", "mask"),
 )
 def test_attention_never_holds_the_matrix_of_all_tokens(tracker, dtype, width, masked):

@@ -81,8 +81,9 @@ def lower(config: Config, plans: bool = True) -> str:
         steps.append(f"model.memory = 'fp8' (now {model.memory!r})")
     if plans and model.offload < 1:
         steps.append(f"model.memory = 'fp8' with model.offload = 1.0 (now {model.offload:g})")
-    if model.text_tokens > FEWER_TOKENS:
-        steps.append(f"model.text_tokens = {FEWER_TOKENS} (now {model.text_tokens})")
+    tokens = model.text_tokens
+    if not isinstance(tokens, str) and tokens > FEWER_TOKENS:
+        steps.append(f"model.text_tokens = {FEWER_TOKENS} (now {tokens})")
     if max(sampling.width, sampling.height) > SMALLEST:
         width, height = (_smaller(pixels) for pixels in (sampling.width, sampling.height))
         steps.append(f"sampling.width = {width}, height = {height} (now {sampling.width} x {sampling.height})")

@@ -73,8 +73,8 @@ class PlannedPolicy(FluxPolicy):
 
     only: int | None = None  # the call of each velocity that is real; None is every one
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
-        evaluate, calls = super().velocity(conditioning, geometry), count()
+    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
+        evaluate, calls = super().velocity(conditioning, geometry, fill), count()
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
@@ -120,7 +120,7 @@ def dtype_of(config: Config) -> torch.dtype:
 
 @torch.no_grad()
 def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning]:
-    dtype, tokens = dtype_of(config), config.model.text_tokens
+    dtype, tokens = dtype_of(config), models.tokens(config.model)
     encoders = models.text_encoders(config.model.path)
     storages = [prepared(encoder, plan, dtype) for encoder in encoders]
     with meter.phase("encode"):
@@ -174,7 +174,7 @@ def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage
 
 
 def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
-    """Fill a prepared model tensor by tensor as a loader does: each is read on the host and goes where the plan says."""
+    """Fill a prepared model as a loader does: each tensor is read on the host and goes where the plan says."""
     for name, parameter in list(module.named_parameters()):
         with tracker.making(HOST):
             storage.put(module, name, torch.empty(parameter.shape, dtype=storage.dtype, device=META))
@@ -218,11 +218,12 @@ def _update(setup: Setup, state: State, candidates: Candidates) -> None:
     pairs = Pairs(*(t[: config.run.micro_batch] for t in (drawn.prompt, drawn.anchor, drawn.step))).to(META)
     groups = trajectories.x_next.unflatten(1, (prompts, grpo.group_size))  # [K, P, G, *latent]
     tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in groups])
-    velocity = policy_velocity(setup, candidates.prompts)
+    size = config.run.micro_batch
+    velocity = policy_velocity(setup, candidates.prompts, size)
 
     def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         with setup.policy.reference():
-            return policy_velocity(setup, candidates.prompts)(x, sigma, rows)
+            return policy_velocity(setup, candidates.prompts, size)(x, sigma, rows)
 
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter)
@@ -233,7 +234,7 @@ def _update(setup: Setup, state: State, candidates: Candidates) -> None:
         torch.zeros(prompts, grpo.group_size, device=META),
         tau,
         clip=grpo.clip,
-        micro_batch=config.run.micro_batch,
+        micro_batch=size,
         normaliser=len(drawn),
         reference=reference,
         kl_weight=grpo.kl_weight,
