@@ -49,6 +49,9 @@ class ModelSettings:
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
     text_tokens: int | str = AUTO  # T5 tokens, padding included; "auto" is the model's: dev has 512, schnell 256
+    memory: str = AUTO  # how the frozen weights are kept; "auto" is the first of bf16, fp8, fp8 + offload that fits
+    offload: float = 0.0  # share of the blocks whose frozen weights wait in host memory
+    checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
 
     def __post_init__(self):
         one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
@@ -56,6 +59,12 @@ class ModelSettings:
         tokens = self.text_tokens
         fits = tokens == AUTO or (not isinstance(tokens, str) and 1 <= tokens <= 512)
         require(fits, "model.text_tokens", tokens, "must be between 1 and 512, or 'auto'")
+        one_of("model.memory", self.memory, (AUTO, "bf16", "fp8", "nf4"))
+        require(0 <= self.offload <= 1, "model.offload", self.offload, "must be between 0 and 1")
+        only_resident = self.memory == "nf4" and self.offload
+        require(
+            not only_resident, "model.offload", self.offload, "4-bit weights stay on the device: use memory = 'fp8'"
+        )
 
 
 @dataclass(frozen=True)

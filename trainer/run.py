@@ -28,6 +28,8 @@ CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
 # settings that may change when a run goes on: they do not alter what an iteration computes
 FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards", "base_every", "stop_on")
+# how the model's weights are kept may change: a run goes on on another machine, with other memory
+KEPT = ("memory", "offload", "checkpointing")
 APART = ("evaluation",)  # whole sections like that
 # how a reward is reached may change too: a server moves
 REACH = ("url", "token_env", "timeout", "retries")
@@ -131,9 +133,9 @@ def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
 
 
 def differences(old: object, new: object, name: str = "") -> list[str]:
-    """What differs between two settings trees, but for FREE and REACH, as 'grpo.clip was 0.2, is 0.3'."""
+    """What differs between two settings trees, but for what is free to change, as 'grpo.clip was 0.2, is 0.3'."""
     if isinstance(old, dict) and isinstance(new, dict):
-        free = {"": APART, "run": FREE}.get(name, REACH if name.endswith(".options") else ())
+        free = {"": APART, "run": FREE, "model": KEPT}.get(name, REACH if name.endswith(".options") else ())
         keys = [k for k in (*old, *(k for k in new if k not in old)) if k not in free]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

@@ -34,7 +34,15 @@ def prepare(config: Config) -> Setup:
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
     conditioning, evaluation = (*encode_all(config, sets), None)[:2]
     source = resolve(config.model.path)
-    policy = load_flux(source, device=device, dtype=pick_dtype(config), guidance=config.model.guidance)
+    policy = load_flux(
+        source,
+        device=device,
+        dtype=pick_dtype(config),
+        guidance=config.model.guidance,
+        memory=config.model.memory,
+        offload=config.model.offload,
+        checkpointing=config.model.checkpointing,
+    )
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
     return assemble(config, policy, lora, conditioning, build_rewards(config), evaluation=evaluation)
@@ -104,6 +112,8 @@ def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioni
         tokens=text_tokens(config.model.text_tokens, source),
         device=pick_device(config.model.device),
         dtype=DTYPES[pick_dtype(config)],
+        memory=config.model.memory,
+        offload=config.model.offload,
     )
 
 

@@ -33,7 +33,7 @@ TARGETS = [
                 "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
                 "(.+\\.)?(proj_mlp|proj_out)",
             ),
-            "LoRA in the model's precision": ("parameter.data = parameter.data.float()", "pass"),
+            "LoRA in the model's precision": ("[adapter].to(device, torch.float32)", "[adapter].to(device)"),
             "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, half))[0]].weight\n"),
             "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
         },

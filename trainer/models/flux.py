@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..rollout import BatchVelocity
 from .geometry import CHANNELS, Geometry
+from .memory import Storage, plan_for, visiting
 from .source import ModelSource
 from .text import Conditioning
 
 Decoder = Callable[[Tensor], Tensor]  # latents [N, 16, height / 8, width / 8] -> images [N, 3, height, width] in [0, 1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+SINGLY, TILED = 512, 1024  # pixels of the longer side, above which pictures are decoded one at a time and in tiles
 
 
 @dataclass
@@ -36,7 +39,13 @@ class FluxPolicy:
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.device
+        """Where it computes. The weights of the blocks may be elsewhere and in 8 bits, this layer's never are."""
+        return self.transformer.x_embedder.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.transformer.x_embedder.weight.dtype
 
     def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         """v(x, sigma, rows) for packed x [N, tokens, 64], sigma [N] in [0, 1], rows [N] into `conditioning`.
@@ -44,7 +53,7 @@ class FluxPolicy:
         The model computes in its own precision; x and v are float32.
         """
         self.activate()
-        dtype = self.transformer.dtype
+        dtype = self.dtype
         image_ids = geometry.position_ids(self.device)
         text_ids = image_ids.new_zeros(conditioning.embeddings.shape[1], 3)
         guided = self.transformer.config.guidance_embeds
@@ -82,18 +91,33 @@ class FluxPolicy:
 
 @dataclass(frozen=True)
 class VaeDecoder:
-    """The decoder of diffusers' autoencoder, with its scale and shift of the latents."""
+    """The decoder of diffusers' autoencoder, with its scale and shift of the latents.
+
+    Its weights come to the latents' device for the decoding. Large pictures are decoded singly, larger ones in tiles.
+    """
 
     vae: AutoencoderKL
 
     def __call__(self, z: Tensor) -> Tensor:
         config = self.vae.config
         z = z / config.scaling_factor + (config.shift_factor or 0)
-        images = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
+        side = 8 * max(z.shape[-2:])
+        self.vae.use_slicing, self.vae.use_tiling = side > SINGLY, side > TILED
+        with visiting(self.vae, z.device):
+            images = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
-def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) -> FluxPolicy:
+def load_flux(
+    source: ModelSource,
+    *,
+    device: str,
+    dtype: str,
+    guidance: float,
+    memory: str = "bf16",
+    offload: float = 0.0,
+    checkpointing: bool = False,
+) -> FluxPolicy:
     """Load transformer and autoencoder of a diffusers folder, frozen, and what its scheduler does to the sigmas.
 
     Args:
@@ -101,9 +125,12 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
         device: a torch device, such as "cuda" or "cpu".
         dtype: a key of DTYPES, of the transformer and the autoencoder.
         guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
+        memory, offload: see `plan_for`.
+        checkpointing: whether the blocks' activations are computed again in the backward pass instead of kept.
 
     Raises:
         ModelError: a missing folder, a missing part, or a model of another kind.
+        MemoryPlanError: nf4 where it cannot be.
     """
     transformer = source.load_model(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
     vae = source.load_model(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
@@ -111,11 +138,23 @@ def load_flux(source: ModelSource, *, device: str, dtype: str, guidance: float) 
         raise source.error(
             f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"
         )
-    for module in (transformer, vae):
-        _freeze(module, device)
+    place(transformer, memory, offload, device=device, dtype=DTYPES[dtype], checkpointing=checkpointing)
+    vae.requires_grad_(False).eval()
     scheduler = source.load(FlowMatchEulerDiscreteScheduler, "scheduler")
     return FluxPolicy(transformer, VaeDecoder(vae), guidance, scheduler.config.use_dynamic_shifting)
 
 
-def _freeze(module: nn.Module, device: str) -> None:
-    module.requires_grad_(False).eval().to(device)
+def place(
+    transformer: FluxTransformer2DModel,
+    memory: str,
+    offload: float,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    checkpointing: bool,
+) -> None:
+    """Freeze a loaded transformer and put its weights where and how its memory plan says, see `load_flux`."""
+    plan = plan_for(transformer, memory, offload, device=device, dtype=dtype)
+    Storage(plan, device=device, dtype=dtype).store(transformer.eval())
+    if checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
+        transformer.enable_gradient_checkpointing()

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import FluxPipeline
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
+from .memory import Storage, plan_for
 from .source import ModelSource
 
 BATCH = 16
@@ -39,16 +40,33 @@ def encode_prompts(
 
 @torch.no_grad()
 def encode_sets(
-    source: ModelSource, sets: Sequence[Sequence[str]], *, tokens: int, device: str, dtype: torch.dtype
+    source: ModelSource,
+    sets: Sequence[Sequence[str]],
+    *,
+    tokens: int,
+    device: str,
+    dtype: torch.dtype,
+    memory: str = "bf16",
+    offload: float = 0.0,
 ) -> list[Conditioning]:
-    """`encode_prompts` of several sets, each in batches of its own: what else is encoded changes no bit of a set."""
+    """`encode_prompts` of several sets, each in batches of its own: what else is encoded changes no bit of a set.
+
+    The encoders' weights are kept as the memory plan says, see `plan_for`.
+    """
+
+    def encoder(cls: type, part: str) -> nn.Module:
+        model = source.load_model(cls, part, torch_dtype=dtype).eval()
+        plan = plan_for(model, memory, offload, device=device, dtype=dtype)
+        Storage(plan, device=device, dtype=dtype).store(model)
+        return model
+
     pipeline = FluxPipeline(
         scheduler=None,
         vae=None,
         transformer=None,
-        text_encoder=source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype).eval().to(device),
+        text_encoder=encoder(CLIPTextModel, "text_encoder"),
         tokenizer=source.load(CLIPTokenizer, "tokenizer"),
-        text_encoder_2=source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype).eval().to(device),
+        text_encoder_2=encoder(T5EncoderModel, "text_encoder_2"),
         tokenizer_2=source.load(T5TokenizerFast, "tokenizer_2"),
     )
     encoded = []

@@ -1,0 +1,82 @@
+"""Frozen linear layers that keep their weight small or elsewhere: y = x W^T + b, with W made anew at each use.
+
+W is fetched and widened in the forward pass and again in the backward pass, so that autograd holds the stored weight
+alone. The stored 8-bit weight is an int8 parameter, not a float8 one: peft and transformers' T5 cast what they add or
+feed to the precision of a floating weight.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448
+
+
+class Fetcher(Protocol):
+    """Brings a stored weight to the device that computes."""
+
+    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor: ...
+
+
+class FrozenLinear(nn.Linear):
+    """A linear layer without gradients of its own. Its weight is on meta until `keep` stores one.
+
+    `.to()` and its kin do not reach it: where the weight is and in which precision is a matter of the memory plan.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
+        super().__init__(in_features, out_features, bias, device="meta")
+        self.requires_grad_(False)
+        self.fetcher = fetcher  # None where the weight is on the device that computes
+        self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are
+        self.register_buffer("scale", None, persistent=False)
+
+    def keep(self, weight: Tensor, scale: Tensor | None, device: torch.device) -> None:
+        """Store `weight` [out, in] as it is: W = weight * scale.
+
+        Args:
+            weight: of a floating type; float8 is stored as its bytes.
+            scale: of a float8 weight, float32: of the whole tensor ([] or [1]) or of each row ([out, 1]); None is 1.
+            device: the one that computes, where the scale waits. The weight stays where it is.
+        """
+        self.float8 = weight.dtype if weight.dtype in FLOAT8 else None
+        stored = weight.detach() if self.float8 is None else weight.detach().view(torch.int8)
+        self.weight = nn.Parameter(stored, requires_grad=False)
+        self.scale = None if scale is None else scale.detach().to(device, torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _FrozenMatmul.apply(x, self)
+
+    def widened(self, dtype: torch.dtype, *, backward: bool) -> Tensor:
+        """W [out, in] in `dtype`, on the device that computes."""
+        weight = self.weight.detach() if self.fetcher is None else self.fetcher.fetch(self.weight, backward=backward)
+        if self.float8 is not None:
+            weight = weight.view(self.float8)
+        weight = weight.to(dtype)
+        # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
+        return weight if self.scale is None else weight.mul_(self.scale)
+
+    def _apply(self, fn, recurse=True):
+        return self
+
+
+class _FrozenMatmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.widened(x.dtype, backward=False), layer.bias)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.widened(gradient.dtype, backward=True), None
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float8_e4m3fn [out, in] and float32 scale [out, 1] of each row, whose largest element becomes 448."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(1, keepdim=True) / LARGEST
+    scale = torch.where(scale > 0, scale, 1)  # rows of zeros stay zeros
+    return (weight / scale).to(torch.float8_e4m3fn), scale
