@@ -70,18 +70,20 @@ def get(wanted: Wanted) -> Policy:
 
 
 def load(model: ModelSettings) -> FluxPolicy:
-    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux
+    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, place
     from ..trainer.models.source import resolve
 
     with host.training_mode():
+        kept = {"memory": model.memory, "offload": model.offload, "checkpointing": model.checkpointing}
         if model.path.endswith(SINGLE_FILE):
             from ..trainer.models.single_file import load_single_file
 
-            transformer = load_single_file(Path(model.path), DTYPES[model.dtype])
-            transformer.requires_grad_(False).eval().to(model.device)
+            dtype = DTYPES[model.dtype]
+            transformer = load_single_file(Path(model.path), dtype)
+            place(transformer, device=model.device, dtype=dtype, **kept)
             # a file says nothing of its sigmas; of the published models, those with guidance shift them
             return FluxPolicy(transformer, None, model.guidance, transformer.config.guidance_embeds)
-        return load_flux(resolve(model.path), device=model.device, dtype=model.dtype, guidance=model.guidance)
+        return load_flux(resolve(model.path), device=model.device, dtype=model.dtype, guidance=model.guidance, **kept)
 
 
 def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:
