@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, ConfigError, LoraSettings, ModelSettings
+from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, ConfigError, LoraSettings, ModelSettings
 from ..trainer.models.source import EMBEDDED
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
@@ -89,6 +89,23 @@ class LoadPolicy(io.ComfyNode):
                     default=AUTO,
                     tooltip="Where the model is trained. auto: the device that ComfyUI uses.",
                 ),
+                io.Combo.Input(
+                    "memory",
+                    optional=True,
+                    options=list(MEMORY),
+                    default=AUTO,
+                    tooltip="How the frozen weights are kept. fp8 needs half of bf16's memory, nf4 a quarter (with "
+                    "bitsandbytes). auto: the most exact that fits.",
+                ),
+                io.Float.Input(
+                    "offload",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the blocks whose frozen weights wait in host memory: slower, less GPU memory.",
+                ),
                 io.String.Input(
                     "target_pattern",
                     optional=True,
@@ -138,6 +155,8 @@ def wanted(
     precision: str,
     seed: int,
     device: str = AUTO,
+    memory: str = AUTO,
+    offload: float = 0.0,
     target_pattern: str = "",
     variant: str = LORA_VARIANTS[0],
 ) -> policies.Wanted:
@@ -147,7 +166,15 @@ def wanted(
     path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
     return policies.Wanted(
-        ModelSettings(path=path, device=device, dtype=dtype, guidance=guidance),
+        ModelSettings(
+            path=path,
+            device=device,
+            dtype=dtype,
+            guidance=guidance,
+            memory=memory,
+            offload=offload,
+            checkpointing=path != EMBEDDED,  # so small that its activations are nothing
+        ),
         LoraSettings(rank=rank, alpha=alpha, targets=target_pattern.strip() or targets, start=start, variant=variant),
         seed,
     )

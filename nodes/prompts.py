@@ -124,12 +124,13 @@ def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
         )
     from ..trainer.models.flux import DTYPES
     from ..trainer.models.source import resolve
-    from ..trainer.models.text import encode_prompts
+    from ..trainer.models.text import encode_sets
     from ..trainer.models.tokens import text_tokens
 
     source = resolve(model.path)
     tokens = text_tokens(model.text_tokens, source)
-    return encode_prompts(source, texts, tokens=tokens, device=model.device, dtype=DTYPES[model.dtype])
+    kept = {"memory": model.memory, "offload": model.offload}
+    return encode_sets(source, [texts], tokens=tokens, device=model.device, dtype=DTYPES[model.dtype], **kept)[0]
 
 
 def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:

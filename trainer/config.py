@@ -16,6 +16,7 @@ from .solvers import SOLVERS
 from .surrogate import TEMPERATURE_MODES
 
 AUTO = "auto"
+MEMORY = (AUTO, "bf16", "fp8", "nf4")
 LORA_TARGETS = ("all-linear", "attention")  # presets
 LORA_VARIANTS = ("lora", "rslora", "dora")
 LORA_FORMATS = ("diffusers", "kohya")
@@ -61,7 +62,7 @@ class ModelSettings:
         tokens = self.text_tokens
         fits = tokens == AUTO or (not isinstance(tokens, str) and 1 <= tokens <= 512)
         require(fits, "model.text_tokens", tokens, "must be between 1 and 512, or 'auto'")
-        one_of("model.memory", self.memory, (AUTO, "bf16", "fp8", "nf4"))
+        one_of("model.memory", self.memory, MEMORY)
         require(0 <= self.offload <= 1, "model.offload", self.offload, "must be between 0 and 1")
         only_resident = self.memory == "nf4" and self.offload
         require(

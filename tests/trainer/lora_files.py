@@ -4,6 +4,7 @@ A format names each layer and its halves. The layers are those of Black Forest L
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -100,5 +101,7 @@ def merged(transformer: FluxTransformer2DModel, adapter: str, base: FluxTransfor
     for name, layer in base.named_modules():
         carrier = transformer.get_submodule(name)
         if isinstance(layer, nn.Linear) and adapter in getattr(carrier, "lora_A", ()):
-            layer.weight += carrier.get_delta_weight(adapter)
+            carrier = deepcopy(carrier)
+            carrier.merge(adapter_names=[adapter])
+            layer.weight.copy_(carrier.get_base_layer().weight)
     return base

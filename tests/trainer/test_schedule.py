@@ -8,6 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from trainer.models.geometry import Geometry
 from trainer.schedule import resolution_mu, sigma_grid
 
 
@@ -23,6 +24,16 @@ def flux_sigmas(steps: int, *, mu: float | None = None, shift: float = 1.0) -> n
 def test_grid_is_the_one_flux_dev_samples_on_at_every_resolution(tokens, steps):
     expected = flux_sigmas(steps, mu=calculate_shift(tokens))
     np.testing.assert_allclose(sigma_grid(steps, math.exp(resolution_mu(tokens))).numpy(), expected, atol=2e-7)
+
+
+SIZES = [(512, 768), (1344, 768), (768, 1344), (1536, 640), (1920, 1088), (64, 256)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_mu_of_a_picture_that_is_not_square_is_the_reference_pipelines(width, height):
+    """FluxPipeline counts the tokens of its packed latents: one for 2 x 2 of an eighth of the pixels."""
+    tokens = (height // 8 // 2) * (width // 8 // 2)
+    assert resolution_mu(Geometry(width, height).tokens) == pytest.approx(calculate_shift(tokens), rel=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])

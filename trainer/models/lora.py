@@ -89,7 +89,7 @@ def _plain_weights(layers: Mapping[str, nn.Linear]) -> None:
         if type(layer) is not nn.Linear:
             raise LoraError(
                 f"lora.variant = 'dora': the weights of {name} are stored in {type(layer).__name__}, and DoRA needs "
-                "them as they are: keep the model in bf16 without offloading, or use 'lora' or 'rslora'"
+                "them as they are: set model.memory = 'bf16' and model.offload = 0, or use 'lora' or 'rslora'"
             )
 
 
