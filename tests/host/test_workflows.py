@@ -48,10 +48,10 @@ def ids(graph: dict, kind: str) -> list[int]:
     return [node["id"] for node in graph["nodes"] if node["type"] == kind]
 
 
-def test_there_are_four_and_comfyui_lists_them_all_with_a_thumbnail(server):
+def test_there_are_six_and_comfyui_lists_them_all_with_a_thumbnail(server):
     listed = server.get("/workflow_templates")[PACK_NAME]
     assert sorted(listed) == [file.stem for file in FILES]
-    assert len(listed) == 4
+    assert len(listed) == 6
     for name in listed:
         assert re.fullmatch("[A-Za-z0-9_-]+", name)  # all that a link such as /?template=name may hold
         with DIRECT.open(f"{server.url}/api/workflow_templates/{PACK_NAME}/{name}.jpg") as reply:
@@ -152,6 +152,30 @@ def test_the_second_one_makes_a_step_at_every_run_and_shows_both_sheets(page, se
         shown = page.locator(".comfy-markdown code").inner_text()  # keeps lines and columns
         assert shown.splitlines() == [line[4:] for line in lines]
     assert (server.base / "models/loras/neighbor_grpo_steps.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("number", "name"), [(5, "image_to_image"), (6, "inpainting")])
+def test_the_fifth_and_sixth_train_from_a_picture(page, server, number, name):
+    graph = read(number)
+    previews = ids(graph, PREVIEW)
+    desk.load(page, smaller(graph, {TRAIN: {0: 4}}))
+    blank = {at: desk.look(page, at) for at in previews}
+    outputs = desk.run(page, server)[0]["outputs"]
+    page.wait_for_timeout(1000)
+    assert all(desk.changed(picture, desk.look(page, at)) > 0.1 for at, picture in blank.items())
+    assert (server.base / f"models/loras/neighbor_grpo_{name}.safetensors").is_file()
+    run = server.base / "output/neighbor_grpo" / name
+    with sqlite3.connect(run / "run.sqlite") as database:
+        (settings,) = (
+            json.loads(text) for (text,) in database.execute("SELECT value FROM info WHERE key = 'settings'")
+        )
+    assert 0 < settings["init"]["denoise"] < 1
+    assert len(settings["init"]["digest"]) == 64
+    begun = Image.open(server.base / "temp" / outputs[str(min(previews))]["images"][0]["filename"]).convert("RGB")
+    (last, *_) = sorted((run / "tiles").iterdir(), reverse=True)
+    corners = [np.asarray(Image.open(tile).convert("RGB"))[:4, :4].astype(int) for tile in last.glob("0-?.webp")]
+    away = max(np.abs(corner - np.asarray(begun)[:4, :4]).mean() for corner in corners)
+    assert (away < 12) == (name == "inpainting")  # of 255: what is kept is kept, and else nothing is
 
 
 def test_image_values_are_those_of_plain_pictures(server):
