@@ -60,8 +60,9 @@ def begun(
     if denoise == 1 and mask is None:
         return InitSettings(), []
     if latent is None:
-        what = f"denoise = {denoise:g}" if denoise < 1 else "a mask"
-        raise UserError(f"{what} needs a picture: connect VAE Encode to 'latent', or {_without(denoise)}")
+        if mask is not None:
+            raise UserError("a mask needs a picture: connect VAE Encode to 'latent', or take the mask away")
+        raise UserError(f"denoise = {denoise:g} needs a picture: connect VAE Encode to 'latent', or set denoise to 1")
     from comfy.latent_formats import Flux
 
     from ..trainer.inpainting import Init
@@ -76,10 +77,6 @@ def begun(
             total.update(cells.numpy().tobytes())
         settings = InitSettings(denoise=denoise, digest=total.hexdigest())
         return settings, [Init(Flux().process_in(samples).float(), cells)]
-
-
-def _without(denoise: float) -> str:
-    return "set denoise to 1" if denoise < 1 else "take the mask away"
 
 
 def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:

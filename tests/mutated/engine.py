@@ -21,6 +21,14 @@ TARGETS = [
     ),
     Target(
         "trainer/iteration.py",
+        ("test_begun_runs.py",),
+        {
+            "always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)"),
+            "the mask forgotten": ("if setup.init.mask is not None:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/iteration.py",
         ("test_loop.py",),
         {
             "weight decay stays the first": (", weight_decay=settings.weight_decay)\n", ")\n"),
