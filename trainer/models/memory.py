@@ -86,7 +86,8 @@ class Storage:
             setattr(owner, leaf, nn.Parameter(self._widened(tensor, scale).to(self.device), requires_grad=False))
 
     def store(self, module: nn.Module) -> None:
-        """Carry the plan out on a loaded module, in place: freeze it, and put each weight where it belongs."""
+        """Carry the plan out on a loaded module, in place and before a LoRA is added: freeze it and put each weight in
+        its place."""
         module.requires_grad_(False)
         linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
         self.prepare(module)
