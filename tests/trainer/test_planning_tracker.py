@@ -104,7 +104,12 @@ def test_what_is_made_for_a_place_counts_there(tracker):
 
 @pytest.mark.parametrize(
     ("dtype", "width", "masked"),
-    [(torch.bfloat16, 128, False), (torch.float32, 128, False), (torch.bfloat16, 512, False), (torch.float16, 64, True)],
+    [
+        (torch.bfloat16, 128, False),
+        (torch.float32, 128, False),
+        (torch.bfloat16, 512, False),
+        (torch.float16, 64, True),
+    ],
     ids=("flash", "float32", "wide head", "mask"),
 )
 def test_attention_never_holds_the_matrix_of_all_tokens(tracker, dtype, width, masked):
