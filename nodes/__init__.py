@@ -22,6 +22,7 @@ class NeighborGRPO(ComfyExtension):
         from .lora import SaveLora
         from .noise import CandidateNoise, NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
+        from .plan import MemoryPlanNode
         from .policy import LoadPolicy
         from .prompts import PromptSet
         from .rollout import Rollout
@@ -40,7 +41,7 @@ class NeighborGRPO(ComfyExtension):
             *(rewards.CombineRewards, rewards.BoundReward),
             *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
             *(GrpoSettingsNode, Step, Train, SaveLora),
-            *(TileNeighborhood, RewardCurve, CandidateNoise),
+            *(TileNeighborhood, RewardCurve, CandidateNoise, MemoryPlanNode),
         ]
 
 

@@ -22,5 +22,5 @@ def main(arguments: argparse.Namespace) -> int:
 
     config = read_config(arguments.config, arguments.set)
     report = plan(config, arguments.vram, progress=lambda name: print(f"counting {name} ...", file=sys.stderr))
-    print_json(report.to_dict()) if arguments.json else say(report.table())
+    print_json(report.to_dict()) if arguments.json else say("\n".join(report.lines()))
     return 0

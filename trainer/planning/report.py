@@ -102,14 +102,14 @@ class Report:
             "advice": self.verdict,
         }
 
-    def table(self) -> str:
-        """The same as a Markdown table and a few lines."""
-        lines = [f"| plan | {' | '.join(PHASES)} | device | host |", "|---" * (len(PHASES) + 3) + "|"]
+    def lines(self) -> list[str]:
+        """The same for people: a Markdown table, and what it stands for."""
+        rows = [("plan", *PHASES, "device", "host"), ("---",) * (len(PHASES) + 3)]
         for p in self.predictions:
-            peaks = (p.peaks[name].device for name in PHASES)
-            cells = (f"{size / GIB:.2f}" for size in (*peaks, p.device, p.host))
-            lines.append(f"| {p.name} | {' | '.join(cells)} |")
-        return "\n".join(filter(None, [*lines, "", *self.notes, _cost_line(self.config), self.verdict]))
+            sizes = (*(p.peaks[name].device for name in PHASES), p.device, p.host)
+            rows.append((p.name, *(f"{size / GIB:.2f}" for size in sizes)))
+        table = [f"| {' | '.join(row)} |" for row in rows]
+        return [*table, "", *self.notes, *_cost_lines(self.config), *filter(None, [self.verdict])]
 
 
 def plan(config: Config, vram: float | None = None, progress: Callable[[str], None] = lambda _: None) -> Report:
@@ -165,11 +165,11 @@ def _of_blocks(module: Any) -> int:
     return needed[MemoryPlan("fp8")] - needed[MemoryPlan("fp8", 1.0)]
 
 
-def _cost_line(config: Config) -> str:
+def _cost_lines(config: Config) -> list[str]:
     c = advice.cost(config)
-    return (
-        f"an iteration: {c.rollout} model evaluations in the rollout, {c.update} forward and backward in the update"
-        + (f" (+ {c.recomputed} recomputed)" if c.recomputed else "")
-        + (f" (+ {c.reference} of the reference)" if c.reference else "")
-        + f", {c.per_sample:.2f} a sample; an SDE method trains {advice.SDE_EVALUATIONS} a sample, {c.sde_update}"
-    )
+    extra = [f"{n} {what}" for n, what in ((c.recomputed, "recomputed"), (c.reference, "of the reference")) if n]
+    beside = f" (and {', '.join(extra)})" if extra else ""
+    return [
+        f"an iteration: {c.rollout} evaluations of the transformer in the rollout, {c.update} trained{beside}",
+        f"trained a sample: {c.per_sample:.2f}; SDE methods train {advice.SDE_EVALUATIONS}, here {c.sde_update}",
+    ]
