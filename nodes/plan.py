@@ -99,9 +99,8 @@ class MemoryPlanNode(io.ComfyNode):
         from ..trainer.planning.report import plan
 
         grpo = GrpoSettings(group_size=group_size, anchors=min(GrpoSettings.anchors, group_size))
-        tokens = 32 if model == EMBEDDED else 512
         config = Config(
-            model=ModelSettings(path=model, dtype="bfloat16", text_tokens=tokens),
+            model=ModelSettings(path=model, dtype="bfloat16"),
             prompts=("a prompt",),
             rewards=(RewardSettings(NO_REWARD if reward == "none" else reward),),
             lora=LoraSettings(rank=rank, alpha=rank, targets=targets),
