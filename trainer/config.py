@@ -54,6 +54,7 @@ class ModelSettings:
     text_encoders: tuple[str, ...] = ()  # files of CLIP-L and T5-XXL, in any order; the model's own where empty
     memory: str = AUTO  # how the frozen weights are kept; "auto" is the first of bf16, fp8, fp8 + offload that fits
     offload: float = 0.0  # share of the blocks whose frozen weights wait in host memory
+    compile: bool = False  # torch.compile for the blocks: the first iteration takes minutes, the others less
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
 
     def __post_init__(self):

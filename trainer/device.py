@@ -1,8 +1,26 @@
 """Where tensors live."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from .config import AUTO, ConfigError
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Inside, float32 matrix products on CUDA are TF32: the LoRA's, whose inputs come from a bf16 model anyway.
+
+    Distances and log-probabilities are sums, which it does not touch.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def watch_memory(device: torch.device) -> None:

@@ -46,6 +46,7 @@ def prepare(config: Config) -> Setup:
         memory=config.model.memory,
         offload=config.model.offload,
         checkpointing=config.model.checkpointing,
+        compiled=config.model.compile,
     )
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from torch import Tensor
 
 from ..rollout import BatchVelocity
+from .compiling import compile_blocks
 from .geometry import Geometry
 from .memory import keeping, visiting
 from .parts import load_vae
@@ -121,6 +122,7 @@ def load_flux(
     memory: str = "bf16",
     offload: float = 0.0,
     checkpointing: bool = False,
+    compiled: bool = False,
 ) -> FluxPolicy:
     """Load transformer and autoencoder, frozen, and what the model does to the sigmas.
 
@@ -131,23 +133,34 @@ def load_flux(
         guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
         memory, offload: see `plan_for`.
         checkpointing: whether the blocks' activations are computed again in the backward pass instead of kept.
+        compiled: whether torch.compile makes the blocks faster, see `compile_blocks`.
 
     Raises:
         ModelError: a missing file, folder or part, or a model of another kind.
         MemoryPlanError: nf4 where it cannot be.
     """
-    transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], checkpointing=checkpointing)
+    options = {"checkpointing": checkpointing, "compiled": compiled}
+    transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], **options)
     vae = load_vae(source, dtype=DTYPES[dtype])
     return FluxPolicy(transformer, VaeDecoder(vae), guidance, shifts(source, transformer))
 
 
 def load_placed(
-    source: ModelSource, memory: str, offload: float, *, device: str, dtype: torch.dtype, checkpointing: bool
+    source: ModelSource,
+    memory: str,
+    offload: float,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    compiled: bool = False,
 ) -> FluxTransformer2DModel:
     """The frozen transformer, each weight put where and how its memory plan says as it is read, see `load_flux`."""
     transformer = load_transformer(source, dtype=dtype, keep=keeping(memory, offload, device=device, dtype=dtype))
     if checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
         transformer.enable_gradient_checkpointing()
+    if compiled:
+        compile_blocks(transformer, device)
     return transformer
 
 

@@ -1,0 +1,45 @@
+"""torch.compile of the blocks: the same numbers where it works, a warning and the plain model where it does not."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from trainer.config_file import load_config
+from trainer.iteration import Clock, collect, draw, improve, new_state
+from trainer.models.compiling import compile_blocks
+from trainer.setup import prepare
+
+
+def test_a_machine_that_cannot_compile_goes_on_without(flux_dev, config_file, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise RuntimeError("Failed to find\n a working C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    setup = prepare(load_config(config_file(), ["model.compile=true"]))
+    assert "torch.compile does not work here (Failed to find a working C++ compiler)" in caplog.text
+    assert all(module._compiled_call_impl is None for module in setup.policy.transformer.modules())
+
+
+def test_compiled_blocks_give_the_same_iteration(config_file, monkeypatch):
+    """By the backend that needs no compiler: it traces forward and backward like the others."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    results = []
+    for compiled in ("false", "true"):
+        setup = prepare(load_config(config_file(), [f"model.compile={compiled}"]))
+        blocks = [m for m in setup.policy.transformer.modules() if m._compiled_call_impl is not None]
+        assert len(blocks) == (2 if compiled == "true" else 0)
+        group = collect(setup, 0, Clock(setup.policy.device))
+        metrics, _ = improve(setup, new_state(setup), group, draw(setup, group, 0))
+        results.append((group.scores["colourfulness"], metrics["grad_norm"], metrics["ratio_error"]))
+    plain, fast = results
+    torch.testing.assert_close(fast[0], plain[0], rtol=1e-4, atol=1e-4)
+    assert fast[1] == pytest.approx(plain[1], rel=1e-2)
+    assert fast[2] < 1e-4
+
+
+def test_what_works_says_so(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    module = torch.nn.Module()
+    module.blocks = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    assert compile_blocks(module, "cpu")
