@@ -158,23 +158,22 @@ def _known(key: str, known: Any, what: str) -> None:
 
 def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
     """The model with absolute paths, checked to be there."""
-
-    def absolute(path: str) -> str:
-        return str((folder / Path(path).expanduser()).absolute())
-
     named = model.path == EMBEDDED or model.path.startswith(HUB)
     model = replace(
         model,
-        path=model.path if named else absolute(model.path),
-        vae=absolute(model.vae) if model.vae else "",
-        text_encoders=tuple(map(absolute, model.text_encoders)),
+        path=model.path if named else str((folder / Path(model.path).expanduser()).absolute()),
+        vae=_files(model.vae, folder, "model.vae"),
+        text_encoders=tuple(_files(model.text_encoders, folder, "model.text_encoders")),
     )
     try:
         source = resolve(model.path, model.vae, model.text_encoders)
+    except ModelError as error:
+        raise ConfigError(f"model.path: {error}") from None
+    try:
         source.require_vae()
         source.require_encoders()
     except ModelError as error:
-        raise ConfigError(f"model.path: {error}") from None
+        raise ConfigError(str(error)) from None
     return model
 
 

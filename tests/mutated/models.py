@@ -67,7 +67,10 @@ TARGETS = [
         {
             "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
             "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
-            "every model's sigmas shift": ("scheduler.config.use_dynamic_shifting", "True"),
+            "every model's sigmas shift": (
+                'return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting',
+                "return True",
+            ),
             "pictures not centred": ("/ 2 + 0.5", "/ 2"),
             "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
             "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),
@@ -77,17 +80,70 @@ TARGETS = [
     ),
     Target(
         "trainer/models/single_file.py",
-        ("test_single_file.py",),
+        ("test_single_file.py", "test_transformer_files.py"),
         {
-            "scale and shift stay": ("torch.cat(tensor.chunk(2)[::-1])", "tensor"),
+            "scale and shift stay": ("slice(hidden, 2 * hidden), slice(0, hidden)", "slice(0, 2 * hidden)"),
             "keys before queries": ('QKV = ("q", "k", "v")', 'QKV = ("k", "q", "v")'),
             "text and picture swapped": ('block[3].startswith("img")', 'block[3].startswith("txt")'),
-            "prefix kept": ("name.removeprefix(PREFIX): name", "name: name"),
+            "prefix kept": ("under(tensors, PREFIX) or tensors", "tensors"),
             "axes of equal size": ("[head - 2 * side, side, side]", "[side, side, head - 2 * side]"),
-            "strange tensors ignored": (
-                "odd = [*wrong.missing_keys, *wrong.unexpected_keys]",
-                "odd = wrong.missing_keys",
+            "every model has guidance": (
+                '"time_text_embed.guidance_embedder.linear_1.weight" in pieces',
+                "True",
             ),
+            "diffusers' names unknown": ("if DIFFUSERS_MARK in tensors else {}", "if False else {}"),
         },
+    ),
+    Target(
+        "trainer/models/transformer.py",
+        ("test_transformer_files.py",),
+        {
+            "other channels trained": ("channels == 4 * CHANNELS", "True"),
+            "only the first shard": ('["weight_map"].values()))]', '["weight_map"].values()))[:1]]'),
+            "misfits ignored": ("    if reason and source.file:\n", "    if False:\n"),
+            "layers exchanged too late": ("    if prepare:\n        prepare(transformer)\n", ""),
+        },
+    ),
+    Target(
+        "trainer/models/weights.py",
+        ("test_transformer_files.py",),
+        {
+            "scales forgotten": ("tensor if scale is None else", "tensor if True else"),
+            "newer names of scales unknown": ('("scale_weight", "weight_scale")', '("scale_weight",)'),
+            "tensors of other shapes": ("wanted.get(name) != piece.shape", "name not in wanted"),
+            "strange tensors ignored": ("    if odd:\n", "    if False:\n"),
+            "codes taken for numbers": ("self.stored.dtype in FLOATING and", ""),
+            "scales of rows taken for one": ("math.prod(self.scale.shape) == 1", "True"),
+            "all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", ""),
+        },
+    ),
+    Target(
+        "trainer/models/weights.py",
+        ("test_loading_memory.py",),
+        {"pages stay mapped": ("if rows else mapped.clone()", "if rows else mapped")},
+    ),
+    Target(
+        "trainer/models/parts.py",
+        ("test_part_files.py",),
+        {
+            "text encoders never tied": ("    t5.tie_weights()\n", ""),
+            "float16 overflows": ("puts[dtype == torch.float16 and", "puts[False and"),
+            "positions are nowhere": ('if hasattr(module, "position_ids"):', "if False:"),
+            "a file's tokenizer is the folder's": ("        source = PUBLISHED\n", ""),
+            "missing weights are nowhere": ("    if reason:\n", "    if False:\n"),
+        },
+    ),
+    Target(
+        "trainer/models/vae_names.py",
+        ("test_part_files.py",),
+        {
+            "decoder upside down": ("{levels - 1 - int(found[1])}", "{int(found[1])}"),
+            "convolutions for layers": ("and len(piece.shape) == 4", "and False"),
+        },
+    ),
+    Target(
+        "trainer/models/headers.py",
+        ("test_transformer_files.py",),
+        {"web pages unknown": ('b"<":', 'b"&":'), "empty files unknown": ("    if not head:", "    if False:")},
     ),
 ]

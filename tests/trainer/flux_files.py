@@ -1,5 +1,7 @@
 """Random FLUX models in the files that people have."""
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -50,6 +52,34 @@ def part(folder: Path, name: str) -> Tensors:
 def clip_tensors(folder: Path) -> Tensors:
     """As in clip_l.safetensors, where all names begin with text_model."""
     return {f"text_model.{n.removeprefix('text_model.')}": t for n, t in part(folder, "text_encoder").items()}
+
+
+def stored_as(layout: str, folder: Path, to: Path, dtype: torch.dtype) -> Path:
+    """The folder's transformer in a file or folder of that layout."""
+    original = {name: t.to(dtype) for name, t in original_transformer(folder).items()}
+    diffusers = {name: t.to(dtype) for name, t in part(folder, "transformer").items()}
+    if layout in ("folder", "shards"):
+        to = shutil.copytree(folder, to)
+        (weights,) = (to / "transformer").glob("*.safetensors")
+        weights.unlink()
+        if layout == "folder":
+            write(weights, diffusers)
+            return to
+        names = sorted(diffusers)
+        shards = {f"diffusion_pytorch_model-0000{n + 1}-of-00002.safetensors": names[n::2] for n in range(2)}
+        for shard, its in shards.items():
+            write(weights.with_name(shard), {name: diffusers[name] for name in its})
+        index = {"weight_map": {name: shard for shard, its in shards.items() for name in its}}
+        weights.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+        return to
+    others = {"vae.encoder.conv_in.weight": torch.zeros(3), "text_encoders.clip_l.logit_scale": torch.zeros(())}
+    tensors = {
+        "original": original,
+        "prefixed": {PREFIX + name: t for name, t in original.items()},
+        "checkpoint": {PREFIX + name: t for name, t in original.items()} | others,
+        "diffusers": diffusers,
+    }[layout]
+    return write(to.with_suffix(".safetensors"), tensors)
 
 
 def original_vae(vae: AutoencoderKL) -> Tensors:

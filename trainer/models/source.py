@@ -105,12 +105,8 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
     `vae` and `text_encoders` are files that take the place of the model's own.
 
     Raises:
-        ModelError: the model is neither of these, or a file is not there.
+        ModelError: the model is neither of these.
     """
-    for setting, files in (("model.vae", [vae] if vae else []), ("model.text_encoders", text_encoders)):
-        absent = [file for file in files if not Path(file).expanduser().is_file()]
-        if absent:
-            raise ModelError(f"{setting} = {absent[0]!r}: there is no such file")
     parts = {"vae": vae, "text_encoders": tuple(text_encoders)}
     if name == EMBEDDED:
         return ModelSource(name, str(tiny.FLUX), hub=False, **parts)

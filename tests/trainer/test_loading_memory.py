@@ -1,0 +1,40 @@
+"""Loading a transformer takes the memory of its weights, not twice that."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+from flux_files import stored_as
+
+MEASURE = """
+import sys
+import torch
+from trainer.models.source import resolve
+from trainer.models.transformer import load_transformer
+
+def memory(kind):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind)) * 1024
+
+small, large = map(resolve, sys.argv[1:])
+load_transformer(small, dtype=torch.bfloat16)  # what is imported and allocated once is not the file's
+before = memory("VmRSS")
+model = load_transformer(large, dtype=torch.bfloat16)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("layout", ["original", "shards"])
+def test_loading_takes_no_more_memory_than_the_weights(layout, flux_schnell, tmp_path):
+    with torch.device("meta"):  # 296 MB in bfloat16
+        large = FluxTransformer2DModel(num_layers=2, num_single_layers=4, num_attention_heads=8)
+    large = large.to(torch.bfloat16).to_empty(device="cpu")
+    large.save_pretrained(tmp_path / "large/transformer")
+    (tmp_path / "large/model_index.json").write_text("{}")
+    size = sum(p.numel() * 2 for p in large.parameters())
+    path = stored_as(layout, tmp_path / "large", tmp_path / "stored", torch.bfloat16)
+    command = [sys.executable, "-c", MEASURE, str(flux_schnell), str(path)]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.9 * size < taken < 1.15 * size
