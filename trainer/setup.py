@@ -15,7 +15,7 @@ from .models.lora import ADAPTER, LoraError, attach_lora, detach_lora, read_lora
 from .models.source import resolve
 from .models.text import Conditioning, encode_sets
 from .noise import derive_seed
-from .rewards import Reward, build
+from .rewards import Reward, build, move
 from .schedule import resolution_mu, sigma_grid
 
 LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
@@ -91,6 +91,8 @@ def assemble(
     With `init`, a latent [16, height / 8, width / 8] in the transformer's units, the trajectories are image-to-image:
     they begin at the sigma that `denoise` in (0, 1] asks for, see `sigma_grid`.
     """
+    if config.run.offload_rewards:  # they were built on the device
+        move(rewards.values(), "cpu")
     geometry = Geometry(config.sampling.width, config.sampling.height)
     sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), denoise)
     return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init, evaluation)

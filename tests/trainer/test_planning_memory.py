@@ -74,7 +74,7 @@ def predicted(config):
     return predict(config, MemoryPlan())
 
 
-@pytest.mark.parametrize("phase", ("encode", "rollout", "decode", "reward", "update"))
+@pytest.mark.parametrize("phase", ["encode", "rollout", "decode", "reward", "update"])
 def test_a_prediction_without_data_equals_the_real_runs_memory_within_two_percent(predicted, real, phase):
     peak = predicted[phase]
     # on the CPU the decoder works where it waits, so there is no copy of it

@@ -99,7 +99,8 @@ def test_what_is_made_for_a_place_counts_there(tracker):
         x = rows(2)
     y = rows(1)
     assert tracker.live == {DEVICE: KIB, HOST: 2 * KIB}
-    assert x.is_meta and y.is_meta
+    assert x.is_meta
+    assert y.is_meta
 
 
 @pytest.mark.parametrize(

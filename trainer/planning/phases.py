@@ -174,7 +174,7 @@ def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage
 
 
 def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
-    """Fill a prepared model tensor by tensor as a loader does: each is read on the host and goes where the plan says."""
+    """Fill a prepared model tensor by tensor, as a loader does: read on the host, kept where the plan says."""
     for name, parameter in list(module.named_parameters()):
         with tracker.making(HOST):
             storage.put(module, name, torch.empty(parameter.shape, dtype=storage.dtype, device=META))
