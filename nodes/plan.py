@@ -59,7 +59,7 @@ class MemoryPlanNode(io.ComfyNode):
                     default=12,
                     min=2,
                     max=128,
-                    tooltip="G, candidates of a prompt, as in the neighborhood.",
+                    tooltip="G, candidates of a prompt, as in Noise Neighborhood.",
                 ),
                 io.Combo.Input(
                     "reward",

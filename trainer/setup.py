@@ -22,7 +22,7 @@ from .models.source import ModelSource, resolve
 from .models.text import Conditioning, encode_sets
 from .models.tokens import text_tokens
 from .noise import derive_seed
-from .rewards import Reward, build
+from .rewards import Reward, build, move
 from .schedule import resolution_mu, sigma_grid
 
 LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
@@ -130,6 +130,8 @@ def assemble(
     if inits and len(inits[0].latents) > 1:
         strange = [text for text in config.evaluation.prompts if text not in config.prompts]
         require(not strange, "evaluation.prompts", strange, "must be among the prompts, which have a picture each")
+    if config.run.offload_rewards:  # they were built on the device
+        move(rewards.values(), "cpu")
     canvases = []
     for i, size in enumerate(config.sampling.all_sizes):
         geometry = Geometry(*size)

@@ -12,7 +12,7 @@ def graph(**changes) -> dict:
 
 
 def table(server, **changes) -> list[str]:
-    return server.run(graph(**changes))["1"]["text"][0].splitlines()
+    return server.wait(server.queue(graph(**changes)))["outputs"]["1"]["text"][0].splitlines()
 
 
 def test_the_table_has_a_row_for_each_plan_and_says_which_fits(server):

@@ -6,6 +6,7 @@ from . import (
     engine,
     memory,
     models,
+    planning,
     rewards,
     rewards_clip,
     rewards_judges,
@@ -15,5 +16,5 @@ from . import (
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, memory, engine, steering, diagnosis, board)
+FAMILIES = (stages, *REWARDS, models, memory, planning, engine, steering, diagnosis, board)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

@@ -10,7 +10,7 @@ from trainer.evaluate import sample
 from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.rewards import build, on_device
-from trainer.setup import encode, prepare
+from trainer.setup import assemble, encode, prepare
 
 
 class Placed:
@@ -42,6 +42,14 @@ def test_a_failure_takes_them_off_the_device_too():
     with pytest.raises(RuntimeError), on_device([model], "cuda", stay=False):
         model.score(torch.zeros(1, 3, 8, 8), [""])
     assert model.log == ["cuda", "score", "cpu"]
+
+
+@pytest.mark.parametrize(("offload", "moves"), [(False, []), (True, ["cpu"])])
+def test_a_run_begins_with_them_where_they_wait(config_file, offload, moves):
+    setup = prepare(load_config(config_file(), [f"run.offload_rewards={str(offload).lower()}"]))
+    model = Placed()
+    assemble(setup.config, setup.policy, setup.lora, setup.conditioning, {"colourfulness": model})
+    assert model.log == moves
 
 
 @pytest.mark.parametrize(("offload", "phase"), [(False, ["cpu", "score"]), (True, ["cpu", "score", "cpu"])])

@@ -1,0 +1,48 @@
+"""Mistakes in the prediction of memory, and in what it advises."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/planning/tracker.py",
+        ("test_planning_tracker.py",),
+        {
+            "freed tensors still count": ("        self.live[where] -= size", "        pass"),
+            "a view counts again": ("if known is None or known[1] != storage.nbytes():", "if True:  # "),
+            "growth unseen": ("known is None or known[1] != storage.nbytes()", "known is None"),
+            "the peak is the last": ("max(self.peak[where], self.live[where])", "self.live[where]"),
+            "peaks never begin anew": ("self.peak = dict(self.live)", "pass"),
+            "everything on the device": ("== self.compute else HOST", "== self.compute else DEVICE"),
+            "attention writes its matrix": ("if query.is_meta else original", "if False else original"),
+            "real attention replaced": ("(_fused if query.is_meta else original)", "_fused"),
+        },
+    ),
+    Target(
+        "trainer/planning/phases.py",
+        ("test_planning_memory.py",),
+        {
+            "the decoder's weights forgotten": ("[torch.empty_like(parameter) for", "[None for"),
+            "no gradients of other micro-batches": (
+                "        parameter.grad = torch.zeros_like(parameter)\n    accumulate",
+                "        pass\n    accumulate",
+            ),
+            "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
+            "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
+            "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
+            "the LoRA weighs nothing": ("        tracker.place(lora.values(), DEVICE)\n", ""),
+        },
+    ),
+    Target(
+        "trainer/planning/advice.py",
+        ("test_planning_advice.py",),
+        {
+            "no reserve": ("peak / GIB + RESERVE", "peak / GIB"),
+            "the smallest plan first": (
+                "next((plan for plan, peak in peaks.items()",
+                "next((plan for plan, peak in [*peaks.items()][::-1]",
+            ),
+            "heun as dear as two": ("sampling.steps * evaluations - (evaluations - 1)", "sampling.steps * evaluations"),
+            "sizes that FLUX does not take": ("// PIXELS_PER_TOKEN * PIXELS_PER_TOKEN", ""),
+        },
+    ),
+]
