@@ -209,8 +209,9 @@ def policy_velocity(setup: Setup, prompts: Sequence[int]) -> BatchVelocity:
 
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int]) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
-    fill = None if setup.init is None else setup.init.of(prompts).fill
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry, fill), setup.config.run.micro_batch)
+    if setup.init is not None:
+        conditioning = replace(conditioning, fill=setup.init.of(prompts).fill)
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), setup.config.run.micro_batch)
 
 
 def draw(setup: Setup, group: Group, iteration: int) -> Pairs:

@@ -1,6 +1,7 @@
 """Pictures to begin from: how they are cut, encoded and refused, and what FLUX.1-Fill sees, against diffusers."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_fill_draws_the_same_latents_as_diffusers(flux_fill, monkeypatch):
     encoder = VaeEncoder(policy.decoder.vae)
     seen = fill_conditioning(fitted(picture, geometry)[None], fitted(mask, geometry)[0], encoder, geometry)
     assert seen.shape == (1, geometry.tokens, 320)
-    velocity = micro_batched(policy.velocity(conditioning, geometry, seen), 1)
+    velocity = micro_batched(policy.velocity(replace(conditioning, fill=seen), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
     found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
