@@ -163,7 +163,8 @@ def test_the_fifth_and_sixth_train_from_a_picture(page, server, number, name):
     blank = {at: desk.look(page, at) for at in previews}
     outputs = desk.run(page, server)[0]["outputs"]
     page.wait_for_timeout(1000)
-    assert all(desk.changed(picture, desk.look(page, at)) > 0.1 for at, picture in blank.items())
+    # the picture to begin from is small, in the middle of its node
+    assert all(desk.changed(picture, desk.look(page, at)) > 0.01 for at, picture in blank.items())
     assert (server.base / f"models/loras/neighbor_grpo_{name}.safetensors").is_file()
     run = server.base / "output/neighbor_grpo" / name
     with sqlite3.connect(run / "run.sqlite") as database:
