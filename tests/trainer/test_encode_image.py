@@ -110,6 +110,7 @@ REFUSED = [
     ("image = 'flipped.png'\nmask = 'mask.png'", "mask.png has 96 x 64 pixels, .*flipped.png has 64 x 64: save"),
     ("image = ['wide.png', 'flipped.png']", "must be one, or one for each of 3 prompts"),
     ("image = 3", "must be a path"),
+    ("image = [['wide.png']]", "must be a path"),
     ("denoise = 0.5", "init.denoise = 0.5: below 1 it needs init.image"),
     ("mask = 'mask.png'", "init.mask = 'mask.png': needs init.image"),
     ("image = 'wide.png'\ndenoise = 0", "init.denoise = 0.0: must be above 0 and at most 1"),
