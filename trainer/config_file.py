@@ -125,10 +125,10 @@ def _exact(value: Any, expected: Any) -> Any:
 def _typed(value: Any, expected: Any, where: str) -> None:
     if get_origin(expected) is tuple:
         inner = get_args(expected)[0]
-        words = {str: "texts", int: "whole numbers", float: "numbers"}.get(inner, "lists")
-        kinds = {float: (int, float)}.get(inner, (get_origin(inner) or inner, list))
-        listed = isinstance(value, list | tuple)
-        require(listed and all(type(v) in kinds for v in value), where, value, f"must be a list of {words}")
+        known = {str: ((str,), "texts"), int: ((int,), "whole numbers"), float: ((int, float), "numbers")}
+        kinds, words = known.get(inner, ((list, tuple), "lists"))
+        fits = isinstance(value, list | tuple) and all(type(v) in kinds for v in value)
+        require(fits, where, value, f"must be a list of {words}")
         if get_origin(inner) is tuple:
             for i, v in enumerate(value):
                 _typed(v, inner, f"{where}.{i}")

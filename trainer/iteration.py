@@ -242,8 +242,9 @@ def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:
 
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
-    fill = None if setup.init is None else setup.init.of(prompts).fill
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry, fill), micro_batch)
+    if setup.init is not None:
+        conditioning = replace(conditioning, fill=setup.init.of(prompts).fill)
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
 
 
 def draw(setup: Setup, group: Group, iteration: int) -> Pairs:

@@ -17,7 +17,7 @@ TARGETS = [
     Target(
         "trainer/iteration.py",
         ("test_image_to_image.py",),
-        {"image-to-image begins at the noise": ("if setup.init is not None:", "if False:")},
+        {"image-to-image begins at the noise": ("if setup.init is not None:\n        eps", "if False:\n        eps")},
     ),
     Target(
         "trainer/iteration.py",

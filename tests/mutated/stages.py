@@ -117,8 +117,8 @@ TARGETS = [
             "sigma off by one": ("[grid[j] for j in steps]", "[grid[j + 1] for j in steps]"),
             "step size of the wrong sign": ("grid[j + 1] - grid[j] for", "grid[j] - grid[j + 1] for"),
             "step size of the float32 grid": (
-                "noise.new_tensor([grid[j + 1] - grid[j] for j in steps])",
-                "noise.new_tensor(grid).diff()[steps]",
+                "begin.new_tensor([grid[j + 1] - grid[j] for j in steps])",
+                "begin.new_tensor(grid).diff()[steps]",
             ),
             "kept steps unsorted": ("steps = sorted(keep)", "steps = list(keep)"),
             "one condition for all": ("new_full((len(x),), s), rows)", "new_full((len(x),), s), rows * 0)"),
@@ -225,8 +225,8 @@ TARGETS = [
         ("test_gradient.py", "test_update.py"),
         {
             "old policy takes the solver's step": (
-                "log_policy(candidates, leap(x, v_old, step_size), tau_k)",
-                "log_policy(candidates, trajectories.x_next[k, row], tau_k)",
+                "inside(leap(x, v_old, step_size))",
+                "inside(trajectories.x_next[k, row])",
             ),
             "mean of each micro-batch": ("(loss.sum() / normaliser)", "loss.mean()"),
             "normalised by the trained pairs": ("(loss.sum() / normaliser)", "(loss.sum() / len(pairs))"),

@@ -127,7 +127,7 @@ TARGETS = [
         "trainer/config_file.py",
         ("test_config_file.py",),
         {
-            "evaluation prompts not read": ("table = {**table, **_evaluated(table, folder)}", "table = {**table}"),
+            "evaluation prompts not read": ("**_evaluated(table, folder), ", ""),
             "a text is a list of letters": ("fits = isinstance(value, list | tuple) and all", "fits = all"),
         },
     ),

@@ -1,6 +1,7 @@
 """Pictures to begin from: how they are cut, encoded and refused, and what FLUX.1-Fill sees, against diffusers."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,7 @@ REFUSED = [
     ("image = 'flipped.png'\nmask = 'mask.png'", "mask.png has 96 x 64 pixels, .*flipped.png has 64 x 64: save"),
     ("image = ['wide.png', 'flipped.png']", "must be one, or one for each of 3 prompts"),
     ("image = 3", "must be a path"),
+    ("image = [['wide.png']]", "must be a path"),
     ("denoise = 0.5", "init.denoise = 0.5: below 1 it needs init.image"),
     ("mask = 'mask.png'", "init.mask = 'mask.png': needs init.image"),
     ("image = 'wide.png'\ndenoise = 0", "init.denoise = 0.0: must be above 0 and at most 1"),
@@ -191,7 +193,7 @@ def test_fill_draws_the_same_latents_as_diffusers(flux_fill, monkeypatch):
     encoder = VaeEncoder(policy.decoder.vae)
     seen = fill_conditioning(fitted(picture, geometry)[None], fitted(mask, geometry)[0], encoder, geometry)
     assert seen.shape == (1, geometry.tokens, 320)
-    velocity = micro_batched(policy.velocity(conditioning, geometry, seen), 1)
+    velocity = micro_batched(policy.velocity(replace(conditioning, fill=seen), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
     found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

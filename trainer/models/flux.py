@@ -50,15 +50,13 @@ class FluxPolicy:
         """What it computes in."""
         return self.transformer.x_embedder.weight.dtype
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
+    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         """v(x, sigma, rows) for packed x [N, tokens, 64], sigma [N] in [0, 1], rows [N] into `conditioning`.
-
-        `fill` is what FLUX.1-Fill sees beside x, in the rows of `conditioning`: [n, tokens, 320].
 
         The model computes in its own precision; x and v are float32.
         """
         self.activate()
-        dtype = self.dtype
+        dtype, fill = self.dtype, conditioning.fill
         image_ids = geometry.position_ids(self.device)
         text_ids = image_ids.new_zeros(conditioning.embeddings.shape[1], 3)
         guided = self.transformer.config.guidance_embeds

@@ -19,12 +19,14 @@ class Conditioning:
 
     embeddings: Tensor  # T5, [n, tokens, joint_attention_dim]
     pooled: Tensor  # CLIP, [n, pooled_projection_dim]
+    fill: Tensor | None = None  # what FLUX.1-Fill sees beside x, [n, tokens of the picture, 320]
 
     def __len__(self) -> int:
         return len(self.pooled)
 
     def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> "Conditioning":
-        return Conditioning(self.embeddings[rows], self.pooled[rows])
+        fill = None if self.fill is None else self.fill[rows]
+        return Conditioning(self.embeddings[rows], self.pooled[rows], fill)
 
 
 def encode_prompts(

@@ -73,8 +73,8 @@ class PlannedPolicy(FluxPolicy):
 
     only: int | None = None  # the call of each velocity that is real; None is every one
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
-        evaluate, calls = super().velocity(conditioning, geometry, fill), count()
+    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+        evaluate, calls = super().velocity(conditioning, geometry), count()
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
