@@ -18,9 +18,11 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from . import clip_rewards, judges, plain_rewards, remote_reward, rewards, scores, taste_rewards
+        from .encode import EncodeImage
         from .lora import SaveLora
         from .noise import CandidateNoise, NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
+        from .plan import MemoryPlanNode
         from .policy import LoadPolicy
         from .prompts import PromptSet
         from .rollout import Rollout
@@ -30,7 +32,7 @@ class NeighborGRPO(ComfyExtension):
         from .values import ImageValues
 
         return [
-            *(LoadPolicy, PromptSet, NoiseNeighborhood, Rollout),
+            *(LoadPolicy, PromptSet, NoiseNeighborhood, EncodeImage, Rollout),
             *(clip_rewards.HPSv2Reward, clip_rewards.PickScoreReward, judges.ImageReward),
             *(clip_rewards.CLIPScoreReward, clip_rewards.AestheticReward, clip_rewards.ClipReward),
             *(taste_rewards.TextPreferenceReward, taste_rewards.ReferenceSimilarityReward),
@@ -39,7 +41,7 @@ class NeighborGRPO(ComfyExtension):
             *(rewards.CombineRewards, rewards.BoundReward),
             *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
             *(GrpoSettingsNode, Step, Train, SaveLora),
-            *(TileNeighborhood, RewardCurve, CandidateNoise),
+            *(TileNeighborhood, RewardCurve, CandidateNoise, MemoryPlanNode),
         ]
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import folder_paths
@@ -17,14 +18,18 @@ from ..trainer.events import (
     Changed,
     Evaluated,
     Event,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
     Waiting,
 )
+from ..trainer.micro_batch import OutOfMemory
+from ..trainer.planning.advice import lower
 from ..trainer.tiles import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
@@ -68,13 +73,12 @@ def memory_advice(config: Config) -> Iterator[None]:
     """Running out of memory becomes one sentence with what to lower."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
         free_models()
-        micro_batch, sampling = config.run.micro_batch, config.sampling
-        smaller = f"the size (now {sampling.width} x {sampling.height} pixels) or the LoRA's rank"
-        if micro_batch > 1:
-            smaller = f"micro_batch (now {micro_batch}), then {smaller}"
-        raise UserError(f"{config.model.device} is out of memory: lower {smaller}; what was saved is kept") from error
+        what = f"{config.model.device} is out of memory"
+        if isinstance(error, OutOfMemory):
+            what, config = error, replace(config, run=replace(config.run, micro_batch=1))
+        raise UserError(f"{what}: set {lower(config)}. What was saved is kept") from error
 
 
 def runs_folder() -> Path:
@@ -103,8 +107,12 @@ class Progress:
             case IterationDone():
                 self.bar.update_absolute(event.iteration + 1, preview=self.preview(event))
                 self.log(event)
+            case SelfTested():
+                logging.log(logging.WARNING if event.cause else logging.INFO, f"{self.at(event)}: {event}")
             case Skipped():
                 logging.warning(f"{self.at(event)}: update skipped, {event.reason}")
+            case Halved():
+                logging.warning(f"{self.at(event)}: {event}")
             case Waiting():
                 logging.warning(f"{self.at(event)}: saved, and waiting: {event.reason}")
             case Paused():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..trainer.config import InitSettings
 from ..trainer.errors import UserError
 from . import host
 from .wires import Neighborhood
@@ -13,7 +15,9 @@ from .wires import Neighborhood
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..trainer.inpainting import Init
     from ..trainer.models.flux import Decoder, FluxPolicy
+    from ..trainer.models.geometry import Geometry
 
 
 def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
@@ -37,27 +41,65 @@ def comfy_decoder(vae: object) -> Decoder:
     return decode
 
 
-def init_latent(latent: dict[str, Any] | None, denoise: float, neighborhood: Neighborhood) -> Tensor | None:
-    """ComfyUI's LATENT as FLUX's transformer sees it, [16, height / 8, width / 8]; None for text-to-image.
+def begun(
+    latent: dict[str, Any] | None, denoise: float, mask: Tensor | None, neighborhood: Neighborhood, prompts: int
+) -> tuple[InitSettings, list[Init]]:
+    """ComfyUI's LATENT and MASK as what trajectories begin from; nothing of them for text-to-image.
+
+    The mask of "Set Latent Noise Mask" counts where none is given.
+
+    Args:
+        mask: [1, height, width] in [0, 1], 1 where pictures are drawn anew.
+        prompts: how many there are: the LATENT holds one picture, or one for each.
 
     Raises:
-        UserError: it is missing below denoise 1, of another model or size, or there are several.
+        UserError: the LATENT is missing below denoise 1 or beside a mask, or one of them is of another size or number.
     """
-    if denoise == 1:
-        return None
+    if mask is None and latent is not None:
+        mask = latent.get("noise_mask")
+    if denoise == 1 and mask is None:
+        return InitSettings(), []
     if latent is None:
+        if mask is not None:
+            raise UserError("a mask needs a picture: connect VAE Encode to 'latent', or take the mask away")
         raise UserError(f"denoise = {denoise:g} needs a picture: connect VAE Encode to 'latent', or set denoise to 1")
     from comfy.latent_formats import Flux
 
+    from ..trainer.inpainting import Init
+    from ..trainer.models.encode_image import latent_mask
     from ..trainer.models.geometry import Geometry
 
-    samples = latent["samples"]
-    width, height = neighborhood.width, neighborhood.height
-    wanted = (1, *Geometry(width, height).latent_shape)
-    if tuple(samples.shape) != wanted:
+    with host.training_mode():  # copies that may take part in a backward pass
+        samples = checked(latent["samples"], Geometry(neighborhood.width, neighborhood.height), prompts).clone()
+        cells = None if mask is None else latent_mask(flat(mask.clone(), neighborhood))
+        total = hashlib.sha256(samples.float().numpy().tobytes())
+        if cells is not None:
+            total.update(cells.numpy().tobytes())
+        settings = InitSettings(denoise=denoise, digest=total.hexdigest())
+        return settings, [Init(Flux().process_in(samples).float(), cells)]
+
+
+def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:
+    """Latents on the CPU, of FLUX's channels and the neighborhood's size, one or as many as prompts."""
+    wanted = (1, *geometry.latent_shape)
+    if tuple(samples.shape[1:]) != wanted[1:]:
         raise UserError(
             f"the latent has shape {list(samples.shape)}, {list(wanted)} is needed: encode one picture of "
-            f"{width} x {height} pixels with FLUX's VAE"
+            f"{geometry.width} x {geometry.height} pixels with FLUX's VAE"
         )
-    with host.training_mode():  # a copy that may take part in a backward pass
-        return Flux().process_in(samples.clone()).float()[0]
+    if len(samples) not in (1, prompts):
+        raise UserError(f"{len(samples)} pictures for {prompts} prompts: encode one for all, or one for each")
+    return samples.cpu()
+
+
+def flat(mask: Tensor, neighborhood: Neighborhood) -> Tensor:
+    """One mask [height, width] on the CPU, of [1, height, width] or the [1, 1, height, width] within a LATENT."""
+    height, width = mask.shape[-2:]
+    if (width, height) != (neighborhood.width, neighborhood.height):
+        raise UserError(
+            f"the mask has {width} x {height} pixels, the candidates {neighborhood.width} x {neighborhood.height}: "
+            "scale it to their size, or let Encode Image do it"
+        )
+    if mask.numel() != width * height:
+        raise UserError(f"{mask.numel() // (width * height)} masks: connect one, for all pictures")
+    return mask.reshape(height, width).cpu().float()

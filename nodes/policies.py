@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..trainer.config import LoraSettings, ModelSettings
@@ -70,20 +69,16 @@ def get(wanted: Wanted) -> Policy:
 
 
 def load(model: ModelSettings) -> FluxPolicy:
-    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, place
+    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
     from ..trainer.models.source import resolve
 
+    kept = {"memory": model.memory, "offload": model.offload, "checkpointing": model.checkpointing}
     with host.training_mode():
-        kept = {"memory": model.memory, "offload": model.offload, "checkpointing": model.checkpointing}
-        if model.path.endswith(SINGLE_FILE):
-            from ..trainer.models.single_file import load_single_file
-
-            dtype = DTYPES[model.dtype]
-            transformer = load_single_file(Path(model.path), dtype)
-            place(transformer, device=model.device, dtype=dtype, **kept)
-            # a file says nothing of its sigmas; of the published models, those with guidance shift them
-            return FluxPolicy(transformer, None, model.guidance, transformer.config.guidance_embeds)
-        return load_flux(resolve(model.path), device=model.device, dtype=model.dtype, guidance=model.guidance, **kept)
+        source = resolve(model.path)
+        if source.file:
+            transformer = load_placed(source, device=model.device, dtype=DTYPES[model.dtype], **kept)
+            return FluxPolicy(transformer, None, model.guidance, shifts(source, transformer))
+        return load_flux(source, device=model.device, dtype=model.dtype, guidance=model.guidance, **kept)
 
 
 def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:

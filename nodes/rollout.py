@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
@@ -19,8 +19,11 @@ from ..trainer.config import (
 from ..trainer.errors import Stopped
 from ..trainer.solvers import EVALUATIONS, SOLVERS
 from . import host, policies
-from .latents import init_latent, ready
+from .latents import begun, ready
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POLICY_INPUT = POLICY.Input("policy", tooltip="The model that draws and learns, by Load FLUX Policy.")
 PROMPTS_INPUT = PROMPTS.Input("prompts", tooltip="What is drawn: all of them in turn, shuffled.")
@@ -51,6 +54,30 @@ SOLVER_INPUTS = [
         "lower it when memory runs out.",
     ),
 ]
+INIT_INPUTS = [
+    io.Latent.Input(
+        "latent",
+        optional=True,
+        tooltip="What candidates begin from: a picture of their size, by VAE Encode or Encode Image. One for all "
+        "prompts, or one for each.",
+    ),
+    io.Float.Input(
+        "denoise",
+        optional=True,
+        default=1.0,
+        min=0.01,
+        max=1.0,
+        step=0.01,
+        tooltip="Share of the way from noise to picture that is drawn, as in KSampler. "
+        "1 ignores the latent outside of inpainting; 0.6 keeps its composition, 0.3 most of it.",
+    ),
+    io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Inpainting: white is drawn anew and trained, the rest stays the latent's. Without it, the "
+        "latent's own mask counts (Set Latent Noise Mask).",
+    ),
+]
 
 
 class Rollout(io.ComfyNode):
@@ -60,7 +87,7 @@ class Rollout(io.ComfyNode):
             node_id="NeighborGRPORollout",
             display_name="Neighborhood Rollout",
             category=CATEGORY,
-            **searched_by("sampler", "image to image"),
+            **searched_by("sampler", "image to image", "inpainting"),
             description="Draws the candidates of the next prompts. Runs again as soon as a Step has moved the policy.",
             inputs=[
                 POLICY_INPUT,
@@ -76,21 +103,7 @@ class Rollout(io.ComfyNode):
                     "own; their gradients are averaged.",
                 ),
                 VAE_INPUT,
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="Image-to-image: a picture of the candidates' size, by VAE Encode. Used below denoise 1.",
-                ),
-                io.Float.Input(
-                    "denoise",
-                    optional=True,
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the way from noise to picture that is drawn, as in KSampler. "
-                    "1 ignores the latent; 0.6 keeps its composition, 0.3 most of it.",
-                ),
+                *INIT_INPUTS,
             ],
             outputs=[
                 TRAJECTORIES.Output(
@@ -117,10 +130,12 @@ class Rollout(io.ComfyNode):
         vae: object | None = None,
         latent: dict[str, Any] | None = None,
         denoise: float = 1.0,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         from ..trainer.iteration import Clock, sample_candidates
         from ..trainer.setup import assemble
 
+        init, inits = begun(latent, denoise, mask, neighborhood, len(prompts.texts))
         config = Config(
             model=policy.wanted.model,
             lora=policy.wanted.lora,
@@ -135,15 +150,15 @@ class Rollout(io.ComfyNode):
                 trained_steps=steps,
             ),
             run=RunSettings(seed=neighborhood.seed, micro_batch=micro_batch),
+            init=init,
         )
         calls = steps * EVALUATIONS[solver] * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
-        init = init_latent(latent, denoise, neighborhood)
         with (
             host.training_mode(),
             host.memory_advice(config),
         ):
-            setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, init, denoise)
+            setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))
             except Stopped:

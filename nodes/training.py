@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, Config, EvaluationSettings, RunSettings, SamplingSettings
 from ..trainer.diagnosis import CHECKS
 from . import host, policies, service
-from .latents import ready
+from .latents import begun, ready
 from .lora import read_lora_file
 from .rewards import by_label
-from .rollout import NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
+from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
 from .run_folders import NOT_PLAIN, is_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
@@ -34,6 +34,9 @@ from .wires import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..trainer.inpainting import Init
     from ..trainer.rewards import Reward
 
 NOTHING, ANY = "nothing", "any problem"
@@ -46,7 +49,7 @@ class Train(io.ComfyNode):
             node_id="NeighborGRPOTrain",
             display_name="Neighbor GRPO Train",
             category=CATEGORY,
-            **searched_by("fine-tune", "lora training", "reinforcement learning", "reward"),
+            **searched_by("fine-tune", "lora training", "inpainting", "reinforcement learning", "reward"),
             description="The whole training in one node: fine-tunes a FLUX LoRA by reward (reinforcement learning, "
             "GRPO, RLHF). Cancel saves; 'resume' goes on.",
             is_output_node=True,
@@ -128,6 +131,7 @@ class Train(io.ComfyNode):
                     default=NOTHING,
                     tooltip="End the training when the panel's diagnosis finds this problem; it is saved.",
                 ),
+                *INIT_INPUTS,
             ],
             outputs=[
                 LORA.Output("lora", display_name="lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
@@ -164,6 +168,9 @@ class Train(io.ComfyNode):
         evaluation: Prompts | None = None,
         evaluate_every: int = 25,
         stop_on: str = NOTHING,
+        latent: dict[str, Any] | None = None,
+        denoise: float = 1.0,
+        mask: Tensor | None = None,
     ) -> io.NodeOutput:
         grpo, optimizer = chosen(
             settings,
@@ -173,6 +180,7 @@ class Train(io.ComfyNode):
             prompts_per_iteration=prompts_per_iteration,
             strength=neighborhood.strength,
         )
+        init, inits = begun(latent, denoise, mask, neighborhood, len(prompts.texts))
         folder = run_folder(run_name.strip(), resume)
         config = Config(
             model=policy.wanted.model,
@@ -192,9 +200,11 @@ class Train(io.ComfyNode):
                 stop_on={NOTHING: (), ANY: tuple(CHECKS)}.get(stop_on, (stop_on,)),
             ),
             evaluation=EvaluationSettings(evaluation.texts if evaluation else (), evaluate_every),
+            init=init,
         )
         progress = host.Progress(preview_every)
-        lora, reason = train(config, policy, prompts, evaluation, by_label(reward), vae, resume, progress, early_stop)
+        rewards = by_label(reward)
+        lora, reason = train(config, policy, prompts, evaluation, rewards, vae, inits, resume, progress, early_stop)
         host.raise_if_cancelled()
         summary = f"{reason}: {folder}"
         return io.NodeOutput(lora, Run(folder), summary, ui={"text": (summary,)})
@@ -207,6 +217,7 @@ def train(
     evaluation: Prompts | None,
     rewards: Mapping[str, Reward],
     vae: object | None,
+    inits: Sequence[Init],
     resume: bool,
     progress: host.Progress,
     early_stop: int,
@@ -234,9 +245,7 @@ def train(
                     listeners=[progress, stop, announcer],
                     should_stop=stop.reached,
                     control=control,
-                    load=lambda config: assemble(
-                        config, flux, lora, prompts.conditioning, rewards, evaluation=looked_at
-                    ),
+                    load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards, inits, looked_at),
                 )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), reason
         finally:

@@ -12,6 +12,7 @@ COMMANDS = {
     "board": "look at runs in a browser",
     "export": "one run as one page, to keep or to send",
     "demo": "train the embedded model for two minutes, compare before and after",
+    "plan": "memory and cost of a run, before it runs: needs no GPU and no weights",
     "bench": "measure the engine",
     "reward-server": "score pictures for other processes and machines, over HTTP",
 }

@@ -45,11 +45,13 @@ def _compiles(pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    path: str  # "embedded", a diffusers folder, or "hub:owner/name"
+    path: str  # "embedded", a diffusers folder, "hub:owner/name", or one file: .safetensors or .gguf
     device: str = AUTO  # "auto" is CUDA where there is one
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
     text_tokens: int | str = AUTO  # T5 tokens, padding included; "auto" is the model's: dev has 512, schnell 256
+    vae: str = ""  # a file such as ae.safetensors; the model's own autoencoder where empty
+    text_encoders: tuple[str, ...] = ()  # files of CLIP-L and T5-XXL, in any order; the model's own where empty
     memory: str = AUTO  # how the frozen weights are kept; "auto" is the first of bf16, fp8, fp8 + offload that fits
     offload: float = 0.0  # share of the blocks whose frozen weights wait in host memory
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
@@ -95,16 +97,43 @@ class SamplingSettings:
     steps: int = 8  # T
     solver: str = "dpm++2m"
     shift: float | str = AUTO  # time shift; "auto" is the model's: dev follows the resolution, schnell has 1
+    # [width, height] of several sizes, in place of the two above: each iteration draws all of its prompts in one
+    sizes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self):
-        try:
-            Geometry(self.width, self.height)
-        except ValueError as error:
-            raise ConfigError(f"sampling.{error}") from None
+        for size in self.sizes:
+            require(len(size) == 2, "sampling.sizes", list(size), "must be [width, height] in pixels")
+        require(len(set(self.sizes)) == len(self.sizes), "sampling.sizes", self.sizes, "each size once")
+        for width, height in self.all_sizes:
+            try:
+                Geometry(width, height)
+            except ValueError as error:
+                raise ConfigError(f"sampling.{error}") from None
         require(self.steps >= 1, "sampling.steps", self.steps, "must be at least 1")
         one_of("sampling.solver", self.solver, SOLVERS)
         positive = self.shift == AUTO or (not isinstance(self.shift, str) and self.shift > 0)
         require(positive, "sampling.shift", self.shift, "must be a number above 0, or 'auto'")
+
+    @property
+    def all_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """(width, height) of every size, pixels; the evaluation draws in the first."""
+        return self.sizes or ((self.width, self.height),)
+
+
+@dataclass(frozen=True)
+class InitSettings:
+    """What pictures begin from beside noise: image-to-image, and inpainting where there is a mask."""
+
+    image: tuple[str, ...] = ()  # files: one for all prompts, or one for each; cut to the run's size
+    denoise: float = 1.0  # share of the way from noise to picture that is drawn; 1 ignores the picture but for the mask
+    mask: str = ""  # a file of the pictures' size, white where they are drawn anew; empty draws all of them anew
+    digest: str = ""  # of the pixels, read from the files: a run goes on from the same pictures alone
+
+    def __post_init__(self):
+        require(0 < self.denoise <= 1, "init.denoise", self.denoise, "must be above 0 and at most 1")
+        there = bool(self.image or self.digest)
+        require(self.denoise == 1 or there, "init.denoise", self.denoise, "below 1 it needs init.image to begin from")
+        require(not self.mask or there, "init.mask", self.mask, "needs init.image, which is kept outside of it")
 
 
 @dataclass(frozen=True)
@@ -237,6 +266,7 @@ class Config:
     optimizer: OptimizerSettings = OptimizerSettings()
     run: RunSettings = RunSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    init: InitSettings = InitSettings()
 
     def __post_init__(self):
         require(len(self.prompts) > 0, "prompts", list(self.prompts), "at least one prompt is needed")
@@ -246,6 +276,10 @@ class Config:
             self.grpo.trained_steps,
             f"must be at most sampling.steps = {self.sampling.steps}",
         )
+        if len(self.init.image) > 1:
+            count = len(self.prompts)
+            paired = len(self.init.image) == count
+            require(paired, "init.image", list(self.init.image), f"must be one, or one for each of {count} prompts")
         labels = different_labels(self.rewards)
         require(bool(self.weights), "rewards", labels, "at least one must be trained on (held_out = false)")
         require(all(self.weights.values()), "rewards.weight", self.weights, "must not be 0: use held_out = true")

@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from .config import (
     ConfigError,
     EvaluationSettings,
     GrpoSettings,
+    InitSettings,
     LoraSettings,
     ModelSettings,
     OptimizerSettings,
@@ -21,6 +22,7 @@ from .config import (
     SamplingSettings,
     require,
 )
+from .models.encode_image import PictureError, digest, read_pictures
 from .models.source import EMBEDDED, HUB, ModelError, resolve
 from .rewards import KINDS
 
@@ -39,6 +41,7 @@ SECTIONS = {
     "optimizer": OptimizerSettings,
     "run": RunSettings,
     "evaluation": EvaluationSettings,
+    "init": InitSettings,
 }
 
 
@@ -79,7 +82,7 @@ def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     known = (*SECTIONS, "prompts", "rewards")
     known_keys(table, known, "section")
     require("model" in table, "model", None, "this section is needed, with a path")
-    table = {**table, **_evaluated(table, folder)}
+    table = {**table, **_evaluated(table, folder), **_begun(table, folder)}
     sections = {name: parse_section(cls, table[name], name) for name, cls in SECTIONS.items() if name in table}
     sections["model"] = _resolved(sections["model"], folder)
     if "lora" in sections:
@@ -115,15 +118,20 @@ def parse_section(cls: type, table: Any, where: str) -> Any:
 def _exact(value: Any, expected: Any) -> Any:
     """The value in the field's own type: TOML writes 1 for 1.0 and a list for a tuple."""
     if get_origin(expected) is tuple:
-        return tuple(map(get_args(expected)[0], value))
+        return tuple(_exact(v, get_args(expected)[0]) for v in value)
     return float(value) if expected is float else value
 
 
 def _typed(value: Any, expected: Any, where: str) -> None:
     if get_origin(expected) is tuple:
-        kinds, words = ((str,), "texts") if get_args(expected)[0] is str else ((int, float), "numbers")
-        fits = isinstance(value, list | tuple) and all(type(v) in kinds for v in value)
-        require(fits, where, value, f"must be a list of {words}")
+        inner = get_args(expected)[0]
+        words = {str: "texts", int: "whole numbers", float: "numbers"}.get(inner, "lists")
+        kinds = {float: (int, float)}.get(inner, (get_origin(inner) or inner, list))
+        listed = isinstance(value, list | tuple)
+        require(listed and all(type(v) in kinds for v in value), where, value, f"must be a list of {words}")
+        if get_origin(inner) is tuple:
+            for i, v in enumerate(value):
+                _typed(v, inner, f"{where}.{i}")
         return
     allowed = get_args(expected) if isinstance(expected, UnionType) else (expected,)
     if allowed[0] not in (int, float, str, bool):
@@ -149,11 +157,22 @@ def _known(key: str, known: Any, what: str) -> None:
 
 
 def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
-    """The model with an absolute path, checked to be there."""
-    if model.path != EMBEDDED and not model.path.startswith(HUB):
-        model = ModelSettings(**{**vars(model), "path": str((folder / Path(model.path).expanduser()).absolute())})
+    """The model with absolute paths, checked to be there."""
+
+    def absolute(path: str) -> str:
+        return str((folder / Path(path).expanduser()).absolute())
+
+    named = model.path == EMBEDDED or model.path.startswith(HUB)
+    model = replace(
+        model,
+        path=model.path if named else absolute(model.path),
+        vae=absolute(model.vae) if model.vae else "",
+        text_encoders=tuple(map(absolute, model.text_encoders)),
+    )
     try:
-        resolve(model.path)
+        source = resolve(model.path, model.vae, model.text_encoders)
+        source.require_vae()
+        source.require_encoders()
     except ModelError as error:
         raise ConfigError(f"model.path: {error}") from None
     return model
@@ -173,6 +192,22 @@ def _evaluated(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     section = table.get("evaluation")
     named = isinstance(section, Mapping) and "prompts" in section
     return {"evaluation": {**section, "prompts": _prompts(section["prompts"], folder)}} if named else {}
+
+
+def _begun(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The init's section with absolute paths, and the digest of what is in the files now."""
+    section = table.get("init")
+    if not isinstance(section, Mapping) or not section.get("image"):
+        return {}
+    image, mask = section["image"], section.get("mask", "")
+    images = _files([image] if isinstance(image, str) else image, folder, "init.image")
+    mask = _files(mask, folder, "init.mask")
+    try:
+        pictures, grey = read_pictures(images, mask)
+    except PictureError as error:
+        raise ConfigError(f"init: {error}") from None
+    found = digest([*pictures, *([grey] if grey else [])])
+    return {"init": {**section, "image": images, "mask": mask, "digest": found}}
 
 
 def _prompts(value: Any, folder: Path) -> tuple[str, ...]:

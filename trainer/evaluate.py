@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decode import decode
 from .events import Evaluated
-from .iteration import Setup, begin, score_pictures
+from .iteration import Setup, decode_all, score_pictures, solve
 from .models.text import Conditioning
 from .noise import base_noise
-from .rollout import micro_batched, rollout
 
 
 @dataclass(frozen=True)
@@ -47,24 +45,29 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
         conditioning: of `prompts`, in their order.
         seeds: as many as prompts.
     """
-    images = draw(setup, conditioning, seeds)
+    images = draw(setup, conditioning, seeds, init_of(setup, prompts))
     scores = score_pictures(setup, images, prompts)
     return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
 
 
-def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int]) -> Tensor:
-    """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device."""
-    geometry, device, micro_batch = setup.geometry, setup.policy.device, setup.config.run.micro_batch
-    noise = torch.stack([base_noise(geometry.latent_shape, seed) for seed in seeds]).to(device)
-    velocity = micro_batched(setup.policy.velocity(conditioning, geometry), micro_batch)
-    rows = torch.arange(len(seeds), device=device)
-    end = rollout(velocity, geometry.pack(begin(setup, noise)), rows, setup.sigmas, setup.config.sampling.solver)
-    return decode(lambda x_0: setup.policy.decode(x_0, geometry), end.x_0, micro_batch)
+def init_of(setup: Setup, texts: Sequence[str]) -> list[int]:
+    """The prompts, counted in config.prompts, whose init pictures of these texts begin from; 0 for any other text."""
+    known = setup.config.prompts
+    return [known.index(text) if text in known else 0 for text in texts]
+
+
+def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts: Sequence[int]) -> Tensor:
+    """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device.
+
+    `prompts`, as many, are those of config.prompts whose init they begin from, where there is one.
+    """
+    noise = torch.stack([base_noise(setup.geometry.latent_shape, seed) for seed in seeds])
+    return decode_all(setup, solve(setup, prompts, conditioning, noise).x_0)
 
 
 def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:
     """What the base noises of neighborhoods become, [P, 3, H, W]; `prompts` count in config.prompts."""
-    return draw(setup, setup.conditioning[torch.tensor(prompts, device=setup.policy.device)], seeds)
+    return draw(setup, setup.conditioning[torch.tensor(prompts, device=setup.policy.device)], seeds, prompts)
 
 
 def evaluate(setup: Setup, iteration: int) -> Evaluated:

@@ -13,6 +13,19 @@ class Started:
 
 
 @dataclass(frozen=True)
+class SelfTested:
+    """Before the first iteration: how far the ratio of new to old policy is from 1, where it must be 1."""
+
+    iteration: int
+    ratio_error: float  # |rho - 1|
+    cause: str  # of an error above the tolerance of the model's precision; empty below
+
+    def __str__(self) -> str:
+        found = f"|rho - 1| is {self.ratio_error:.2g} before the first update"
+        return f"{found}: {self.cause}" if self.cause else found
+
+
+@dataclass(frozen=True)
 class IterationDone:
     """One iteration, measured. Tensors are on the CPU, but for the images."""
 
@@ -32,6 +45,18 @@ class IterationDone:
 class Skipped:
     iteration: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A phase ran out of memory and is done again with half as many candidates at once, as all that follows."""
+
+    iteration: int
+    phase: str
+    micro_batch: int  # from now on
+
+    def __str__(self) -> str:
+        return f"out of memory in {self.phase}: {self.micro_batch} at once from here on"
 
 
 @dataclass(frozen=True)
@@ -115,6 +140,17 @@ class Finished:
 
 
 Event = (
-    Started | IterationDone | Skipped | Waiting | Resumed | Paused | Unpaused | Changed | Evaluated | Saved | Finished
+    Started
+    | IterationDone
+    | Skipped
+    | Halved
+    | Waiting
+    | Resumed
+    | Paused
+    | Unpaused
+    | Changed
+    | Evaluated
+    | Saved
+    | Finished
 )
 Listener = Callable[[Event], None]

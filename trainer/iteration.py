@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from .anchors import Pairs, draw_pairs, draw_steps
 from .config import Config, OptimizerSettings
 from .decode import decode
 from .events import Change
+from .inpainting import Init, Known
+from .micro_batch import MicroBatch
 from .models.flux import FluxPolicy
 from .models.geometry import Geometry
 from .models.text import Conditioning
@@ -30,7 +32,16 @@ from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .surrogate import softmax_temperature
 from .update import Ema, PairMetrics, accumulate_gradient, make_optimizer, step_optimizer, warmed_up
 
-NOISE, STEPS, PAIRS = range(1, 4)  # streams of random numbers
+NOISE, STEPS, PAIRS, SIZES = 1, 2, 3, 5  # streams of random numbers; setup.py has another
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What pictures of one size are drawn on."""
+
+    geometry: Geometry
+    sigmas: Tensor  # [T + 1]; FLUX.1-dev's depend on the size
+    init: Init | None = None  # what image-to-image and inpainting begin from
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,28 @@ class Setup:
     lora: Mapping[str, nn.Parameter]
     conditioning: Conditioning  # of config.prompts
     rewards: Mapping[str, Reward]
-    sigmas: Tensor  # [T + 1]
-    geometry: Geometry
-    init: Tensor | None = None  # latent that image-to-image begins from, [16, height / 8, width / 8]
+    canvases: tuple[Canvas, ...]  # of config.sampling.all_sizes
+    micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer where memory ran out
+    scored_at_once: MicroBatch  # pictures that a reward gets at once
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, where there are some
+    turn: int = 0  # which of the canvases is in use
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.canvases[self.turn].geometry
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.canvases[self.turn].sigmas
+
+    @property
+    def init(self) -> Init | None:
+        return self.canvases[self.turn].init
+
+    def sized(self, iteration: int) -> "Setup":
+        """The setup with the size whose turn it is: all in turn, shuffled, and one for all prompts of an iteration."""
+        (turn,) = prompt_order(len(self.canvases), derive_seed(SIZES, self.config.run.seed), iteration, 1)
+        return replace(self, turn=turn)
 
 
 @dataclass
@@ -126,29 +155,53 @@ def trained_steps(setup: Setup, iteration: int) -> list[int]:
 
 def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: Clock) -> Candidates:
     """Stages 1 to 3 for the prompts whose turn it is; `keep` are the steps whose states are stored."""
-    config, policy, geometry = setup.config, setup.policy, setup.geometry
+    config, geometry = setup.config, setup.geometry
     grpo, seed = config.grpo, config.run.seed
     prompts = prompt_order(len(config.prompts), seed, iteration, grpo.prompts_per_iteration)
     seeds = [derive_seed(NOISE, seed, iteration, slot) for slot in range(len(prompts))]
     with clock.phase("rollout"):
         noise = [neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size) for s in seeds]
-        rows = torch.arange(len(prompts), device=policy.device).repeat_interleave(grpo.group_size)  # [N]
-        trajectories = rollout(
-            policy_velocity(setup, prompts),
-            geometry.pack(begin(setup, torch.cat(noise).to(policy.device))),
-            rows,
-            setup.sigmas,
-            config.sampling.solver,
-            keep,
-        )
+        trajectories = solve(setup, prompts, conditioning_of(setup, prompts), torch.cat(noise), keep)
     with clock.phase("decode"):
-        images = decode(lambda x_0: policy.decode(x_0, geometry), trajectories.x_0, config.run.micro_batch)
+        images = decode_all(setup, trajectories.x_0)
     return Candidates(prompts, seeds, trajectories, images)
 
 
-def begin(setup: Setup, noise: Tensor) -> Tensor:
-    """Where the trajectories begin, [N, 16, height / 8, width / 8]: the noise, or the init latent noised by it."""
-    return noise if setup.init is None else partly_noised(setup.init.to(noise), noise, setup.sigmas[0].item())
+def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] of packed latents [N, tokens, 64]."""
+    return setup.micro_batch.fit(
+        "decoding", lambda size: decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, size)
+    )
+
+
+def solve(
+    setup: Setup, prompts: Sequence[int], conditioning: Conditioning, noise: Tensor, keep: Sequence[int] = ()
+) -> Trajectories:
+    """Stage 2: trajectories from noise [N, 16, height / 8, width / 8] or, with an init, from what it noises.
+
+    `conditioning` has a row for each of `prompts`, those whose init it is. Each has N / len(prompts) trajectories, one
+    prompt's after the other's.
+    """
+    x, rows, known = begin(setup, prompts, noise)
+
+    def run(micro_batch: int) -> Trajectories:
+        velocity = velocity_of(setup, conditioning, prompts, micro_batch)
+        return rollout(velocity, x, rows, setup.sigmas, setup.config.sampling.solver, keep, known)
+
+    return setup.micro_batch.fit("rollout", run)
+
+
+def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, Tensor, Known | None]:
+    """Where trajectories begin, packed [N, tokens, 64], which of `prompts` each has, [N], and what inpainting keeps."""
+    geometry, device = setup.geometry, setup.policy.device
+    rows = torch.arange(len(prompts), device=device).repeat_interleave(len(noise) // len(prompts))
+    eps = geometry.pack(noise.to(device))
+    if setup.init is None:
+        return eps, rows, None
+    z = geometry.pack(setup.init.of(prompts).latents.to(eps))[rows]
+    mask = setup.init.mask
+    known = None if mask is None else Known(geometry.pack_mask(mask.to(device)), z, eps)
+    return partly_noised(z, eps, setup.sigmas[0].item()), rows, known
 
 
 def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
@@ -161,8 +214,15 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
 
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
     """Every reward's scores of pictures [N, 3, H, W] and their N prompts, [N] each."""
+
+    def scores_of(size: int) -> dict[str, Tensor]:
+        parts = [
+            score_all(setup.rewards, images[i : i + size], texts[i : i + size]) for i in range(0, len(images), size)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in setup.rewards}
+
     with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
-        return score_all(setup.rewards, images, texts)
+        return setup.scored_at_once.fit("reward", scores_of)
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
@@ -171,10 +231,19 @@ def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> 
     return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
 
 
-def policy_velocity(setup: Setup, prompts: Sequence[int]) -> BatchVelocity:
+def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update."""
-    conditioning = setup.conditioning[torch.tensor(prompts, device=setup.policy.device)]
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), setup.config.run.micro_batch)
+    return velocity_of(setup, conditioning_of(setup, prompts), prompts, micro_batch)
+
+
+def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:
+    return setup.conditioning[torch.tensor(prompts, device=setup.policy.device)]
+
+
+def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
+    """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
+    fill = None if setup.init is None else setup.init.of(prompts).fill
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry, fill), micro_batch)
 
 
 def draw(setup: Setup, group: Group, iteration: int) -> Pairs:
@@ -197,31 +266,34 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
         return {}, "no group has rewards that differ" if finite else "a reward was not a finite number"
 
     prompts, group_size = group.advantages.shape
-    candidates = trajectories.x_next.unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
+    candidates = trajectories.inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
     tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in candidates])
-    velocity = policy_velocity(setup, group.candidates.prompts)
     pairs = pairs.to(setup.policy.device)
 
-    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        with setup.policy.reference():
-            return velocity(x, sigma, rows)
+    def gradient(micro_batch: int) -> PairMetrics:
+        state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
+        velocity = policy_velocity(setup, group.candidates.prompts, micro_batch)
+
+        def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            with setup.policy.reference():
+                return velocity(x, sigma, rows)
+
+        return accumulate_gradient(
+            velocity,
+            trajectories,
+            pairs,
+            group.advantages,
+            tau,
+            clip=grpo.clip,
+            micro_batch=micro_batch,
+            normaliser=prompts * grpo.anchors * grpo.trained_steps,
+            reference=reference,
+            kl_weight=grpo.kl_weight,
+        )
 
     skipped, measured, norms = "", [], []
     for _ in range(grpo.updates_per_rollout):
-        measured.append(
-            accumulate_gradient(
-                velocity,
-                trajectories,
-                pairs,
-                group.advantages,
-                tau,
-                clip=grpo.clip,
-                micro_batch=setup.config.run.micro_batch,
-                normaliser=prompts * grpo.anchors * grpo.trained_steps,
-                reference=reference,
-                kl_weight=grpo.kl_weight,
-            )
-        )
+        measured.append(setup.micro_batch.fit("update", gradient))
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
         norm, applied = step_optimizer(state.optimizer, optimizer.max_grad_norm, lr)
         norms.append(norm)

@@ -11,11 +11,12 @@ from torch import Tensor
 from .advantages import flatness
 from .control import Control, amended, at, in_force
 from .device import peak_memory, watch_memory
-from .errors import Stopped
+from .errors import Stopped, UserError
 from .evaluate import base_pictures, evaluate
 from .events import (
     Changed,
     Finished,
+    Halved,
     IterationDone,
     Listener,
     Paused,
@@ -26,7 +27,10 @@ from .events import (
     Waiting,
 )
 from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
+from .micro_batch import OutOfMemory
+from .planning.advice import lower
 from .rewards import RewardUnavailable
+from .self_test import self_test
 from .surrogate import mean_pairwise_distance, pairwise_distances
 from .waiting import LOOK, patient, wait_until_back
 
@@ -48,6 +52,9 @@ def train(
     model call runs may also raise `Stopped` (see `FluxPolicy.before_call`): that iteration is then undone and counts as
     not begun. `save` is called every `save_every` iterations, before a pause and before returning. Returns why the run
     ended, as in `Finished`.
+
+    A phase that runs out of memory is done again with half the micro-batch, see `MicroBatch`. Where one candidate is
+    too many, the run saves and raises UserError with what to lower.
 
     A reward that is unavailable holds the run up: it saves, says so, and scores the same candidates when the reward is
     back. A stop, asked in any way, ends the waiting and a pause.
@@ -77,14 +84,20 @@ def train(
         on_event(Waiting(state.iteration, str(unavailable)))
         on_event(Resumed(state.iteration, wait_until_back(unavailable, stop_if_asked)))
 
+    def tell_halved(phase: str, size: int) -> None:
+        on_event(Halved(state.iteration, phase, size))
+
     setup = replace(setup, rewards=patient(setup.rewards, wait))
+    setup.micro_batch.on_halved = setup.scored_at_once.on_halved = tell_halved
     on_event(Started(state.iteration, run.iterations))
-    reason = "complete"
+    reason, first = "complete", state.iteration
     while state.iteration < run.iterations:
         if asked := why_stop():
             reason = asked
             break
         try:
+            if state.iteration == first:
+                on_event(self_test(setup, first))
             if evaluation_due(setup, state.iteration):
                 on_event(evaluate(setup, state.iteration))
             obey(control, state, on_event, keep, stop_if_asked)
@@ -93,6 +106,10 @@ def train(
         except Stopped:
             reason = "stopped"
             break
+        except OutOfMemory as error:
+            keep(False)
+            advice = lower(replace(setup.config, run=replace(run, micro_batch=1)))
+            raise UserError(f"{error}: set {advice}. Saved after {state.iteration} iterations") from error
         state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
         state.iteration += 1
         if state.skipped_in_row >= PATIENCE:
@@ -150,6 +167,7 @@ def conclude(setup: Setup, state: State, on_event: Listener) -> None:
 
 def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """One iteration, reported; returns why its update was skipped, empty where it was not."""
+    setup = setup.sized(state.iteration)
     started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
     watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
@@ -178,7 +196,7 @@ def base_due(setup: Setup, iteration: int) -> bool:
 
 def describe(group: Group) -> dict[str, float]:
     """What a person wants to know about a group of candidates; one read from the device."""
-    x_0 = group.candidates.trajectories.x_0.unflatten(0, group.advantages.shape)
+    x_0 = final_latents(group)
     values = {
         "flatness": flatness(group.combined.advantages).nanmean(),
         "diversity": mean_pairwise_distance(x_0).mean() / x_0[0, 0].numel(),
@@ -190,10 +208,16 @@ def describe(group: Group) -> dict[str, float]:
     return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
 
 
+def final_latents(group: Group) -> Tensor:
+    """Where the candidates ended, [P, G, *latent]: of what is drawn."""
+    trajectories = group.candidates.trajectories
+    return trajectories.inside(trajectories.x_0).unflatten(0, group.advantages.shape)
+
+
 def report(
     setup: Setup, iteration: int, group: Group, anchors: Tensor, metrics: dict[str, float], base: Tensor | None
 ) -> IterationDone:
-    candidates, shape = group.candidates, group.advantages.shape
+    candidates = group.candidates
     return IterationDone(
         iteration=iteration,
         metrics=metrics,
@@ -203,6 +227,6 @@ def report(
         advantages=group.advantages.cpu(),
         anchors=anchors,
         images=candidates.images,
-        distances=pairwise_distances(candidates.trajectories.x_0.unflatten(0, shape)).cpu(),
+        distances=pairwise_distances(final_latents(group)).cpu(),
         base=base,
     )

@@ -16,10 +16,12 @@ from .events import (
     Evaluated,
     Event,
     Finished,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
     Saved,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
@@ -82,8 +84,13 @@ class RunStore:
                 self.set_info(state="running", iterations=event.iterations, started=began)
             case IterationDone():
                 self._write(event)
+            case SelfTested():
+                if event.cause:
+                    self._log(event.iteration, str(event))
             case Skipped():
                 self._log(event.iteration, f"update skipped: {event.reason}")
+            case Halved():
+                self._log(event.iteration, str(event))
             case Waiting():
                 self.set_info(state=f"waiting: {event.reason}")
                 self._log(event.iteration, f"waiting: {event.reason}")

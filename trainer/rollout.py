@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .inpainting import Known
 from .solvers import SOLVERS
 
 BatchVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, ...], sigma [N], rows [N] -> v [N, ...]
@@ -22,48 +23,62 @@ class Trajectories:
     x: Tensor  # x_j, [K, N, *latent]
     v: Tensor  # the old policy's velocity at (x_j, s_j), [K, N, *latent]
     x_next: Tensor  # x_{j+1}, [K, N, *latent]
+    drawn: Tensor | None = None  # positions in the flattened latent that are drawn, [n]; None: all, see `Known`
 
     def only(self, steps: Sequence[int]) -> "Trajectories":
         """The same trajectories with these of the kept steps, ascending."""
         rows = [self.steps.index(j) for j in sorted(steps)]
         kept = {name: getattr(self, name)[rows] for name in ("sigma", "step_size", "x", "v", "x_next")}
-        return Trajectories(x_0=self.x_0, steps=sorted(steps), **kept)
+        return Trajectories(x_0=self.x_0, steps=sorted(steps), drawn=self.drawn, **kept)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """The part of latents that is drawn, which alone is compared: [..., *latent] -> [..., n], or all as it is."""
+        return x if self.drawn is None else x.flatten(1 - self.x_0.dim()).index_select(-1, self.drawn)
 
 
 @torch.no_grad()
 def rollout(
-    velocity: BatchVelocity, noise: Tensor, rows: Tensor, sigmas: Tensor, solver: str, keep: Sequence[int] = ()
+    velocity: BatchVelocity,
+    begin: Tensor,
+    rows: Tensor,
+    sigmas: Tensor,
+    solver: str,
+    keep: Sequence[int] = (),
+    known: Known | None = None,
 ) -> Trajectories:
-    """Run N deterministic trajectories from `noise` and keep what training will need.
+    """Run N deterministic trajectories from `begin` and keep what training will need.
 
     Args:
         velocity: the policy, see `micro_batched`.
-        noise: x at sigmas[0], [N, *latent] float32.
+        begin: x at sigmas[0], [N, *latent] float32; noise where that is 1.
         rows: which condition each trajectory has, [N] int64.
         sigmas: grid [T + 1] float64, decreasing to 0.
         solver: a key of SOLVERS.
         keep: the steps j to store, in 0 .. T - 1. Nothing of the other steps outlives them.
+        known: what inpainting leaves as it is.
     """
 
     def at(x: Tensor, s: float) -> Tensor:
-        return velocity(x, x.new_full((len(x),), s), rows)
+        v = velocity(x, x.new_full((len(x),), s), rows)
+        return known.velocity(v) if known else v
 
     grid = sigmas.tolist()
     steps = sorted(keep)
-    x, v, x_next = (noise.new_empty((len(steps), *noise.shape)) for _ in range(3))
-    end = noise
-    for j, (x_j, v_j, end) in enumerate(SOLVERS[solver](at, noise, grid)):
+    x, v, x_next = (begin.new_empty((len(steps), *begin.shape)) for _ in range(3))
+    end = begin
+    for j, (x_j, v_j, end) in enumerate(SOLVERS[solver](at, begin, grid)):
         if j in steps:
             k = steps.index(j)
             x[k], v[k], x_next[k] = x_j, v_j, end
     return Trajectories(
-        x_0=end,
+        x_0=known.end(end) if known else end,
         steps=steps,
-        sigma=noise.new_tensor([grid[j] for j in steps]),
-        step_size=noise.new_tensor([grid[j + 1] - grid[j] for j in steps]),
+        sigma=begin.new_tensor([grid[j] for j in steps]),
+        step_size=begin.new_tensor([grid[j + 1] - grid[j] for j in steps]),
         x=x,
         v=v,
         x_next=x_next,
+        drawn=known.drawn.flatten().nonzero().squeeze(1) if known else None,
     )
 
 

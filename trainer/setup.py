@@ -4,17 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from .config import AUTO, Config, LoraSettings
+from .config import AUTO, Config, ConfigError, LoraSettings, require
 from .device import pick_device
-from .iteration import Setup
+from .inpainting import Init
+from .iteration import Canvas, Setup
+from .micro_batch import MicroBatch
+from .models.encode_image import VaeEncoder, encode_init, fitted, read_pictures
 from .models.flux import DTYPES, FluxPolicy, load_flux
-from .models.geometry import Geometry
+from .models.geometry import FILL_CHANNELS, Geometry
 from .models.lora import ADAPTER, attach_lora, detach_lora
 from .models.lora_start import start_from
 from .models.lora_targets import LoraError
-from .models.source import resolve
+from .models.source import ModelSource, resolve
 from .models.text import Conditioning, encode_sets
 from .models.tokens import text_tokens
 from .noise import derive_seed
@@ -33,7 +37,7 @@ def prepare(config: Config) -> Setup:
     device = pick_device(config.model.device)
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
     conditioning, evaluation = (*encode_all(config, sets), None)[:2]
-    source = resolve(config.model.path)
+    source = source_of(config)
     policy = load_flux(
         source,
         device=device,
@@ -45,7 +49,36 @@ def prepare(config: Config) -> Setup:
     )
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
-    return assemble(config, policy, lora, conditioning, build_rewards(config), evaluation=evaluation)
+    inits = read_inits(config, policy)
+    return assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
+
+
+def read_inits(config: Config, policy: FluxPolicy) -> list[Init]:
+    """What the configured pictures and mask are at every size; none where there are no pictures.
+
+    Raises:
+        ConfigError: the run began from a latent, of which nothing but its digest is left.
+        PictureError: a file cannot be used.
+    """
+    init = config.init
+    if not init.image:
+        if init.digest:
+            raise ConfigError("init.image = []: the run's pictures came by a graph's latent; name their files")
+        return []
+    pictures, grey = read_pictures(init.image, init.mask)
+    encoder, fill = VaeEncoder(policy.decoder.vae), sees_mask(policy)
+    inits = []
+    for size in config.sampling.all_sizes:
+        geometry = Geometry(*size)
+        images = torch.stack([fitted(picture, geometry) for picture in pictures])
+        mask = fitted(grey, geometry)[0] if grey else None
+        inits.append(encode_init(images, mask, encoder, geometry, fill=fill))
+    return inits
+
+
+def sees_mask(policy: FluxPolicy) -> bool:
+    """Whether the transformer is FLUX.1-Fill's."""
+    return policy.transformer.config.in_channels == FILL_CHANNELS
 
 
 def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
@@ -79,18 +112,40 @@ def assemble(
     lora: Mapping[str, nn.Parameter],
     conditioning: Conditioning,
     rewards: Mapping[str, Reward],
-    init: Tensor | None = None,
-    denoise: float = 1.0,
+    inits: Sequence[Init] = (),
     evaluation: Conditioning | None = None,
 ) -> Setup:
-    """A Setup of loaded parts: adds the grid that the settings and the picture's size ask for.
+    """A Setup of loaded parts: adds the grids that the settings and the pictures' sizes ask for.
 
-    With `init`, a latent [16, height / 8, width / 8] in the transformer's units, the trajectories are image-to-image:
-    they begin at the sigma that `denoise` in (0, 1] asks for, see `sigma_grid`.
+    With `inits`, one for each size, trajectories begin from them at the sigma that `init.denoise` asks for, see
+    `sigma_grid`.
+
+    Raises:
+        ConfigError: the transformer is FLUX.1-Fill's, and there is no picture with a mask; an evaluation prompt has no
+            picture, where each of the prompts has one of its own.
     """
-    geometry = Geometry(config.sampling.width, config.sampling.height)
-    sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), denoise)
-    return Setup(config, policy, lora, conditioning, rewards, sigmas, geometry, init, evaluation)
+    if sees_mask(policy) and not (inits and all(init.fill is not None for init in inits)):
+        raise ConfigError("init.mask = '': FLUX.1-Fill draws into pictures; set init.image and init.mask in a TOML")
+    if inits and len(inits[0].latents) > 1:
+        strange = [text for text in config.evaluation.prompts if text not in config.prompts]
+        require(not strange, "evaluation.prompts", strange, "must be among the prompts, which have a picture each")
+    canvases = []
+    for i, size in enumerate(config.sampling.all_sizes):
+        geometry = Geometry(*size)
+        sigmas = sigma_grid(config.sampling.steps, time_shift(config, policy, geometry), config.init.denoise)
+        canvases.append(Canvas(geometry, sigmas, inits[i] if inits else None))
+    drawn = config.grpo.prompts_per_iteration * config.grpo.group_size
+    return Setup(
+        config,
+        policy,
+        lora,
+        conditioning,
+        rewards,
+        tuple(canvases),
+        micro_batch=MicroBatch(config.run.micro_batch),
+        scored_at_once=MicroBatch(max(drawn, len(config.evaluation.prompts))),
+        evaluation=evaluation,
+    )
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:
@@ -105,7 +160,7 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
 
 def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
     """The same of several sets of prompts, with the encoders loaded once."""
-    source = resolve(config.model.path)
+    source = source_of(config)
     return encode_sets(
         source,
         sets,
@@ -115,6 +170,10 @@ def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioni
         memory=config.model.memory,
         offload=config.model.offload,
     )
+
+
+def source_of(config: Config) -> ModelSource:
+    return resolve(config.model.path, config.model.vae, config.model.text_encoders)
 
 
 def pick_dtype(config: Config) -> str:

@@ -17,6 +17,11 @@ def to_pictures(images: Tensor) -> Iterator[Image.Image]:
     return (Image.fromarray(p) for p in pixels)
 
 
+def to_grey(mask: Tensor) -> Image.Image:
+    """[H, W] in [0, 1] -> a picture in shades of grey."""
+    return Image.fromarray((mask * 255).round().to(torch.uint8).cpu().numpy())
+
+
 def write_tiles(run: Path, relative: Path, pictures: Mapping[str, Image.Image]) -> dict[str, str]:
     """Store pictures by name in `run / relative`; returns their paths by name, relative to the run's folder."""
     (run / relative).mkdir(parents=True, exist_ok=True)

@@ -49,8 +49,9 @@ def accumulate_gradient(
         reference: the policy without its LoRA; evaluated only when kl_weight is not 0.
         kl_weight: of KL(pi_theta || pi_reference).
     """
-    (prompts, group_size), latent = advantages.shape, trajectories.x.shape[2:]
-    candidates_of = trajectories.x_next.view(-1, prompts, group_size, *latent)
+    prompts, group_size = advantages.shape
+    inside = trajectories.inside
+    candidates_of = inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
     totals = advantages.new_zeros(4)
     ratio_error = advantages.new_zeros(())
     for start in range(0, len(pairs), micro_batch):
@@ -60,13 +61,14 @@ def accumulate_gradient(
         candidates, tau_k = candidates_of[k, prompt], tau[k, prompt]  # [m, G, *latent], [m]
         sigma, step_size = trajectories.sigma[k], trajectories.step_size[k]
 
-        log_new = log_policy(candidates, leap(x, velocity(x, sigma, prompt), step_size), tau_k)
-        log_old = log_policy(candidates, leap(x, v_old, step_size), tau_k)
+        log_new = log_policy(candidates, inside(leap(x, velocity(x, sigma, prompt), step_size)), tau_k)
+        log_old = log_policy(candidates, inside(leap(x, v_old, step_size)), tau_k)
         result = clipped_objective(log_new, log_old, advantages[prompt], clip)
         loss, kl = result.loss, torch.zeros_like(result.loss)
         if reference is not None and kl_weight:
             with torch.no_grad():
-                log_reference = log_policy(candidates, leap(x, reference(x, sigma, prompt), step_size), tau_k)
+                x_reference = leap(x, reference(x, sigma, prompt), step_size)
+                log_reference = log_policy(candidates, inside(x_reference), tau_k)
             kl = kl_divergence(log_new, log_reference)
             loss = loss + kl_weight * kl
         (loss.sum() / normaliser).backward()

@@ -1,4 +1,6 @@
-"""Does every key of our LoRA find a layer of ComfyUI's FLUX.1-dev? In a process of its own, as ComfyUI claims names.
+"""Does every key of our LoRA find a layer of ComfyUI's FLUX.1-dev, and every weight of its file one of ours?
+
+In a process of its own, as ComfyUI claims names.
 
 usage: python full_size_keys.py COMFYUI TARGETS   prints one JSON object
 """
@@ -7,6 +9,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -25,6 +28,8 @@ from diffusers import FluxTransformer2DModel  # noqa: E402
 
 from trainer.models.lora import attach_lora  # noqa: E402
 from trainer.models.lora_export import file_tensors  # noqa: E402
+from trainer.models.single_file import transformer_pieces  # noqa: E402
+from trainer.models.weights import complaint  # noqa: E402
 
 FLUX_DEV = {
     "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768,
@@ -53,6 +58,9 @@ def fits(layer: object, adapter: object, sizes: dict[str, torch.Size]) -> bool:
 with torch.device("meta"):
     theirs = comfy.model_base.Flux(comfy.supported_models.Flux(FLUX_DEV), device="meta")
     ours = FluxTransformer2DModel(guidance_embeds=True)
+    file = theirs.diffusion_model.state_dict()  # its names are those of flux1-dev.safetensors
+    pieces = transformer_pieces({n: SimpleNamespace(shape=tuple(t.shape), dtype="BF16") for n, t in file.items()})
+    misfit = complaint(ours, pieces)
     parameters = attach_lora(ours, rank=4, alpha=8, targets=TARGETS, seed=0)
 weights = {name: torch.zeros(p.shape) for name, p in parameters.items()}
 complaints = Complaints()
@@ -64,5 +72,7 @@ report = {
     "loaded": len(loaded),
     "shapes_that_fit": sum(fits(layer, adapter, sizes) for layer, adapter in loaded.items()),
     "complaints": complaints.texts[:3],
+    "file_tensors": len(file),
+    "misfit_of_the_file": misfit,
 }
 print(json.dumps(report))

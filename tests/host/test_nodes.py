@@ -220,6 +220,66 @@ def test_a_rollout_without_its_picture_or_with_one_of_another_size_is_refused(se
     assert "denoise = 0.5 needs a picture: connect VAE Encode to 'latent', or set denoise to 1" in fails(server, graph)
 
 
+def from_a_picture(kind: str, name: str = "begun", **inputs) -> dict:
+    """A rollout (5, pictures 12) or a training (5) whose init is encoded by the policy's own VAE (11)."""
+    graph = graphs.train(name=name) if kind == "Train" else graphs.steps()
+    kept = "123456" if kind == "Train" else "1235"
+    graph = {name: node for name, node in graph.items() if name in kept} | {
+        "8": {"class_type": "LoadImage", "inputs": {"image": "init.png"}},
+        "9": {"class_type": "LoadImageMask", "inputs": {"image": "mask.png", "channel": "red"}},
+        "11": graphs.node("EncodeImage", policy=["1", 0], neighborhood=["3", 0], images=["8", 0], mask=["9", 0]),
+    }
+    if kind == "Rollout":
+        graph["12"] = {"class_type": "SaveImage", "inputs": {"images": ["5", 1], "filename_prefix": name}}
+    graph["5"]["inputs"] |= {"latent": ["11", 0], **inputs}
+    return graph
+
+
+@pytest.fixture
+def wide(server):
+    """A picture wider than the candidates, and its mask: the middle of what is left after cutting is white."""
+    x, y = np.meshgrid(np.linspace(0, 255, 96), np.linspace(0, 255, 64))
+    Image.fromarray(np.stack([x, y, 0 * x + 60], -1).astype(np.uint8)).save(server.base / "input/init.png")
+    mask = Image.new("RGB", (96, 64))
+    mask.paste((255, 255, 255), (40, 24, 56, 40))
+    mask.save(server.base / "input/mask.png")
+
+
+def test_inpainting_by_encode_image_keeps_what_is_outside_the_mask(server, wide):
+    drawn = np.stack(pictures(server, from_a_picture("Rollout", denoise=1.0)))
+    assert drawn.shape == (12, 64, 64, 3)
+    again = pictures(server, from_a_picture("Rollout", denoise=0.01))[0]  # nearly the picture's way through the VAE
+    edges = np.ones((64, 64), dtype=bool)
+    edges[8:56, 8:56] = False  # away from the mask, whose inside reaches into the pixels around it
+    assert np.abs(drawn - again)[:, edges].mean() < 4
+    assert np.abs(drawn - again)[:, 24:40, 24:40].mean() > 12
+
+
+def test_a_mask_at_the_node_takes_the_place_of_the_latents_own(server, wide):
+    graph = from_a_picture("Rollout", denoise=1.0, mask=["13", 0])
+    graph["13"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
+    plain = {name: node for name, node in graphs.steps().items() if name in "1235"}
+    plain["12"] = graph["12"]
+    assert np.array_equal(pictures(server, graph)[0], pictures(server, plain)[0])  # all is drawn: text-to-image
+    graph["13"]["inputs"]["width"] = 32
+    assert "the mask has 32 x 64 pixels, the candidates 64 x 64: scale it" in fails(server, graph)
+    graph["13"]["inputs"] |= {"width": 64, "value": 0.0}
+    assert "the mask covers no square of 8 x 8 pixels: paint white" in fails(server, graph)
+
+
+def test_train_begins_from_a_picture_and_resumes_from_no_other(server, wide):
+    assert run(server, from_a_picture("Train", denoise=0.7))["5"].startswith("complete")
+    graph = from_a_picture("Train", denoise=0.7)
+    graph["5"]["inputs"] |= {"resume": True, "iterations": 3}
+    assert run(server, graph)["5"].startswith("complete")
+    Image.new("RGB", (96, 64), (9, 9, 9)).save(server.base / "input/init.png")
+    graph["5"]["inputs"]["iterations"] = 4
+    assert "was trained with other settings (init.digest was" in fails(server, graph)
+    graph["5"]["inputs"]["mask"] = ["9", 0]
+    del graph["5"]["inputs"]["latent"]
+    assert "a mask needs a picture: connect VAE Encode to 'latent'" in fails(server, graph)
+
+
 def test_a_policy_can_be_trained_on_a_device_of_choice(server):
     graph = graphs.train(name="chosen", iterations=1)
     graph["1"]["inputs"]["device"] = "cpu"
@@ -267,7 +327,8 @@ def test_running_out_of_memory_names_what_to_lower_and_keeps_what_was_saved(serv
     graph["4m"] = {"class_type": "ProbeOutOfMemory", "inputs": {"reward": ["4", 0]}}
     graph["5"]["inputs"]["reward"] = ["4m", 0]
     message = fails(server, graph)
-    assert "cpu is out of memory: lower micro_batch (now 12), then the size (now 64 x 64 pixels)" in message
+    assert "out of memory in reward with a single candidate (injected): set run.offload_rewards = true; then" in message
+    assert "Saved after 1 iterations" in message
     resumed = graphs.train(name="memory", iterations=3, resume=True)
     assert run(server, resumed)["5"].startswith("complete")
     assert len(rewards(server.base / "output/neighbor_grpo/memory")) == 3

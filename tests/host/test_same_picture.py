@@ -116,6 +116,8 @@ def test_every_key_of_a_full_size_lora_finds_its_layer_in_comfyui(comfyui, targe
     assert found["loaded"] == found["modules"]
     assert found["shapes_that_fit"] == found["modules"]
     assert not found["complaints"]
+    assert found["file_tensors"] == 780
+    assert found["misfit_of_the_file"] == ""
 
 
 def test_conditioning_of_comfyuis_encoders_equals_ours(server, models):

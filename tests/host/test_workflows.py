@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import desk
+import numpy as np
 import pytest
 import tiny_files
 import workflow
@@ -48,10 +49,10 @@ def ids(graph: dict, kind: str) -> list[int]:
     return [node["id"] for node in graph["nodes"] if node["type"] == kind]
 
 
-def test_there_are_four_and_comfyui_lists_them_all_with_a_thumbnail(server):
+def test_there_are_six_and_comfyui_lists_them_all_with_a_thumbnail(server):
     listed = server.get("/workflow_templates")[PACK_NAME]
     assert sorted(listed) == [file.stem for file in FILES]
-    assert len(listed) == 4
+    assert len(listed) == 6
     for name in listed:
         assert re.fullmatch("[A-Za-z0-9_-]+", name)  # all that a link such as /?template=name may hold
         with DIRECT.open(f"{server.url}/api/workflow_templates/{PACK_NAME}/{name}.jpg") as reply:
@@ -152,6 +153,32 @@ def test_the_second_one_makes_a_step_at_every_run_and_shows_both_sheets(page, se
         shown = page.locator(".comfy-markdown code").inner_text()  # keeps lines and columns
         assert shown.splitlines() == [line[4:] for line in lines]
     assert (server.base / "models/loras/neighbor_grpo_steps.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("number", "name"), [(5, "image_to_image"), (6, "inpainting")])
+def test_the_fifth_and_sixth_train_from_a_picture(page, server, number, name):
+    graph = read(number)
+    previews = ids(graph, PREVIEW)
+    desk.load(page, smaller(graph, {TRAIN: {0: 4}}))
+    blank = {at: desk.look(page, at) for at in previews}
+    outputs = desk.run(page, server)[0]["outputs"]
+    page.wait_for_timeout(1000)
+    assert all(desk.changed(picture, desk.look(page, at)) > 0.1 for at, picture in blank.items())
+    assert (server.base / f"models/loras/neighbor_grpo_{name}.safetensors").is_file()
+    run = server.base / "output/neighbor_grpo" / name
+    with sqlite3.connect(run / "run.sqlite") as database:
+        ((text,),) = database.execute("SELECT value FROM info WHERE key = 'settings'")
+    init = json.loads(text)["init"]
+    assert 0 < init["denoise"] < 1
+    assert len(init["digest"]) == 64
+    begun = corner(server.base / "temp" / outputs[str(min(previews))]["images"][0]["filename"])
+    last = max(path for path in (run / "tiles").iterdir() if path.is_dir())
+    away = max(np.abs(corner(tile) - begun).mean() for tile in last.glob("0-?.webp"))
+    assert (away < 16) == (name == "inpainting")  # of 255: what the mask keeps stays, else the background changes
+
+
+def corner(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))[:4, :4].astype(int)
 
 
 def test_image_values_are_those_of_plain_pictures(server):

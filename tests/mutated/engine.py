@@ -17,7 +17,15 @@ TARGETS = [
     Target(
         "trainer/iteration.py",
         ("test_image_to_image.py",),
-        {"image-to-image begins at the noise": ("if setup.init is None", "if True")},
+        {"image-to-image begins at the noise": ("if setup.init is not None:", "if False:")},
+    ),
+    Target(
+        "trainer/iteration.py",
+        ("test_begun_runs.py",),
+        {
+            "always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)"),
+            "the mask forgotten": ("if setup.init.mask is not None:", "if False:"),
+        },
     ),
     Target(
         "trainer/iteration.py",
@@ -70,8 +78,8 @@ TARGETS = [
                 "    if reason",
             ),
             "a stop in mid-iteration counts it as done": (
-                'reason = "stopped"\n            break\n        state',
-                'reason, skipped = "stopped", ""\n        state',
+                'reason = "stopped"\n            break\n        except',
+                'reason, skipped = "stopped", ""\n        except',
             ),
         },
     ),
@@ -178,5 +186,30 @@ TARGETS = [
             "without smoothing": ("SMOOTHING = 0.9", "SMOOTHING = 0.0"),
             "stops with patience 0": ("0 < self.patience <=", "self.patience <="),
         },
+    ),
+    Target(
+        "trainer/micro_batch.py",
+        ("test_micro_batch.py",),
+        {
+            "never halved": ("self.size = -(-self.size // 2)", "self.size = self.size - 1"),
+            "nobody is told": ("self.on_halved(phase, self.size)", "pass"),
+            "for ever": ("if self.size == 1:", "if self.size == 0:"),
+            "halved to nothing": ("-(-self.size // 2)", "self.size // 2"),
+        },
+    ),
+    Target(
+        "trainer/iteration.py",
+        ("test_micro_batch.py",),
+        {
+            "half a gradient counts": (
+                "state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory",
+                "pass",
+            ),
+        },
+    ),
+    Target(
+        "trainer/loop.py",
+        ("test_micro_batch.py",),
+        {"not saved when memory ends": ("keep(False)\n            raise UserError", "raise UserError")},
     ),
 ]

@@ -4,6 +4,29 @@ from .target import Target
 
 TARGETS = [
     Target(
+        "trainer/models/encode_image.py",
+        ("test_encode_image.py",),
+        {
+            "a sample in place of the mode": (".mode().float()", ".sample().float()"),
+            "shift after the scale": (
+                "(z - (config.shift_factor or 0)) * config.scaling_factor",
+                "z * config.scaling_factor - (config.shift_factor or 0)",
+            ),
+            "stretched, not cut": (
+                "ImageOps.fit(picture, (geometry.width, geometry.height),",
+                "picture.resize((geometry.width, geometry.height),",
+            ),
+            "a camera's turn ignored": ("return ImageOps.exif_transpose(picture)", "return picture.copy()"),
+            "any masked pixel masks": ("avg_pool2d(mask[None], 8)[0] >= 0.5", "max_pool2d(mask[None], 8)[0] >= 0.5"),
+            "the hole is black": ("torch.where(hole.bool(), 0.5, images)", "torch.where(hole.bool(), 0.0, images)"),
+            "mask's pixels in another order": (".permute(1, 3, 0, 2)", ".permute(3, 1, 0, 2)"),
+            "digest of the first picture": (
+                "for picture in pictures:\n        total",
+                "for picture in pictures[:1]:\n        total",
+            ),
+        },
+    ),
+    Target(
         "trainer/models/geometry.py",
         ("test_geometry.py",),
         {

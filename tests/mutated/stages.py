@@ -51,6 +51,36 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/inpainting.py",
+        ("test_inpainting.py",),
+        {
+            "the known region is the model's": (
+                "torch.where(self.drawn, v, self.noise - self.z)",
+                "v",
+            ),
+            "the known region moves the wrong way": ("v, self.noise - self.z)", "v, self.z - self.noise)"),
+            "mask inverted": ("torch.where(self.drawn, v, ", "torch.where(~self.drawn, v, "),
+            "the end not the picture itself": ("torch.where(self.drawn, x_0, self.z)", "x_0"),
+            "one latent for all prompts": ("rows = list(prompts) if", "rows = [0] * len(prompts) if"),
+        },
+    ),
+    Target(
+        "trainer/update.py",
+        ("test_inpainting.py",),
+        {
+            "candidates compared outside the mask": ("inside = trajectories.inside", "inside = lambda x: x"),
+        },
+    ),
+    Target(
+        "trainer/rollout.py",
+        ("test_inpainting.py",),
+        {
+            "the region forgotten by a part": ("drawn=self.drawn, **kept", "**kept"),
+            "known region not drawn around": ("return known.velocity(v) if known else v", "return v"),
+            "the kept region compared": ("known.drawn.flatten()", "(~known.drawn).flatten()"),
+        },
+    ),
+    Target(
         "trainer/solvers.py",
         ("test_solvers.py",),
         {

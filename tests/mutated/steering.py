@@ -81,7 +81,10 @@ TARGETS = [
                 "torch.tensor(prompts, device=setup.policy.device)",
                 "torch.tensor([0] * len(prompts), device=setup.policy.device)",
             ),
-            "image-to-image ignored": ("geometry.pack(begin(setup, noise))", "geometry.pack(noise)"),
+            "every picture from the first init": (
+                "known.index(text) if text in known else 0 for",
+                "0 for",
+            ),
             "evaluated on the training's prompts": (
                 "sample(setup, setup.evaluation,",
                 "sample(setup, setup.conditioning,",

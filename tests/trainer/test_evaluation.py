@@ -10,7 +10,8 @@ from trainer.config_file import load_config
 from trainer.errors import Stopped
 from trainer.evaluate import base_pictures, evaluate
 from trainer.events import Evaluated, IterationDone
-from trainer.iteration import new_state
+from trainer.inpainting import Init
+from trainer.iteration import Canvas, new_state
 from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.noise import partly_noised
@@ -137,7 +138,7 @@ def test_image_to_image_evaluates_and_shows_its_base_from_the_init_latent(make):
     setup = make(*EVALUATED)
     init = torch.randn(setup.geometry.latent_shape, generator=torch.Generator().manual_seed(5))
     sigmas = torch.linspace(0.3, 0, 5, dtype=torch.float64)
-    setup = replace(setup, init=init, sigmas=sigmas)
+    setup = replace(setup, canvases=(Canvas(setup.geometry, sigmas, Init(init[None])),))
     base = base_pictures(setup, [0], [7])
     noise = torch.randn(setup.geometry.latent_shape, generator=torch.Generator().manual_seed(7))
     begun = setup.policy.decode(setup.geometry.pack(partly_noised(init, noise, 0.3)[None]), setup.geometry)

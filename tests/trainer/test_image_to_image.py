@@ -1,11 +1,14 @@
 """Image-to-image: trajectories that begin at a picture's latent, noised up to a sigma below 1."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from trainer.config import InitSettings
 from trainer.config_file import load_config
+from trainer.inpainting import Init
 from trainer.iteration import Clock, collect, draw, improve, new_state, sample_candidates
 from trainer.noise import neighborhood, partly_noised
 from trainer.rollout import rollout
@@ -22,7 +25,8 @@ def setup(config_file):
 
 
 def begun(setup, init, denoise):
-    return assemble(setup.config, setup.policy, setup.lora, setup.conditioning, setup.rewards, init, denoise)
+    config = replace(setup.config, init=InitSettings(denoise=denoise, digest="of a graph's latent"))
+    return assemble(config, setup.policy, setup.lora, setup.conditioning, setup.rewards, [Init(init[None])])
 
 
 def candidates(setup):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.config import OptimizerSettings
 from trainer.config_file import load_config
 from trainer.errors import Stopped
-from trainer.events import Finished, IterationDone, Skipped, Started
+from trainer.events import Finished, IterationDone, SelfTested, Skipped, Started
 from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity, set_optimizer
 from trainer.loop import PATIENCE, train
 from trainer.rollout import rollout
@@ -66,7 +66,12 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
     )
     reason, state, events = run(setup)
     assert reason == "complete"
-    assert [type(e) for e in events if not isinstance(e, tuple)] == [Started, *[IterationDone] * 3, Finished]
+    assert [type(e) for e in events if not isinstance(e, tuple)] == [
+        Started,
+        SelfTested,
+        *[IterationDone] * 3,
+        Finished,
+    ]
     assert [e for e in events if isinstance(e, tuple)] == [("saved", 2), ("saved", 3)]
     assert state.updates == 3
     event = events.of(IterationDone)[0]
@@ -194,8 +199,8 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make):
     state.iteration = 0
     before, original = weights(setup), setup.policy.velocity
 
-    def broken(conditioning, geometry):
-        velocity = original(conditioning, geometry)
+    def broken(*inputs):
+        velocity = original(*inputs)
 
         def sometimes(x, sigma, rows):
             v = velocity(x, sigma, rows)
@@ -280,7 +285,7 @@ def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(mak
     pairs = draw(setup, group, 0)
     assert len(pairs) == 2 * 2 * 2  # P * B * K
     t, losses = group.candidates.trajectories, []
-    velocity = policy_velocity(setup, group.candidates.prompts)
+    velocity = policy_velocity(setup, group.candidates.prompts, 4)
     for prompt, anchor, k in zip(pairs.prompt.tolist(), pairs.anchor.tolist(), pairs.step.tolist(), strict=True):
         row, candidates = prompt * 4 + anchor, t.x_next[k, prompt * 4 : prompt * 4 + 4].double()
         table = [[(a - b).square().sum() for b in candidates] for a in candidates]
@@ -317,7 +322,7 @@ class HostReads(TorchDispatchMode):
 def test_rollout_and_gradients_never_wait_for_the_device(make):
     setup = make(overrides=["grpo.kl_weight=0.1"])
     group = collect(setup, 0, Clock(setup.policy.device))
-    velocity = policy_velocity(setup, group.candidates.prompts)
+    velocity = policy_velocity(setup, group.candidates.prompts, 4)
     noise = torch.randn(8, 16, 64)
     with HostReads() as reads:
         rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, "dpm++2m", [0, 2])

@@ -158,6 +158,18 @@ def test_text_encoders_are_stored_too(name, dtype):
         assert elsewhere(tokens.to("meta")).last_hidden_state.device.type == "meta"
 
 
+def test_prompts_are_encoded_by_encoders_that_follow_the_plan(flux_dev):
+    source, options = resolve(str(flux_dev)), {"tokens": 12, "device": "cpu", "dtype": torch.float32}
+    (exact,), (offloaded,), (eight_bits,) = (
+        encode_sets(source, [["a red apple"]], memory=memory, offload=offload, **options)
+        for memory, offload in (("bf16", 0), ("bf16", 1), ("fp8", 0))
+    )
+    for name in ("embeddings", "pooled"):
+        a, b, c = (getattr(t, name) for t in (exact, offloaded, eight_bits))
+        assert torch.equal(a, b)
+        assert 0 < (c - a).norm() < 0.1 * a.norm()
+
+
 def test_scaled_8_bit_weights_are_kept_as_they_are_or_widened():
     name, scale = "transformer_blocks.1.attn.to_q.weight", torch.tensor(0.02)
     file = torch.randn(32, 32).mul(50).to(torch.float8_e5m2)

@@ -8,6 +8,7 @@ from ..events import (
     Evaluated,
     Event,
     Finished,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
@@ -43,7 +44,7 @@ class Announcer:
                 self.tell("state", event, state="paused")
             case Resumed() | Unpaused():
                 self.tell("state", event, state="running")
-            case Changed():
+            case Changed() | Halved():
                 self.tell("changed", event)
             case Evaluated():
                 self.tell("evaluated", event)

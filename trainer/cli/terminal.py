@@ -12,9 +12,11 @@ from ..events import (
     Evaluated,
     Event,
     Finished,
+    Halved,
     IterationDone,
     Paused,
     Resumed,
+    SelfTested,
     Skipped,
     Started,
     Unpaused,
@@ -42,8 +44,12 @@ class ProgressBar:
                 values = {name: f"{event.metrics[f'reward/{name}']:.4f}" for name in self.rewards}
                 self.bar.set_postfix({**values, "s/it": f"{event.metrics['seconds']:.2f}"}, refresh=False)
                 self.bar.update()
+            case SelfTested():
+                self.write(event.iteration, str(event))
             case Skipped():
                 self.write(event.iteration, f"update skipped, {event.reason}")
+            case Halved():
+                self.write(event.iteration, str(event))
             case Waiting():
                 self.write(event.iteration, f"saved, and waiting: {event.reason}")
             case Paused():

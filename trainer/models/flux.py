@@ -9,10 +9,12 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from torch import Tensor
 
 from ..rollout import BatchVelocity
-from .geometry import CHANNELS, Geometry
-from .memory import Storage, plan_for, visiting
+from .geometry import Geometry
+from .memory import keeping, visiting
+from .parts import load_vae
 from .source import ModelSource
 from .text import Conditioning
+from .transformer import load_transformer
 
 Decoder = Callable[[Tensor], Tensor]  # latents [N, 16, height / 8, width / 8] -> images [N, 3, height, width] in [0, 1]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,8 +49,10 @@ class FluxPolicy:
         """What it computes in."""
         return self.transformer.x_embedder.weight.dtype
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
         """v(x, sigma, rows) for packed x [N, tokens, 64], sigma [N] in [0, 1], rows [N] into `conditioning`.
+
+        `fill` is what FLUX.1-Fill sees beside x, in the rows of `conditioning`: [n, tokens, 320].
 
         The model computes in its own precision; x and v are float32.
         """
@@ -61,7 +65,7 @@ class FluxPolicy:
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             self.before_call()
             return self.transformer(
-                hidden_states=x.to(dtype),
+                hidden_states=(x if fill is None else torch.cat([x, fill[rows]], -1)).to(dtype),
                 timestep=sigma.to(dtype),
                 guidance=sigma.new_full(sigma.shape, self.guidance) if guided else None,
                 encoder_hidden_states=conditioning.embeddings[rows],
@@ -118,7 +122,7 @@ def load_flux(
     offload: float = 0.0,
     checkpointing: bool = False,
 ) -> FluxPolicy:
-    """Load transformer and autoencoder of a diffusers folder, frozen, and what its scheduler does to the sigmas.
+    """Load transformer and autoencoder, frozen, and what the model does to the sigmas.
 
     Args:
         source: where the model is.
@@ -129,32 +133,26 @@ def load_flux(
         checkpointing: whether the blocks' activations are computed again in the backward pass instead of kept.
 
     Raises:
-        ModelError: a missing folder, a missing part, or a model of another kind.
+        ModelError: a missing file, folder or part, or a model of another kind.
         MemoryPlanError: nf4 where it cannot be.
     """
-    transformer = source.load_model(FluxTransformer2DModel, "transformer", torch_dtype=DTYPES[dtype])
-    vae = source.load_model(AutoencoderKL, "vae", torch_dtype=DTYPES[dtype])
-    if transformer.config.in_channels != 4 * CHANNELS:
-        raise source.error(
-            f"its transformer takes {transformer.config.in_channels} channels, FLUX takes {4 * CHANNELS}"
-        )
-    place(transformer, memory, offload, device=device, dtype=DTYPES[dtype], checkpointing=checkpointing)
-    vae.requires_grad_(False).eval()
-    scheduler = source.load(FlowMatchEulerDiscreteScheduler, "scheduler")
-    return FluxPolicy(transformer, VaeDecoder(vae), guidance, scheduler.config.use_dynamic_shifting)
+    transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], checkpointing=checkpointing)
+    vae = load_vae(source, dtype=DTYPES[dtype])
+    return FluxPolicy(transformer, VaeDecoder(vae), guidance, shifts(source, transformer))
 
 
-def place(
-    transformer: FluxTransformer2DModel,
-    memory: str,
-    offload: float,
-    *,
-    device: str,
-    dtype: torch.dtype,
-    checkpointing: bool,
-) -> None:
-    """Freeze a loaded transformer and put its weights where and how its memory plan says, see `load_flux`."""
-    plan = plan_for(transformer, memory, offload, device=device, dtype=dtype)
-    Storage(plan, device=device, dtype=dtype).store(transformer.eval())
+def load_placed(
+    source: ModelSource, memory: str, offload: float, *, device: str, dtype: torch.dtype, checkpointing: bool
+) -> FluxTransformer2DModel:
+    """The frozen transformer, each weight put where and how its memory plan says as it is read, see `load_flux`."""
+    transformer = load_transformer(source, dtype=dtype, keep=keeping(memory, offload, device=device, dtype=dtype))
     if checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
         transformer.enable_gradient_checkpointing()
+    return transformer
+
+
+def shifts(source: ModelSource, transformer: FluxTransformer2DModel) -> bool:
+    """Whether the model's sigmas shift with the resolution."""
+    if source.file:  # a file says nothing of its sigmas; of the published models, those with guidance shift them
+        return transformer.config.guidance_embeds
+    return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 CHANNELS = 16
+FILL_CHANNELS = 384  # a token of FLUX.1-Fill: 64 of x, 64 of the masked picture, 2 x 2 x 8 x 8 pixels of the mask
 PIXELS_PER_TOKEN = 16
 
 
@@ -44,6 +45,10 @@ class Geometry:
         """[N, 16, 2 rows, 2 columns] -> [N, tokens, 64]."""
         x = latent.unflatten(3, (self.columns, 2)).unflatten(2, (self.rows, 2))  # [N, 16, r, 2, c, 2]
         return x.permute(0, 2, 4, 1, 3, 5).reshape(len(latent), self.tokens, 4 * CHANNELS)
+
+    def pack_mask(self, mask: Tensor) -> Tensor:
+        """[2 rows, 2 columns] -> [tokens, 64], the same for all channels."""
+        return self.pack(mask.expand(1, *self.latent_shape))[0]
 
     def unpack(self, tokens: Tensor) -> Tensor:
         """[N, tokens, 64] -> [N, 16, 2 rows, 2 columns]."""

@@ -71,9 +71,11 @@ def attach_lora(
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         torch.manual_seed(seed)
         transformer.add_adapter(config, adapter_name=adapter)
+    for layer in lora_layers(transformer).values():
+        for half in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+            if adapter in half:
+                half[adapter].to(device, torch.float32)  # updates of 1e-4 vanish in bf16; peft follows the base weight
     parameters = lora_parameters(transformer, adapter)
-    for parameter in parameters.values():
-        parameter.data = parameter.data.to(device, torch.float32)  # updates of 1e-4 vanish in bf16
     if variant == "dora":
         for name, layer in layers.items():
             # peft's start is rounded to the model's precision: the LoRA would change the model before any training

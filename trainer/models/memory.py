@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .fetching import LayerFetcher
 from .frozen import FLOAT8, FrozenLinear, quantise
+from .weights import Keep, Put
 
 PRECISIONS = ("bf16", "fp8", "nf4")
 ROOM = 1.25  # memory that `auto` wants to see free, in units of the weights
@@ -123,7 +124,7 @@ class Storage:
         layer.keep(weight, scale, self.device)
 
     def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
-        return tensor.to(self.dtype) if scale is None else tensor.to(self.dtype).mul_(scale.to(tensor.device))
+        return (tensor if scale is None else tensor.float() * scale.to(tensor.device)).to(self.dtype)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
@@ -164,6 +165,18 @@ def plan_for(
         return MemoryPlan("bf16", offload)
     needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
     return choose(needed, torch.cuda.mem_get_info(device)[0])
+
+
+def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype) -> Keep:
+    """How a model that is being read keeps its weights, by the plan that the settings name for it."""
+
+    def keep(module: nn.Module) -> Put:
+        plan = plan_for(module, memory, offload, device=device, dtype=dtype)
+        storage = Storage(plan, device=device, dtype=dtype)
+        storage.prepare(module)
+        return storage.put
+
+    return keep
 
 
 @contextmanager

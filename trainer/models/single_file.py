@@ -1,4 +1,4 @@
-"""FLUX transformers in one safetensors file, under Black Forest Labs' own names: what ComfyUI users have."""
+"""FLUX transformers in one file, under Black Forest Labs' own names or diffusers': what ComfyUI users have."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,14 +6,23 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxTransformer2DModel
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from .source import ModelError
+from .gguf_file import gguf_file
+from .recognise import recognise
+from .source import GGUF, ModelError
+from .weights import Piece, Stored, pieces_of, safetensors_files, under
 
 PREFIX = "model.diffusion_model."
 MARK = "double_blocks.0.img_attn.qkv.weight"  # every FLUX has it
+DIFFUSERS_MARK = "single_transformer_blocks.0.proj_mlp.weight"
 QKV = ("q", "k", "v")
+# parameters whose shapes tell the configuration
+TELLING = (
+    "x_embedder.weight",
+    "context_embedder.weight",
+    "time_text_embed.text_embedder.linear_1.weight",
+    "transformer_blocks.0.attn.norm_q.weight",
+)
 
 EMBEDDERS = {
     "img_in": "x_embedder",
@@ -49,77 +58,95 @@ SINGLE = {
 }
 
 
-def load_single_file(path: Path, dtype: torch.dtype) -> FluxTransformer2DModel:
-    """The transformer of a file such as flux1-dev.safetensors; its configuration comes from the tensors' shapes.
+def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piece]]:
+    """The transformer of a file such as flux1-dev.safetensors, on the meta device, and where its parameters are.
+
+    Its configuration comes from the tensors' shapes. The file may hold text encoders and a VAE beside it.
 
     Raises:
-        ModelError: not a safetensors file, or not a FLUX transformer.
+        ModelError: not a safetensors or GGUF file, or not a FLUX transformer.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            names = {name.removeprefix(PREFIX): name for name in file.keys()}  # noqa: SIM118
-            if MARK not in names:
-                raise ModelError(f"{path} is not a FLUX transformer ({MARK} is missing): choose FLUX.1-dev or -schnell")
-            tensors = {short: file.get_tensor(name) for short, name in names.items()}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file ({error}): download it again") from error
+    tensors = read_file(path)
+    pieces = transformer_pieces(tensors)
+    untold = [name for name in TELLING if name not in pieces]
+    if untold:
+        raise ModelError(
+            f"{path} is not a FLUX transformer but {recognise(tensors)} ({untold[0]} is missing): "
+            "choose FLUX.1-dev or -schnell"
+        )
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel(**configuration(tensors))
-    renamed = {name: tensor.to(dtype) for name, tensor in diffusers_names(tensors)}
-    wrong = transformer.load_state_dict(renamed, strict=False, assign=True)
-    odd = [*wrong.missing_keys, *wrong.unexpected_keys]
-    if odd:
-        raise ModelError(f"{path} is no plain FLUX transformer: {len(odd)} tensors do not fit, the first is {odd[0]}")
-    return transformer
+        return FluxTransformer2DModel(**configuration(pieces)), pieces
 
 
-def configuration(tensors: Mapping[str, Tensor]) -> dict[str, object]:
-    """Arguments of FluxTransformer2DModel for a file with these tensors."""
-    hidden, channels = tensors["img_in.weight"].shape
-    head = len(tensors["double_blocks.0.img_attn.norm.query_norm.scale"])
+def read_file(path: Path) -> Mapping[str, Stored]:
+    """What is in a safetensors or GGUF file."""
+    return gguf_file(path) if path.suffix == GGUF else safetensors_files([path])
+
+
+def transformer_pieces(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
+    """Where diffusers' parameters are in a file with these tensors; empty where it holds no FLUX transformer."""
+    tensors = under(tensors, PREFIX) or tensors
+    if MARK in tensors and "img_in.weight" in tensors:
+        return dict(diffusers_names(pieces_of(tensors)))
+    return pieces_of(tensors) if DIFFUSERS_MARK in tensors else {}
+
+
+def configuration(pieces: Mapping[str, Piece]) -> dict[str, object]:
+    """Arguments of FluxTransformer2DModel for parameters of these shapes."""
+    hidden, channels = pieces["x_embedder.weight"].shape
+    (head,) = pieces["transformer_blocks.0.attn.norm_q.weight"].shape
     side = 7 * head // 32 * 2  # FLUX splits a head's 128 dimensions 16, 56, 56 among index, row and column
     return {
         "in_channels": channels,
-        "num_layers": _count(tensors, "double_blocks"),
-        "num_single_layers": _count(tensors, "single_blocks"),
+        "num_layers": _count(pieces, "transformer_blocks"),
+        "num_single_layers": _count(pieces, "single_transformer_blocks"),
         "attention_head_dim": head,
         "num_attention_heads": hidden // head,
-        "joint_attention_dim": tensors["txt_in.weight"].shape[1],
-        "pooled_projection_dim": tensors["vector_in.in_layer.weight"].shape[1],
-        "guidance_embeds": "guidance_in.in_layer.weight" in tensors,
+        "joint_attention_dim": pieces["context_embedder.weight"].shape[1],
+        "pooled_projection_dim": pieces["time_text_embed.text_embedder.linear_1.weight"].shape[1],
+        "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in pieces,
         "axes_dims_rope": [head - 2 * side, side, side],
     }
 
 
-def diffusers_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The same weights under diffusers' names: fused projections are split, scale and shift change places."""
-    for name, tensor in tensors.items():
+def diffusers_names(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, Piece]]:
+    """The same weights under diffusers' names: fused projections are split, scale and shift change places.
+
+    A part of a fused projection keeps the whole one's scale, which is of the tensor.
+    """
+    hidden = pieces["img_in.weight"].shape[0]
+    for name, piece in pieces.items():
         module, _, kind = name.rpartition(".")
         kind = "weight" if kind == "scale" else kind
         block = re.fullmatch(r"(double|single)_blocks\.(\d+)\.(.+)", module)
         if not block:
             if module == "final_layer.adaLN_modulation.1":
-                tensor = torch.cat(tensor.chunk(2)[::-1])  # shift, scale -> scale, shift
-            yield f"{EMBEDDERS.get(module, module)}.{kind}", tensor
+                piece = piece.part(slice(hidden, 2 * hidden), slice(0, hidden))  # shift, scale -> scale, shift
+            yield f"{EMBEDDERS.get(module, module)}.{kind}", piece
         elif block[1] == "double":
             prefix = f"transformer_blocks.{block[2]}"
             if block[3].endswith("_attn.qkv"):
                 pattern = "to_{}" if block[3].startswith("img") else "add_{}_proj"
-                for letter, part in zip(QKV, tensor.chunk(3), strict=True):
+                for letter, part in zip(QKV, _split(piece, hidden, 3), strict=True):
                     yield f"{prefix}.attn.{pattern.format(letter)}.{kind}", part
             else:
-                yield f"{prefix}.{DOUBLE.get(block[3], block[3])}.{kind}", tensor
+                yield f"{prefix}.{DOUBLE.get(block[3], block[3])}.{kind}", piece
         else:
             prefix = f"single_transformer_blocks.{block[2]}"
             if block[3] == "linear1":
-                hidden = len(tensors[f"single_blocks.{block[2]}.linear2.bias"])
-                *qkv, mlp = tensor.split([hidden] * 3 + [len(tensor) - 3 * hidden])
+                *qkv, mlp = _split(piece, hidden, 4)
                 for letter, part in zip(QKV, qkv, strict=True):
                     yield f"{prefix}.attn.to_{letter}.{kind}", part
                 yield f"{prefix}.proj_mlp.{kind}", mlp
             else:
-                yield f"{prefix}.{SINGLE.get(block[3], block[3])}.{kind}", tensor
+                yield f"{prefix}.{SINGLE.get(block[3], block[3])}.{kind}", piece
 
 
-def _count(tensors: Mapping[str, Tensor], blocks: str) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{blocks}."))
+def _split(piece: Piece, rows: int, parts: int) -> list[Piece]:
+    """`parts` pieces of `rows` rows each; the last has what is left."""
+    ends = [*(rows * n for n in range(parts)), piece.shape[0]]
+    return [piece.part(slice(start, end)) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _count(pieces: Mapping[str, Piece], blocks: str) -> int:
+    return 1 + max(int(name.split(".")[1]) for name in pieces if name.startswith(f"{blocks}."))

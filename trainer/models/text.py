@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import FluxPipeline
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from torch import Tensor
 
-from .memory import Storage, plan_for
+from .parts import load_encoders
 from .source import ModelSource
 
 BATCH = 16
@@ -54,20 +53,11 @@ def encode_sets(
     The encoders' weights are kept as the memory plan says, see `plan_for`.
     """
 
-    def encoder(cls: type, part: str) -> nn.Module:
-        model = source.load_model(cls, part, torch_dtype=dtype).eval()
-        plan = plan_for(model, memory, offload, device=device, dtype=dtype)
-        Storage(plan, device=device, dtype=dtype).store(model)
-        return model
-
     pipeline = FluxPipeline(
         scheduler=None,
         vae=None,
         transformer=None,
-        text_encoder=encoder(CLIPTextModel, "text_encoder"),
-        tokenizer=source.load(CLIPTokenizer, "tokenizer"),
-        text_encoder_2=encoder(T5EncoderModel, "text_encoder_2"),
-        tokenizer_2=source.load(T5TokenizerFast, "tokenizer_2"),
+        **load_encoders(source, memory, offload, dtype=dtype, device=device),
     )
     encoded = []
     for prompts in sets:

@@ -3,6 +3,7 @@
 from diffusers import FluxTransformer2DModel
 
 from ..tiny import TEXT_TOKENS
+from .single_file import open_single_file
 from .source import EMBEDDED, ModelSource
 
 # FluxPipeline's max_sequence_length in the two models' own instructions
@@ -21,6 +22,8 @@ def text_tokens(wanted: int | str, source: ModelSource) -> int:
         return wanted
     if source.name == EMBEDDED:
         return TEXT_TOKENS
+    if source.file:
+        return DEV if open_single_file(source.file)[0].config.guidance_embeds else SCHNELL
     try:
         options = {"subfolder": "transformer", "local_files_only": not source.hub}
         config = FluxTransformer2DModel.load_config(source.location, **options)

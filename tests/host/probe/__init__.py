@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import sys
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Brighter:
 
 
 class OutOfMemory:
-    """A reward that runs out of memory at its second call."""
+    """A reward that runs out of memory from its second call on."""
 
     CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("NEIGHBOR_GRPO_REWARD",)
 
@@ -66,11 +67,11 @@ class OutOfMemory:
 
     def run(self, reward):
         (named,) = reward
-        calls = iter(range(2))
+        calls = itertools.count()
 
         class Fails:
             def score(self, images, prompts):
-                if next(calls) == 1:
+                if next(calls) > 0:
                     raise torch.OutOfMemoryError("injected")
                 return named.reward.score(images, prompts)
 

@@ -1,0 +1,72 @@
+"""Encode Image: pictures to begin from, by the policy's own autoencoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..trainer.errors import UserError
+from . import host, policies
+from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class EncodeImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NeighborGRPOEncodeImage",
+            display_name="Encode Image",
+            category=CATEGORY,
+            **searched_by("vae encode", "image to image", "inpainting"),
+            description="Cuts pictures to the candidates' size and encodes them with the policy's own VAE, as what "
+            "Train and Rollout begin from (image-to-image, inpainting).",
+            inputs=[
+                POLICY.Input("policy", tooltip="Whose VAE encodes. For a single file take ComfyUI's VAE Encode."),
+                NEIGHBORHOOD.Input("neighborhood", tooltip="Has the size that the pictures are cut to."),
+                io.Image.Input(
+                    "images",
+                    tooltip="Scaled to cover the size; what stands out is cut off evenly. One for all prompts, or one "
+                    "for each.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Of the pictures' size, cut like them: white is drawn anew (inpainting).",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "latent", display_name="latent", tooltip="For Train and Rollout; holds the mask where there is one."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, policy: policies.Policy, neighborhood: Neighborhood, images: Tensor, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        import torch
+        from comfy.latent_formats import Flux
+
+        from ..trainer.models.encode_image import VaeEncoder, fitted
+        from ..trainer.models.geometry import Geometry
+        from ..trainer.tiles import to_grey, to_pictures
+
+        if policy.flux.decoder is None:
+            raise UserError("the model is a single file without a VAE: use VAE Encode with Load VAE (ae.safetensors)")
+        if mask is not None and mask.shape != (1, *images.shape[1:3]):
+            wanted = [1, *images.shape[1:3]]
+            raise UserError(f"the mask has shape {list(mask.shape)}, {wanted} is needed: one, of the pictures' size")
+        geometry = Geometry(neighborhood.width, neighborhood.height)
+        with host.training_mode():
+            pictures = to_pictures(images[..., :3].movedim(-1, 1).clone())
+            cut = torch.stack([fitted(picture, geometry) for picture in pictures])
+            z = torch.cat([VaeEncoder(policy.flux.decoder.vae)(one) for one in cut.split(1)]).cpu()
+            latent = {"samples": Flux().process_out(z)}
+            if mask is not None:
+                latent["noise_mask"] = fitted(to_grey(mask[0]), geometry)[None]
+        return io.NodeOutput(latent)

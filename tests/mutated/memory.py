@@ -1,0 +1,57 @@
+"""Mistakes in how frozen weights are kept, fetched and placed."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/models/frozen.py",
+        ("test_frozen.py",),
+        {
+            "scale forgotten": ("else weight.mul_(self.scale)", "else weight"),
+            "wrong 8 bits": ("weight.view(self.float8)", "weight.view(torch.float8_e4m3fn)"),
+            "one scale for all rows": (".amax(1, keepdim=True)", ".amax().view(1, 1)"),
+            "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
+            "gradient transposed away": ("gradient @ ctx.layer", "gradient * 2 @ ctx.layer"),
+            "bias forgotten": ("backward=False), layer.bias)", "backward=False))"),
+            "moves with the model": ("        return self\n", "        return super()._apply(fn, recurse)\n"),
+        },
+    ),
+    Target(
+        "trainer/models/fetching.py",
+        ("test_fetching.py",),
+        {
+            "no copy on the same device": ("copy.copy_(weight), None", "weight, None"),
+            "nothing is learned": ("            self._next[self._last] = weight\n", "            pass\n"),
+            "any weight will do": ("if ahead.weight is weight else None", "if True else None"),
+            "backward passes are like forward passes": ("torch._C._current_graph_task_id() != -1", "False"),
+        },
+    ),
+    Target(
+        "trainer/models/memory.py",
+        ("test_memory_plans.py",),
+        {
+            "offloaded weights on the device": ("self.device if resident else self.storage_device", "self.device"),
+            "the first blocks are offloaded": ("(i + 1) * count // total > i * count // total", "i < count"),
+            "scale of a scaled file lost": ("self._keep(owner, tensor, scale)", "self._keep(owner, tensor, None)"),
+            "8 bits are made anew": ("elif weight.dtype not in FLOAT8:", "else:"),
+            "the largest plan that fits not": ("if size <= free)", "if size > free)"),
+            "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),
+            "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
+            "guests stay": ("            owner._parameters[leaf] = p\n", "            pass\n"),
+        },
+    ),
+    Target(
+        "trainer/models/flux.py",
+        ("test_memory_plans.py",),
+        {
+            "the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:"),
+            "large pictures at once": ("side > SINGLY, side > TILED", "side > TILED, side > TILED"),
+            "checkpointing forgotten": ("transformer.enable_gradient_checkpointing()", "pass"),
+        },
+    ),
+    Target(
+        "trainer/models/text.py",
+        ("test_memory_plans.py",),
+        {"encoders ignore the plan": ("        Storage(plan, device=device, dtype=dtype).store(model)\n", "")},
+    ),
+]

@@ -1,0 +1,180 @@
+"""Whole runs from pictures and over several sizes: they learn, and going on with them is exact or refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_encode_image import gradient_picture, square
+
+from trainer.config import ConfigError
+from trainer.config_file import load_config
+from trainer.evaluate import base_pictures, compare, evaluate, sample
+from trainer.events import IterationDone
+from trainer.iteration import Clock, sample_candidates
+from trainer.run import LORA, RunError, start_run
+from trainer.setup import prepare
+from trainer.tiles import to_pictures
+
+SIZES = "[[64, 64], [96, 48], [48, 96]]"
+
+
+# ---- they learn
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Path:
+    """A run of the embedded model in a folder with a picture that it drew itself, and a mask."""
+    folder = tmp_path_factory.mktemp("embedded")
+    text = """
+prompts = ["octopus on a red background", "umbrella on a yellow background"]
+[model]
+path = "embedded"
+device = "cpu"
+text_tokens = 32
+[sampling]
+width = 64
+height = 64
+steps = 6
+[grpo]
+prompts_per_iteration = 2
+[optimizer]
+learning_rate = 2e-3
+[run]
+iterations = 5
+micro_batch = 12
+tiles_every = 0
+save_every = 100
+[[rewards]]
+kind = "colourfulness"
+"""
+    (folder / "run.toml").write_text(text)
+    setup = prepare(load_config(folder / "run.toml", ["prompts=['spider on a white background']"]))
+    drawn = sample(setup, setup.conditioning, setup.config.prompts, [3]).images
+    next(to_pictures(drawn)).save(folder / "init.png")
+    square(64, 64, 48).save(folder / "mask.png")
+    return folder
+
+
+MODES = {
+    "image-to-image": ["init.denoise=0.7"],
+    "inpainting": ["init.denoise=0.9", "init.mask='mask.png'"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_reward_rises_on_seeds_that_were_not_trained_on(embedded, mode):
+    """Paired: the same prompts and noises, without and with the LoRA."""
+    overrides = ["init.image='init.png'", *MODES[mode], f"run.folder={str(embedded / mode)!r}"]
+    reason, setup = start_run(load_config(embedded / "run.toml", overrides))
+    assert reason == "complete"
+    seeds, prompts = list(range(100, 110)) * 2, [p for p in setup.config.prompts for _ in range(10)]
+    conditioning = setup.conditioning[[0] * 10 + [1] * 10]
+    with setup.policy.reference():
+        before = sample(setup, conditioning, prompts, seeds)
+    after = sample(setup, conditioning, prompts, seeds)
+    rise = compare(before.scores["colourfulness"], after.scores["colourfulness"])
+    assert rise.difference > 0
+    assert rise.rise > 3  # standard errors
+
+
+# ---- going on
+
+
+@pytest.fixture
+def run(config_file, tmp_path):
+    gradient_picture(64, 64).save(tmp_path / "init.png")
+    square(64, 64, 40).save(tmp_path / "mask.png")
+    section = "image = 'init.png'\nmask = 'mask.png'\ndenoise = 0.6"
+
+    def config(folder: str, *overrides: str):
+        path = config_file(init=section, evaluation='prompts = ["a blue fish", "a cat"]')
+        return load_config(path, [f"run.folder={str(tmp_path / folder)!r}", "run.iterations=6", *overrides])
+
+    return config
+
+
+def stopped_and_resumed(config, *overrides: str) -> None:
+    asked = iter([False] * 3 + [True])
+    assert start_run(config("halved", *overrides), should_stop=lambda: next(asked))[0] == "stopped"
+    assert start_run(config("halved", *overrides), resume=True)[0] == "complete"
+    start_run(config("whole", *overrides))
+
+
+@pytest.mark.parametrize("overrides", [(), (f"sampling.sizes={SIZES}",)], ids=["one size", "three sizes"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, tmp_path, overrides):
+    stopped_and_resumed(run, *overrides)
+    halved, whole = (load_file(tmp_path / folder / LORA) for folder in ("halved", "whole"))
+    assert halved.keys() == whole.keys()
+    assert all(torch.equal(halved[name], whole[name]) for name in whole)
+
+
+def test_another_picture_in_the_same_file_is_refused(run, tmp_path):
+    asked = iter([False, True])
+    start_run(run("run"), should_stop=lambda: next(asked))
+    with Image.open(tmp_path / "init.png") as picture:
+        changed = picture.convert("RGB")
+    changed.putpixel((0, 0), (1, 2, 3))
+    changed.save(tmp_path / "init.png")
+    with pytest.raises(RunError, match=r"trained with other settings \(init.digest was '\w+', is '\w+'\)"):
+        start_run(run("run"), resume=True)
+
+
+def test_evaluation_pictures_begin_from_the_same_picture(run):
+    setup, seen = prepare(run("looked-at")), []
+
+    def decoder(z):
+        seen.append(z)
+        return torch.zeros(len(z), 3, 64, 64)
+
+    setup = replace(setup, policy=replace(setup.policy, decoder=decoder))
+    evaluate(setup, 0)
+    base_pictures(setup, [2, 0], [7, 8])
+    kept = ~setup.init.mask
+    assert [len(z) for z in seen] == [2, 2]
+    assert all(torch.equal(z[:, kept], setup.init.latents[0][:, kept]) for z in torch.cat(seen))
+    assert len({z.sum().item() for z in torch.cat(seen)}) == 4  # what is drawn differs
+
+
+# ---- several sizes
+
+
+def test_every_iteration_has_one_size_and_each_size_its_turn(run):
+    seen = []
+    start_run(
+        run("sizes", f"sampling.sizes={SIZES}"),
+        listeners=[lambda e: seen.append(tuple(e.images.shape[2:])) if isinstance(e, IterationDone) else None],
+    )
+    sizes = {(64, 64), (48, 96), (96, 48)}  # height, width
+    assert {*seen[:3]} == {*seen[3:]} == sizes
+
+
+def test_a_size_of_several_is_what_it_is_alone(run):
+    """Geometry, the sigmas that follow the resolution, and what begins: all of them are the size's own."""
+    several = prepare(run("several", f"sampling.sizes={SIZES}"))
+    for iteration in range(3):
+        one = several.sized(iteration)
+        size = [f"sampling.width={one.geometry.width}", f"sampling.height={one.geometry.height}"]
+        alone = prepare(run("alone", *size))
+        assert alone.geometry == one.geometry
+        assert torch.equal(alone.sigmas, one.sigmas)
+        drawn = [sample_candidates(setup, iteration, [0], Clock(setup.policy.device)) for setup in (one, alone)]
+        assert torch.equal(drawn[0].images, drawn[1].images)
+    assert len({several.sized(n).sigmas[1].item() for n in range(3)}) == 2  # 96 x 48 and 48 x 96 have as many tokens
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ("[[64, 64], [64, 40]]", "sampling.height must be a multiple of 16 pixels, got 40: try 32"),
+        ("[[64, 64], [64]]", r"sampling.sizes = \[64\]: must be \[width, height\]"),
+        ("[[64, 64], [64, 64]]", "each size once"),
+        ("[64, 64]", "sampling.sizes = .*: must be a list of lists"),
+        ("[[64, 64.5]]", r"sampling.sizes.0 = \[64, 64.5\]: must be a list of whole numbers"),
+    ],
+)
+def test_sizes_that_cannot_be_drawn_are_refused(run, sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        run("refused", f"sampling.sizes={sizes}")

@@ -1,0 +1,79 @@
+"""What fits a card, what to lower where nothing does, what an iteration costs."""
+
+from dataclasses import replace
+
+import pytest
+
+from trainer.config import Config, GrpoSettings, LoraSettings, ModelSettings, RewardSettings, RunSettings
+from trainer.config import SamplingSettings as Sampling
+from trainer.models.memory import MemoryPlan
+from trainer.planning.advice import GIB, candidates, choose, cost, fits, lower, title
+
+BF16, FP8, OFFLOADED = MemoryPlan(), MemoryPlan("fp8"), MemoryPlan("fp8", 1.0)
+CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("colourfulness"),))
+
+
+def test_the_first_plan_that_fits_with_its_reserve_is_chosen():
+    peaks = {BF16: 26 * GIB, FP8: 15 * GIB, OFFLOADED: 4 * GIB}
+    assert choose(peaks, 32) == BF16
+    assert choose(peaks, 16) == FP8  # exactly, with 1 GiB for CUDA
+    assert choose(peaks, 15.9) == OFFLOADED
+    assert choose(peaks, 4) is None
+    assert not fits(4 * GIB, 4)
+
+
+def test_the_configs_own_share_of_offload_is_a_candidate():
+    assert candidates(CONFIG) == [BF16, FP8, OFFLOADED]
+    half = replace(CONFIG, model=replace(CONFIG.model, offload=0.5))
+    assert [title(p) for p in candidates(half)] == ["bf16", "fp8", "fp8 + offload 0.5", "fp8 + offload 1"]
+
+
+def test_the_paper_trains_a_third_more_than_one_evaluation_a_sample_and_sde_methods_fourteen():
+    c = cost(CONFIG)
+    assert (c.rollout, c.update, c.recomputed, c.reference) == (12 * 8, 4 * 4, 4 * 4, 0)
+    assert c.per_sample == pytest.approx(1.33, abs=0.005)
+    assert c.sde_update == 12 * 14
+
+
+def test_prompts_updates_kl_and_heun_cost_more_and_no_checkpointing_less():
+    c = cost(
+        replace(
+            CONFIG,
+            model=replace(CONFIG.model, checkpointing=False),
+            sampling=Sampling(solver="heun", steps=5),
+            grpo=GrpoSettings(prompts_per_iteration=3, updates_per_rollout=2, kl_weight=0.1),
+        )
+    )
+    assert (c.rollout, c.update, c.recomputed, c.reference) == (3 * 12 * 9, 3 * 16 * 2, 0, 3 * 16 * 2)
+    assert c.sde_update == 3 * 12 * 14 * 2
+
+
+def test_settings_are_lowered_in_the_order_of_what_that_costs():
+    large = replace(
+        CONFIG, sampling=Sampling(width=1024, height=768), lora=LoraSettings(rank=64), run=RunSettings(micro_batch=4)
+    )
+    steps = lower(large).split("; then ")
+    assert [step.split(" ")[0] for step in steps] == [
+        "run.micro_batch",
+        "run.offload_rewards",
+        "model.memory",
+        "model.memory",
+        "model.text_tokens",
+        "sampling.width",
+        "lora.rank",
+        "lora.targets",
+    ]
+    assert "= 2 (now 4)" in steps[0]
+    assert "width = 768, height = 576 (now 1024 x 768)" in steps[5]
+    assert "model.memory" not in lower(large, plans=False)
+
+
+def test_a_config_with_nothing_left_to_lower_needs_a_larger_card():
+    least = Config(
+        ModelSettings("FLUX.1-dev", memory="fp8", offload=1.0, text_tokens=256),
+        ("a cat",),
+        (RewardSettings("colourfulness"),),
+        lora=LoraSettings(targets="attention"),
+        run=RunSettings(micro_batch=1, offload_rewards=True),
+    )
+    assert lower(least) == "nothing is left to lower: a larger card is needed"

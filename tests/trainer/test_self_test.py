@@ -1,0 +1,71 @@
+"""The self-test finds a model that does not compute in the update what it computed in the rollout."""
+
+import pytest
+import torch
+
+from trainer.config_file import load_config
+from trainer.events import SelfTested
+from trainer.iteration import new_state
+from trainer.loop import train
+from trainer.self_test import self_test
+from trainer.setup import prepare
+
+
+@pytest.fixture
+def setup(config_file):
+    return prepare(load_config(config_file(), ["run.micro_batch=3"]))
+
+
+@pytest.fixture
+def spoil(setup, monkeypatch):
+    """Add something to the velocity; `extra` is called with it."""
+    forward = setup.policy.transformer.forward
+
+    def spoil(extra):
+        def spoilt(**inputs):
+            v = forward(**inputs)[0]
+            return (v + extra(v),)
+
+        monkeypatch.setattr(setup.policy.transformer, "forward", spoilt)
+
+    return spoil
+
+
+def test_a_healthy_model_passes(setup):
+    assert self_test(setup, 7) == SelfTested(7, 0.0, "")
+
+
+CAUSES = [
+    (torch.randn_like, "other numbers at each call"),
+    (lambda v: v.mean(0, keepdim=True), "depend on the candidates beside one"),
+    (lambda v: float(torch.is_grad_enabled()), "otherwise with gradient"),
+]
+
+
+@pytest.mark.parametrize(("extra", "cause"), CAUSES, ids=[cause for _, cause in CAUSES])
+def test_the_cause_is_named(setup, spoil, extra, cause):
+    spoil(extra)
+    found = self_test(setup, 0)
+    assert found.ratio_error > 1e-3
+    assert cause in found.cause
+    assert cause in str(found)
+
+
+def test_dropout_is_named(setup, spoil):
+    spoil(torch.randn_like)
+    setup.policy.transformer.train()
+    assert "dropout" in self_test(setup, 0).cause
+
+
+def test_what_is_within_the_tolerance_is_reported_without_a_cause(setup, spoil):
+    spoil(lambda v: 1e-6 * torch.is_grad_enabled() * v)
+    found = self_test(setup, 0)
+    assert 0 < found.ratio_error < 1e-4
+    assert found.cause == ""
+
+
+def test_a_run_tells_it_once_before_its_first_iteration(setup):
+    events = []
+    train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
+    assert [type(e).__name__ for e in events[:3]] == ["Started", "SelfTested", "IterationDone"]
+    assert sum(isinstance(e, SelfTested) for e in events) == 1

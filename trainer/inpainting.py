@@ -1,0 +1,43 @@
+"""What trajectories begin from beside noise (image-to-image), and what they leave as it is (inpainting)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Init:
+    """Pictures to begin from: one for all prompts, or one for each."""
+
+    latents: Tensor  # in the transformer's units, [1 or prompts, 16, height / 8, width / 8]
+    mask: Tensor | None = None  # True where a picture is drawn anew, [height / 8, width / 8] bool; None: everywhere
+    fill: Tensor | None = None  # what FLUX.1-Fill sees of picture and mask, [1 or prompts, tokens, 320]
+
+    def of(self, prompts: Sequence[int]) -> "Init":
+        """The same with one row for each of these prompts."""
+        rows = list(prompts) if len(self.latents) > 1 else [0] * len(prompts)
+        return replace(self, latents=self.latents[rows], fill=None if self.fill is None else self.fill[rows])
+
+
+@dataclass(frozen=True)
+class Known:
+    """The region that inpainting leaves as it is, for N trajectories.
+
+    It is to be the picture's latent z noised by the trajectory's own noise: (1 - sigma) * z + sigma * eps. That is a
+    straight path, so to overwrite it after every step is to give it the velocity eps - z: every solver follows that
+    exactly, and the history of a solver of higher order belongs to one path inside and outside the mask.
+    """
+
+    drawn: Tensor  # False where the region is, [*latent] bool
+    z: Tensor  # [N, *latent]
+    noise: Tensor  # eps, [N, *latent]
+
+    def velocity(self, v: Tensor) -> Tensor:
+        """v [N, *latent], with the region's own."""
+        return torch.where(self.drawn, v, self.noise - self.z)
+
+    def end(self, x_0: Tensor) -> Tensor:
+        """x_0 [N, *latent], with z itself where rounding has left something near it."""
+        return torch.where(self.drawn, x_0, self.z)

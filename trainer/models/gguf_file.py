@@ -1,0 +1,56 @@
+"""GGUF files: weights quantised in blocks, made numbers again one tensor at a time. The `gguf` package reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .source import ModelError
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor in a GGUF file."""
+
+    path: Path
+    shape: tuple[int, ...]
+    kind: Any  # gguf.GGMLQuantizationType
+    offset: int
+    size: int  # bytes
+    dtype: str = "F32"  # after reading
+
+    def read(self, rows: Sequence[slice] = ()) -> Tensor:
+        from gguf.quants import dequantize, quant_shape_to_byte_shape
+
+        # read and not mapped: mapped pages would stay in memory beside the model
+        data = np.fromfile(self.path, np.uint8, self.size, offset=self.offset)
+        columns = self.shape[1:] or (1,)  # numbers of a vector are rows too
+        quantised = data.reshape(quant_shape_to_byte_shape((self.shape[0], *columns), self.kind))
+        parts = [quantised[r] for r in rows] or [quantised]
+        numbers = torch.cat([torch.from_numpy(dequantize(part, self.kind)).float() for part in parts])
+        return numbers.reshape(-1, *self.shape[1:])
+
+
+def gguf_file(path: Path) -> dict[str, GgufTensor]:
+    """What is in a GGUF file, of which only the header is read.
+
+    Raises:
+        ModelError: the gguf package is not installed, or this is not a whole GGUF file.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise ModelError(f"{path} is a GGUF file: `pip install gguf` to read it") from error
+    try:
+        found = GGUFReader(path).tensors
+    except (OSError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} is not a whole GGUF file ({reason}): download it again") from error
+    return {
+        t.name: GgufTensor(path, tuple(map(int, t.shape[::-1])), t.tensor_type, int(t.data_offset), int(t.n_bytes))
+        for t in found
+    }

@@ -1,0 +1,37 @@
+"""What a file of weights is, by the names in it: to tell somebody who chose the wrong one."""
+
+from collections.abc import Iterable
+
+KINDS = {  # what it is: names, or parts of names, that nothing above it has
+    "a LoRA": (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lora.down.", ".hada_w1", ".lokr_w1"),
+    "a FLUX.2 transformer": ("double_stream_modulation_img.",),
+    "a Chroma transformer": ("distilled_guidance_layer.",),
+    "a HunyuanVideo transformer": ("individual_token_refiner.",),
+    "a ControlNet": (
+        "controlnet_blocks.",
+        "controlnet_down_blocks.",
+        "input_hint_block.",
+        "controlnet_cond_embedding.",
+    ),
+    "a FLUX.1 transformer": ("double_blocks.0.img_attn.qkv.weight", "single_transformer_blocks.0.proj_mlp.weight"),
+    "a Stable Diffusion 3 transformer": ("joint_blocks.0.",),
+    "a Qwen-Image transformer": ("transformer_blocks.0.img_mod.1.",),
+    "a Wan transformer": ("blocks.0.cross_attn.norm_q.",),
+    "a whole SDXL checkpoint": ("conditioner.embedders.1.",),
+    "a whole Stable Diffusion checkpoint": ("cond_stage_model.",),
+    "an SDXL UNet": ("label_emb.0.0.weight", "add_embedding.linear_1.weight"),
+    "a Stable Diffusion UNet": ("input_blocks.0.0.weight", "down_blocks.0.resnets.0.time_emb_proj."),
+    "a T5 text encoder": ("encoder.block.0.layer.0.SelfAttention.q.",),
+    "a CLIP text encoder": ("text_model.encoder.layers.0.", "transformer.resblocks.0.attn."),
+    "a CLIP vision encoder": ("vision_model.encoder.layers.0.",),
+    "a language model": ("layers.0.self_attn.q_proj.",),
+    "a VAE": ("decoder.conv_in.weight", "decoder.conv1.weight"),
+}
+
+
+def recognise(names: Iterable[str]) -> str:
+    """A few words, such as "an SDXL UNet"; "of a kind that is not known" where nothing fits."""
+    every = "\n".join(names)
+    return next(
+        (kind for kind, marks in KINDS.items() if any(mark in every for mark in marks)), "of a kind that is not known"
+    )

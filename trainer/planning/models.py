@@ -1,0 +1,81 @@
+"""The models of a run at their real sizes on the `meta` device: shapes without data, ready in a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from .. import tiny
+from ..config import ModelSettings
+from ..models.parts import PUBLISHED
+from ..models.single_file import open_single_file
+from ..models.source import EMBEDDED, HUB
+from ..models.tokens import DEV, SCHNELL
+
+META = torch.device("meta")
+
+
+def transformer(path: str) -> FluxTransformer2DModel:
+    """The transformer that `model.path` names: by the folder's config or the file's shapes where they are there,
+    else FLUX.1-schnell's if the name says so, and FLUX.1-dev's.
+
+    Raises:
+        ModelError: a file that is no FLUX transformer.
+    """
+    if (folder := folder_of(path)) is not None:
+        settings = FluxTransformer2DModel.load_config(folder, subfolder="transformer")
+        return _on_meta(lambda: FluxTransformer2DModel.from_config(settings))
+    if Path(path).is_file():
+        return open_single_file(Path(path))[0].requires_grad_(False).eval()
+    return _on_meta(lambda: FluxTransformer2DModel(guidance_embeds=not _is_schnell(path)))
+
+
+def tokens(model: ModelSettings) -> int:
+    """T5 tokens of a prompt; "auto" is what the model that `model.path` names was trained with."""
+    if not isinstance(model.text_tokens, str):
+        return model.text_tokens
+    if model.path == EMBEDDED:
+        return tiny.TEXT_TOKENS
+    return DEV if transformer(model.path).config.guidance_embeds else SCHNELL
+
+
+def autoencoder(path: str) -> AutoencoderKL:
+    """The folder's autoencoder, else FLUX.1's."""
+    settings = AutoencoderKL.load_config(folder_of(path) or PUBLISHED.location, subfolder="vae")
+    return _on_meta(lambda: AutoencoderKL.from_config(settings))
+
+
+def text_encoders(path: str) -> tuple[CLIPTextModel, T5EncoderModel]:
+    """The folder's text encoders, else FLUX.1's: CLIP-L and T5-XXL."""
+    folder = folder_of(path) or PUBLISHED.location
+    clip = CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")
+    t5 = T5Config.from_pretrained(folder, subfolder="text_encoder_2")
+    return _on_meta(lambda: CLIPTextModel(clip)), _on_meta(lambda: T5EncoderModel(t5))
+
+
+def describe(path: str) -> str:
+    """Whose sizes these are, for a reader."""
+    if path == EMBEDDED:
+        return "the embedded model"
+    if folder_of(path) is not None or Path(path).is_file():
+        return path
+    return f"FLUX.1-{'schnell' if _is_schnell(path) else 'dev'} ({path} is not here)"
+
+
+def folder_of(path: str) -> Path | None:
+    """The diffusers folder that `model.path` means, if it is there."""
+    folder = tiny.FLUX if path == EMBEDDED else Path(path)
+    return folder if (folder / "model_index.json").is_file() else None
+
+
+def _is_schnell(path: str) -> bool:
+    return "schnell" in path.removeprefix(HUB).lower()
+
+
+def _on_meta(make: Callable[[], nn.Module]) -> Any:
+    with META:
+        return make().requires_grad_(False).eval()

@@ -1,0 +1,250 @@
+"""The memory of every phase of a run, predicted by running its own stages at their real size on the `meta` device."""
+
+import gc
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from ..anchors import Pairs, draw_pairs
+from ..config import AUTO, Config
+from ..iteration import (
+    Candidates,
+    Clock,
+    Setup,
+    State,
+    new_state,
+    policy_velocity,
+    sample_candidates,
+    trained_steps,
+)
+from ..models.flux import DTYPES, FluxPolicy, VaeDecoder
+from ..models.frozen import FrozenLinear
+from ..models.geometry import Geometry
+from ..models.lora import ADAPTER
+from ..models.memory import MemoryPlan, Storage
+from ..models.text import BATCH, Conditioning
+from ..rewards import on_device
+from ..rollout import BatchVelocity
+from ..setup import add_lora, assemble
+from ..solvers import EVALUATIONS
+from ..surrogate import softmax_temperature
+from ..update import accumulate_gradient
+from . import models
+from .models import META
+from .rewards import counted
+from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
+
+PHASES = ("encode", "load", "rollout", "decode", "reward", "update")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Most bytes that a phase holds at once."""
+
+    device: int
+    host: int
+
+
+class Meter(Clock):
+    """The loop's clock, which reads the memory of each phase instead of the time."""
+
+    def __init__(self, tracker: MemoryTracker):
+        super().__init__(META)
+        self.tracker = tracker
+        self.peaks: dict[str, Peak] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        gc.collect()  # what waits in reference cycles is not memory that the phase needs
+        self.tracker.restart()
+        with self.tracker, fused_attention():
+            yield
+        self.peaks[name] = Peak(self.tracker.peak[DEVICE], self.tracker.peak[HOST])
+
+
+@dataclass
+class PlannedPolicy(FluxPolicy):
+    """A policy that passes some of its calls through the model: the others would need the same memory."""
+
+    only: int | None = None  # the call of each velocity that is real; None is every one
+
+    def velocity(self, conditioning: Conditioning, geometry: Geometry, fill: Tensor | None = None) -> BatchVelocity:
+        evaluate, calls = super().velocity(conditioning, geometry, fill), count()
+
+        def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
+
+        return velocity
+
+
+@dataclass(frozen=True)
+class PlannedDecoder:
+    """The decoder, whose weights wait on the host and are copied to the device for each use."""
+
+    decoder: VaeDecoder
+
+    def __call__(self, z: Tensor) -> Tensor:
+        copies = [torch.empty_like(parameter) for parameter in self.decoder.vae.parameters()]
+        images = self.decoder(z)
+        del copies
+        return images
+
+
+def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
+    """The peak of each of PHASES, of a run that has done its first update. Needs no weights and no GPU.
+
+    Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
+    """
+    meter = Meter(MemoryTracker())
+    setup = _load(config, plan, _encode(config, plan, meter), meter)
+    with meter.tracker:
+        state = _started(setup)
+    candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
+    with meter.phase("reward"):
+        _score(setup, candidates)
+    setup.policy.only = None
+    with meter.phase("update"):
+        _update(setup, state, candidates)
+    return meter.peaks
+
+
+def dtype_of(config: Config) -> torch.dtype:
+    """What the run computes in; left to "auto", what it is on a GPU."""
+    return DTYPES["bfloat16" if config.model.dtype == AUTO else config.model.dtype]
+
+
+@torch.no_grad()
+def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning]:
+    dtype, tokens = dtype_of(config), models.tokens(config.model)
+    encoders = models.text_encoders(config.model.path)
+    storages = [prepared(encoder, plan, dtype) for encoder in encoders]
+    with meter.phase("encode"):
+        for encoder, storage in zip(encoders, storages, strict=True):
+            fill(encoder, storage, meter.tracker)
+            encoder.tie_weights()
+        clip, t5 = encoders
+        encoded = []
+        for prompts in filter(None, (config.prompts, config.evaluation.prompts)):
+            # the batches before hold their results alone
+            done = max(0, len(prompts) - BATCH)
+            before = torch.empty(done, tokens, t5.config.d_model, dtype=dtype, device=META)
+            ids = [torch.zeros(min(BATCH, len(prompts)), n, dtype=torch.int64, device=META) for n in (77, tokens)]
+            ids[0] = ids[0][:, : clip.config.max_position_embeddings]
+            pooled, embeddings = clip(ids[0]).pooler_output, t5(ids[1])[0]
+            pooled = torch.cat([pooled.new_empty(done, pooled.shape[1]), pooled])
+            encoded.append(Conditioning(torch.cat([before, embeddings]).to(dtype), pooled.to(dtype)))
+            del before, embeddings, pooled
+    return encoded
+
+
+def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: Meter) -> Setup:
+    dtype, tracker = dtype_of(config), meter.tracker
+    transformer = models.transformer(config.model.path)
+    vae = models.autoencoder(config.model.path)
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(dtype)
+    rewards = counted(config.rewards, tracker)
+    storage = prepared(transformer, plan, dtype)
+    with meter.phase("load"):
+        fill(transformer, storage, tracker)
+        if config.model.checkpointing:
+            transformer.enable_gradient_checkpointing()
+        tracker.place([*vae.parameters(), *vae.buffers()], HOST)
+        shifted = bool(transformer.config.guidance_embeds)
+        decoder = PlannedDecoder(VaeDecoder(vae))
+        policy = PlannedPolicy(transformer, decoder, config.model.guidance, shifted, ADAPTER, only=_last_call(config))
+        lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
+        tracker.place(lora.values(), DEVICE)
+        for reward in rewards.values():
+            reward.to(META)
+    evaluation = encoded[1] if len(encoded) > 1 else None
+    return assemble(config, policy, lora, encoded[0], rewards, evaluation=evaluation)
+
+
+def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:
+    """The plan's storage of a model on meta, whose layers are made ready for it."""
+    storage = Storage(plan, device=META, dtype=dtype, storage_device=META)
+    storage.prepare(module)
+    return storage
+
+
+def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
+    """Fill a prepared model as a loader does: each tensor is read on the host and goes where the plan says."""
+    for name, parameter in list(module.named_parameters()):
+        with tracker.making(HOST):
+            storage.put(module, name, torch.empty(parameter.shape, dtype=storage.dtype, device=META))
+        owner, _, leaf = name.rpartition(".")
+        layer = module.get_submodule(owner)
+        offloaded = leaf == "weight" and isinstance(layer, FrozenLinear) and layer.fetcher is not None
+        tracker.place([getattr(layer, leaf)], HOST if offloaded else DEVICE)
+    tracker.place(module.buffers(), DEVICE)
+
+
+def _started(setup: Setup) -> State:
+    """Optimiser and average, as the first update leaves them."""
+    state = new_state(setup)
+    _step(setup, state)
+    return state
+
+
+def _step(setup: Setup, state: State) -> None:
+    for group in state.optimizer.param_groups:
+        group["foreach"] = True  # as torch chooses on CUDA: faster, for a copy of the LoRA
+    for parameter in setup.lora.values():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    nn.utils.clip_grad_norm_(setup.lora.values(), setup.config.optimizer.max_grad_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.average.update(setup.lora)
+
+
+def _score(setup: Setup, candidates: Candidates) -> None:
+    texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(setup.config.grpo.group_size)]
+    with on_device(setup.rewards.values(), META, stay=not setup.config.run.offload_rewards):
+        for reward in setup.rewards.values():
+            reward.score(candidates.images, texts)
+
+
+def _update(setup: Setup, state: State, candidates: Candidates) -> None:
+    """One micro-batch of pairs on top of the gradients of others, and the step."""
+    config, trajectories = setup.config, candidates.trajectories
+    grpo, prompts = config.grpo, len(candidates.prompts)
+    drawn = draw_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=torch.Generator())
+    pairs = Pairs(*(t[: config.run.micro_batch] for t in (drawn.prompt, drawn.anchor, drawn.step))).to(META)
+    groups = trajectories.x_next.unflatten(1, (prompts, grpo.group_size))  # [K, P, G, *latent]
+    tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in groups])
+    size = config.run.micro_batch
+    velocity = policy_velocity(setup, candidates.prompts, size)
+
+    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        with setup.policy.reference():
+            return policy_velocity(setup, candidates.prompts, size)(x, sigma, rows)
+
+    for parameter in setup.lora.values():
+        parameter.grad = torch.zeros_like(parameter)
+    accumulate_gradient(
+        velocity,
+        trajectories,
+        pairs,
+        torch.zeros(prompts, grpo.group_size, device=META),
+        tau,
+        clip=grpo.clip,
+        micro_batch=size,
+        normaliser=len(drawn),
+        reference=reference,
+        kl_weight=grpo.kl_weight,
+    )
+    _step(setup, state)
+
+
+def _last_call(config: Config) -> int:
+    """Of the rollout's model calls: there the solver's own states are all in place."""
+    sampling, evaluations = config.sampling, EVALUATIONS[config.sampling.solver]
+    candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
+    of_one = sampling.steps * evaluations - (evaluations - 1)  # nothing is left to correct in the last step
+    return of_one * math.ceil(candidates / config.run.micro_batch) - 1

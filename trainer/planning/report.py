@@ -1,0 +1,175 @@
+"""A run's plan as one object: the peaks of each memory plan, the cost, the advice; as data and as a table."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import Config, ConfigError
+from ..config_file import parse, read_table
+from ..models.memory import MemoryPlan, sizes
+from ..models.source import EMBEDDED, HUB
+from . import advice, models, rewards
+from .advice import GIB
+from .phases import PHASES, Peak, predict
+
+NF4_BYTES = 0.5 + 4 / 64  # a weight: 4 bits, and a float32 scale for each 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The peaks of one memory plan, by phase."""
+
+    plan: MemoryPlan
+    peaks: Mapping[str, Peak]
+    estimated: bool = False  # by arithmetic, not by a count
+
+    @property
+    def name(self) -> str:
+        return advice.title(self.plan) + (" (estimate)" if self.estimated else "")
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device in the largest phase."""
+        return max(peak.device for peak in self.peaks.values())
+
+    @property
+    def host(self) -> int:
+        return max(peak.host for peak in self.peaks.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `plan` found."""
+
+    config: Config
+    predictions: tuple[Prediction, ...]
+    vram: float | None = None  # GiB of the card in question
+
+    @property
+    def chosen(self) -> Prediction | None:
+        """The first counted plan that fits the card."""
+        counted = {p.plan: p.device for p in self.predictions if not p.estimated}
+        plan = advice.choose(counted, self.vram) if self.vram else None
+        return next((p for p in self.predictions if p.plan == plan), None)
+
+    @property
+    def verdict(self) -> str:
+        """One line on the card that was asked about; empty where none was."""
+        if not self.vram:
+            return ""
+        if self.chosen:
+            p = self.chosen.plan
+            settings = f'model.memory = "{p.precision}", model.offload = {p.offload}'
+            return f"{self.vram:g} GiB: {self.chosen.name} fits ({settings})"
+        least = min(p.device for p in self.predictions if not p.estimated) / GIB + advice.RESERVE
+        remedy = advice.lower(self.config, plans=False)
+        return f"{self.vram:g} GiB: no plan fits, the smallest needs {least:.1f} GiB. Lower {remedy}"
+
+    @property
+    def notes(self) -> list[str]:
+        s, g, run = self.config.sampling, self.config.grpo, self.config.run
+        return [
+            f"{models.describe(self.config.model.path)}, {s.width} x {s.height}, micro-batch {run.micro_batch}, "
+            f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
+            f"K {g.trained_steps}, {s.steps} steps",
+            f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
+            *rewards.assumed(self.config.rewards),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; memory in bytes."""
+        return {
+            "notes": self.notes,
+            "reserve": round(advice.RESERVE * GIB),
+            "plans": [
+                {
+                    "name": p.name,
+                    "memory": p.plan.precision,
+                    "offload": p.plan.offload,
+                    "estimated": p.estimated,
+                    "device": p.device,
+                    "host": p.host,
+                    "phases": {name: asdict(peak) for name, peak in p.peaks.items()},
+                }
+                for p in self.predictions
+            ],
+            "cost": asdict(advice.cost(self.config)),
+            "vram": self.vram,
+            "fits": self.chosen.name if self.chosen else None,
+            "advice": self.verdict,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people: a Markdown table, and what it stands for."""
+        rows = [("plan", *PHASES, "device", "host"), ("---",) * (len(PHASES) + 3)]
+        for p in self.predictions:
+            sizes = (*(p.peaks[name].device for name in PHASES), p.device, p.host)
+            rows.append((p.name, *(f"{size / GIB:.2f}" for size in sizes)))
+        table = [f"| {' | '.join(row)} |" for row in rows]
+        return [*table, "", *self.notes, *_cost_lines(self.config), *filter(None, [self.verdict])]
+
+
+def plan(config: Config, vram: float | None = None, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Predict every memory plan of a run; about ten seconds each for FLUX.1-dev.
+
+    Args:
+        vram: GiB of the card in question.
+        progress: told the name of each plan before it is counted.
+    """
+    if vram is not None and vram <= 0:
+        raise ConfigError(f"vram = {vram:g}: must be the card's memory in GiB, such as 16")
+    return Report(config, tuple(_predictions(config, progress)), vram)
+
+
+def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """`load_config` of a run whose model need not be there yet.
+
+    Raises:
+        ConfigError: what is wrong with the file, in one line.
+    """
+    table = read_table(path, overrides)
+    model = table.get("model")
+    named = model.get("path") if isinstance(model, Mapping) else None
+    if not isinstance(named, str):
+        return parse(table, path.parent)  # which says what is missing
+    config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
+    if named != EMBEDDED and not named.startswith(HUB):
+        named = str((path.parent / Path(named).expanduser()).absolute())
+    return replace(config, model=replace(config.model, path=named))
+
+
+def _predictions(config: Config, progress: Callable[[str], None]) -> Iterator[Prediction]:
+    for candidate in advice.candidates(config):
+        progress(advice.title(candidate))
+        prediction = Prediction(candidate, predict(config, candidate))
+        yield prediction
+        if candidate == MemoryPlan("fp8"):
+            yield Prediction(MemoryPlan("nf4"), _narrowed(config, prediction.peaks), estimated=True)
+
+
+def _narrowed(config: Config, peaks: Mapping[str, Peak]) -> dict[str, Peak]:
+    """The peaks of fp8 as they would be with 4-bit weights in the blocks, which do not run without CUDA."""
+    path = config.model.path
+    encoders = sum(map(_of_blocks, models.text_encoders(path)))
+    transformer = _of_blocks(models.transformer(path))
+    saved = {name: (encoders if name == "encode" else transformer) * (1 - NF4_BYTES) for name in peaks}
+    return {name: replace(peak, device=round(peak.device - saved[name])) for name, peak in peaks.items()}
+
+
+def _of_blocks(module: Any) -> int:
+    """Weights of the linear layers that a memory plan is about."""
+    needed = sizes(module, torch.bfloat16)
+    return needed[MemoryPlan("fp8")] - needed[MemoryPlan("fp8", 1.0)]
+
+
+def _cost_lines(config: Config) -> list[str]:
+    c = advice.cost(config)
+    extra = [f"{n} {what}" for n, what in ((c.recomputed, "recomputed"), (c.reference, "of the reference")) if n]
+    beside = f" (and {', '.join(extra)})" if extra else ""
+    return [
+        f"an iteration: {c.rollout} evaluations of the transformer in the rollout, {c.update} trained{beside}",
+        f"trained a sample: {c.per_sample:.2f}; SDE methods train {advice.SDE_EVALUATIONS}, here {c.sde_update}",
+    ]
