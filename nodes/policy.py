@@ -111,7 +111,7 @@ class LoadPolicy(io.ComfyNode):
                     optional=True,
                     default="",
                     tooltip="Layers with a LoRA by a regular expression, used instead of targets: it must match "
-                    r"their whole paths, such as .*\.attn\.to_[qkv]. Empty: targets.",
+                    r"their whole paths, such as .+\.attn\.to_[qkv]. Empty: targets.",
                 ),
                 io.Combo.Input(
                     "variant",

@@ -48,17 +48,74 @@ TARGETS = [
     ),
     Target(
         "trainer/models/lora.py",
-        ("test_lora.py",),
+        ("test_lora.py", "test_lora_variants.py"),
         {
-            "alpha always 1": ("torch.tensor(float(alpha))", "torch.tensor(1.0)"),
-            "bare names": ('tensors = {f"transformer.{name}": w.', 'tensors = {f"{name}": w.'),
+            "LoRA in the model's precision": ("parameter.data.to(device, torch.float32)", "parameter.data.to(device)"),
+            "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, part))[0]].weight\n"),
+            "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+            "lengths in the model's precision": (".data = row_norms(layer.weight)", ".data.clone()"),
+            "rsLoRA scaled as LoRA": ('use_rslora=variant == "rslora"', "use_rslora=False"),
+            "DoRA on packed weights": ("if type(layer) is not nn.Linear", "if not isinstance(layer, nn.Linear)"),
+        },
+    ),
+    Target(
+        "trainer/models/lora_targets.py",
+        ("test_lora.py", "test_lora_variants.py"),
+        {
             "last layer trained too": (
                 "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
                 "(.+\\.)?(proj_mlp|proj_out)",
             ),
-            "LoRA in the model's precision": ("[adapter].to(device, torch.float32)", "[adapter].to(device)"),
-            "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, half))[0]].weight\n"),
-            "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
+            "part of a path is enough": ("pattern.fullmatch(path)", "pattern.search(path)"),
+            "a LoRA's own layers are targets": ("isinstance(module, LoraLayer)", "False"),
+        },
+    ),
+    Target(
+        "trainer/models/lora_export.py",
+        ("test_lora.py", "test_lora_variants.py", "test_lora_start.py"),
+        {
+            "alpha always 1": ("torch.tensor(float(alpha) * factor)", "torch.tensor(factor)"),
+            "bare names": ("tensors = {PREFIX + name: w", "tensors = {name: w"),
+            "rsLoRA's scale forgotten": ("math.sqrt(rank) if", "1.0 if"),
+            "lengths as they are trained": ("(magnitude * ratio)", "magnitude"),
+            "parts side by side": ("torch.block_diag(*blocks)", "torch.block_diag(*blocks[::-1])"),
+            "alpha of one part": ("len(present) * tensors", "tensors"),
+            "last layer not turned": ("turned(module, tensors[PREFIX + module + B])", "tensors[PREFIX + module + B]"),
+        },
+    ),
+    Target(
+        "trainer/models/lora_start.py",
+        ("test_lora_start.py", "test_lora_variants.py"),
+        {
+            "scale of the file ignored": ("* (file.scale / scales[module])", "/ scales[module]"),
+            "scale of the settings ignored": ("(file.scale / scales[module])", "file.scale"),
+            "a file without alpha is scaled by its rank": ("1.0 if alpha is None", "1.0 / rank if alpha is None"),
+            "last layer not turned": ("Factors(turned(module, part),", "Factors(part,"),
+            "what is larger is cut": ("used = up.any(0)", "used = torch.arange(len(down)) < rank"),
+            "a LoRA's lengths are the model's": ("row_norms(w + scales[module] * b @ a)", "row_norms(w)"),
+            "the file's lengths ignored": ("magnitude *= file.dora.to(w.device) / row_norms(w)", "pass"),
+            "layers left out in silence": ("    if outside:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/lora_names.py",
+        ("test_lora_start.py",),
+        {
+            "feed-forward first": ('"linear1": (*QKV, MLP)', '"linear1": (MLP, *QKV)'),
+            "text and picture swapped": (
+                '{"img_attn.qkv": QKV, "txt_attn.qkv": ADDED_QKV',
+                '{"txt_attn.qkv": QKV, "img_attn.qkv": ADDED_QKV',
+            ),
+            "XLabs' streams swapped": ('"qkv_lora1": QKV', '"qkv_lora1": ADDED_QKV'),
+            "feed-forward of another width": ("MLP_RATIO = 4", "MLP_RATIO = 3"),
+        },
+    ),
+    Target(
+        "trainer/models/tokens.py",
+        ("test_tokens.py",),
+        {
+            "schnell as long as dev": ("DEV, SCHNELL = 512, 256", "DEV, SCHNELL = 512, 512"),
+            "embedded as long as schnell": ("        return TEXT_TOKENS", "        return SCHNELL"),
         },
     ),
     Target(

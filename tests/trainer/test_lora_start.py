@@ -50,8 +50,7 @@ def assert_adds(transformer, base, copy, added):
         torch.testing.assert_close(after[name] - weight, expected + torch.zeros_like(weight), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["lora", "rslora"])
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("kind", "variant"), [*((kind, "lora") for kind in FORMATS), ("kohya", "rslora")])
 def test_a_lora_in_any_format_adds_what_its_file_says(frozen, started, kind, variant):
     file, added = write(kind, frozen(), rank=4)
     transformer, _ = started(file, variant=variant)
@@ -172,6 +171,7 @@ def without(file, name):
             "changes 1 layers that lora.targets leaves out, the first is transformer_blocks.0.norm1.linear",
         ),
         (lambda file: file | {f"{MLP}.dora_scale": torch.ones(128, 1)}, "is a DoRA: set lora.variant to 'dora'"),
+        (lambda file: file | {f"{MLP}.dora_scale": torch.ones(1, 32)}, f"{MLP} is a DoRA of columns ..1, 32.."),
         (
             lambda file: (
                 file | {f"{SAME}.lora_A.weight": torch.ones(4, 32), f"{SAME}.lora_B.weight": torch.ones(128, 4)}

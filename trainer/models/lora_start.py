@@ -92,10 +92,12 @@ def _split(layer: str, parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[in
     if up is None or down is None:
         raise LoraError(f"{layer} lacks its {'down' if down is None else 'up'} half: the file is damaged")
     rows, columns = [out for out, _ in sizes.values()], next(iter(sizes.values()))[1]
-    rank = len(down)
-    if up.shape != (sum(rows), rank) or down.shape != (rank, columns) or (dora is not None and len(dora) != sum(rows)):
-        shapes = f"{tuple(up.shape)} and {tuple(down.shape)}{f', DoRA {tuple(dora.shape)}' if dora is not None else ''}"
-        raise LoraError(f"{layer} has the shapes {shapes}, where this model's layer is {sum(rows)} x {columns}")
+    total, rank = sum(rows), len(down)
+    if up.shape != (total, rank) or down.shape != (rank, columns):
+        shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
+        raise LoraError(f"{layer} has the shapes {shapes}, where this model's layer is {total} x {columns}")
+    if dora is not None and tuple(dora.shape) not in ((total,), (total, 1)):
+        raise LoraError(f"{layer} is a DoRA of columns ({tuple(dora.shape)}): only those of rows can be gone on from")
     scale = 1.0 if alpha is None else float(alpha) / rank
     doras = [None] * len(rows) if dora is None else dora.float().flatten().split(rows)
     return {
