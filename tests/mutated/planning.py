@@ -8,7 +8,7 @@ TARGETS = [
         ("test_planning_tracker.py",),
         {
             "freed tensors still count": ("        self.live[where] -= size", "        pass"),
-            "a view counts again": ("if known is None or known[1] != storage.nbytes():", "if True:  # "),
+            "a view counts again": ("        self._forget(address)\n        self._known", "        self._known"),
             "growth unseen": ("known is None or known[1] != storage.nbytes()", "known is None"),
             "the peak is the last": ("max(self.peak[where], self.live[where])", "self.live[where]"),
             "peaks never begin anew": ("self.peak = dict(self.live)", "pass"),

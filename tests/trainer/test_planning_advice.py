@@ -50,7 +50,7 @@ def test_prompts_updates_kl_and_heun_cost_more_and_no_checkpointing_less():
 
 def test_settings_are_lowered_in_the_order_of_what_that_costs():
     large = replace(
-        CONFIG, sampling=Sampling(width=1024, height=768), lora=LoraSettings(rank=64), run=RunSettings(micro_batch=4)
+        CONFIG, sampling=Sampling(width=1024, height=720), lora=LoraSettings(rank=64), run=RunSettings(micro_batch=4)
     )
     steps = lower(large).split("; then ")
     assert [step.split(" ")[0] for step in steps] == [
@@ -64,7 +64,7 @@ def test_settings_are_lowered_in_the_order_of_what_that_costs():
         "lora.targets",
     ]
     assert "= 2 (now 4)" in steps[0]
-    assert "width = 768, height = 576 (now 1024 x 768)" in steps[5]
+    assert "width = 768, height = 528 (now 1024 x 720)" in steps[5]
     assert "model.memory" not in lower(large, plans=False)
 
 

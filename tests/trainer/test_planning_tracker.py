@@ -29,6 +29,8 @@ def test_a_new_tensor_counts_until_it_is_freed(tracker):
     assert tracker.live[DEVICE] == 3 * KIB
     del y
     assert tracker.live == {DEVICE: 0, HOST: 0}
+    z = rows(1)
+    assert tracker.live[DEVICE] == z.nbytes
     assert tracker.peak[DEVICE] == 6 * KIB
 
 
