@@ -50,7 +50,7 @@ TARGETS = [
         "trainer/models/lora.py",
         ("test_lora.py", "test_lora_variants.py"),
         {
-            "LoRA in the model's precision": ("parameter.data.to(device, torch.float32)", "parameter.data.to(device)"),
+            "LoRA in the model's precision": ("half[adapter].to(device, torch.float32)", "half[adapter].to(device)"),
             "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, part))[0]].weight\n"),
             "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),
             "lengths in the model's precision": (".data = row_norms(layer.weight)", ".data.clone()"),
