@@ -13,8 +13,8 @@ from . import host
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..trainer.iteration import State
     from ..trainer.models.flux import FluxPolicy
+    from ..trainer.state import State
     from .recording import Recording
 
 SINGLE_FILE = ".safetensors"

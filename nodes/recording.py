@@ -14,7 +14,8 @@ from .run_folders import run_folder
 
 if TYPE_CHECKING:
     from ..trainer.anchors import Pairs
-    from ..trainer.iteration import Group, Setup
+    from ..trainer.iteration import Group
+    from ..trainer.state import Setup
     from .policies import Policy
 
 STATE = "step by step"  # neither at work nor over

@@ -100,8 +100,9 @@ def take_step(
     run_name: str,
 ) -> dict[str, float]:
     """One iteration's update, recorded under `run_name` if there is one; the policy's version moves with it."""
-    from ..trainer.iteration import all_or_nothing, improve, new_state, set_optimizer
+    from ..trainer.iteration import all_or_nothing, improve
     from ..trainer.loop import describe
+    from ..trainer.state import new_state, set_optimizer
 
     setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))

@@ -11,7 +11,8 @@ from .wires import RolledOut, Scored, Settings
 
 if TYPE_CHECKING:
     from ..trainer.anchors import Pairs
-    from ..trainer.iteration import Group, Setup
+    from ..trainer.iteration import Group
+    from ..trainer.state import Setup
 
 
 def chosen(

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..trainer.config import GrpoSettings, OptimizerSettings, RewardSettings
-    from ..trainer.iteration import Candidates, Setup
+    from ..trainer.iteration import Candidates
     from ..trainer.models.text import Conditioning
     from ..trainer.rewards import Reward
+    from ..trainer.state import Setup
 
 CATEGORY = "Neighbor GRPO"
 

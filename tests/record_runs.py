@@ -25,10 +25,10 @@ from trainer.config import Config
 from trainer.config_file import load_config
 from trainer.evaluate import compare, sample
 from trainer.events import Event, IterationDone
-from trainer.iteration import Setup
 from trainer.models.text import Conditioning
 from trainer.rewards import Reward
 from trainer.run import start_run
+from trainer.state import Setup
 from trainer.tiny.build.data import BACKGROUNDS, EMOJI, caption
 
 TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.jsonl"

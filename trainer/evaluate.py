@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .events import Evaluated
-from .iteration import Setup, decode_all, score_pictures, solve
+from .iteration import decode_all, score_pictures, solve
 from .models.text import Conditioning
 from .noise import base_noise
+from .state import Setup
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from .events import (
     Unpaused,
     Waiting,
 )
-from .iteration import Clock, Group, Setup, State, all_or_nothing, collect, draw, improve
+from .iteration import Clock, Group, all_or_nothing, collect, draw, improve
 from .micro_batch import OutOfMemory
 from .planning.advice import lower
 from .rewards import RewardUnavailable
 from .self_test import self_test
+from .state import Setup, State
 from .surrogate import mean_pairwise_distance, pairwise_distances
 from .waiting import LOOK, patient, wait_until_back
 

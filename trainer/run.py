@@ -15,7 +15,6 @@ from .control import Control
 from .diagnosis.watch import Watch
 from .errors import UserError
 from .events import Change, Event, Finished, Listener, Saved
-from .iteration import Setup, State, new_state
 from .lock import exclusive
 from .loop import train
 from .metrics import RunStore, open_store
@@ -23,6 +22,7 @@ from .models.lora import set_weights
 from .models.lora_export import export_lora, file_tensors
 from .rewards import check_prompts
 from .setup import prepare
+from .state import Setup, State, new_state
 
 CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .events import SelfTested
-from .iteration import Setup, begin, policy_velocity
+from .iteration import begin, policy_velocity
 from .noise import neighborhood
 from .rollout import rollout
+from .state import Setup
 from .surrogate import leap, log_policy, softmax_temperature
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}  # of |rho - 1|

@@ -10,7 +10,6 @@ from torch import nn
 from .config import AUTO, Config, ConfigError, LoraSettings, require
 from .device import pick_device
 from .inpainting import Init
-from .iteration import Canvas, Setup
 from .micro_batch import MicroBatch
 from .models.encode_image import VaeEncoder, encode_init, fitted, read_pictures
 from .models.flux import DTYPES, FluxPolicy, load_flux
@@ -24,6 +23,7 @@ from .models.tokens import text_tokens
 from .noise import derive_seed
 from .rewards import Reward, build, move
 from .schedule import resolution_mu, sigma_grid
+from .state import Canvas, Setup
 
 LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from trainer import tiny
 from trainer.config_file import parse
 from trainer.evaluate import sample
-from trainer.iteration import Clock, Setup, sample_candidates
+from trainer.iteration import Clock, sample_candidates
 from trainer.setup import prepare
+from trainer.state import Setup
 
 PROMPT = "a red apple on a white background"
 STEPS, GROUP, STRENGTH = 5, 4, 0.4

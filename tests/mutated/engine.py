@@ -23,7 +23,6 @@ TARGETS = [
         "trainer/iteration.py",
         ("test_begun_runs.py",),
         {
-            "always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)"),
             "the mask forgotten": ("if setup.init.mask is not None:", "if False:"),
         },
     ),
@@ -31,7 +30,6 @@ TARGETS = [
         "trainer/iteration.py",
         ("test_loop.py",),
         {
-            "weight decay stays the first": (", weight_decay=settings.weight_decay)\n", ")\n"),
             "held-out reward is trained on": (
                 "combine(scores, config.weights, config.grpo",
                 "combine(scores, dict.fromkeys(scores, 1.0), config.grpo",
@@ -211,5 +209,15 @@ TARGETS = [
         "trainer/loop.py",
         ("test_micro_batch.py",),
         {"not saved when memory ends": ("keep(False)\n            raise UserError", "raise UserError")},
+    ),
+    Target(
+        "trainer/state.py",
+        ("test_begun_runs.py",),
+        {"always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)")},
+    ),
+    Target(
+        "trainer/state.py",
+        ("test_loop.py",),
+        {"weight decay stays the first": (", weight_decay=settings.weight_decay)\n", ")\n")},
     ),
 ]

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from trainer.config_file import load_config
-from trainer.iteration import Clock, collect, draw, improve, new_state
+from trainer.iteration import Clock, collect, draw, improve
 from trainer.models.compiling import compile_blocks
 from trainer.setup import prepare
+from trainer.state import new_state
 
 
 def test_a_machine_that_cannot_compile_goes_on_without(flux_dev, config_file, monkeypatch, caplog):

@@ -13,9 +13,9 @@ from trainer.config_file import load_config
 from trainer.control import Control, amended, at, in_force
 from trainer.errors import Stopped
 from trainer.events import Change, Changed, Finished, IterationDone, Paused, Unpaused
-from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.setup import prepare
+from trainer.state import new_state
 from trainer.waiting import LOOK
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from trainer.config import ConfigError
 from trainer.config_file import load_config, parse
 from trainer.errors import UserError
-from trainer.iteration import Clock, collect, draw, improve, new_state, sample_candidates
+from trainer.iteration import Clock, collect, draw, improve, sample_candidates
 from trainer.models.encode_image import PictureError, VaeEncoder, fill_conditioning, fitted, latent_mask, read_pictures
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
@@ -23,6 +23,7 @@ from trainer.models.source import resolve
 from trainer.models.text import encode_prompts
 from trainer.rollout import micro_batched, rollout
 from trainer.setup import prepare
+from trainer.state import new_state
 
 
 def gradient_picture(width: int, height: int) -> Image.Image:

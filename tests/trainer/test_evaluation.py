@@ -11,12 +11,12 @@ from trainer.errors import Stopped
 from trainer.evaluate import base_pictures, evaluate
 from trainer.events import Evaluated, IterationDone
 from trainer.inpainting import Init
-from trainer.iteration import Canvas, new_state
 from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.noise import partly_noised
 from trainer.run import start_run
 from trainer.setup import encode, prepare
+from trainer.state import Canvas, new_state
 
 EVALUATED = ["evaluation.prompts=['a blue fish', 'a green <b>tree</b>', 'a blue fish']", "evaluation.every=2"]
 

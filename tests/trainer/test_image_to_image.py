@@ -9,12 +9,13 @@ import torch
 from trainer.config import InitSettings
 from trainer.config_file import load_config
 from trainer.inpainting import Init
-from trainer.iteration import Clock, collect, draw, improve, new_state, sample_candidates
+from trainer.iteration import Clock, collect, draw, improve, sample_candidates
 from trainer.noise import neighborhood, partly_noised
 from trainer.rollout import rollout
 from trainer.schedule import resolution_mu, sigma_grid
 from trainer.setup import assemble, prepare
 from trainer.solvers import SOLVERS
+from trainer.state import new_state
 
 STEPS = 4
 

@@ -10,13 +10,14 @@ from trainer.anchors import Pairs
 from trainer.config import InitSettings
 from trainer.config_file import load_config
 from trainer.inpainting import Init, Known
-from trainer.iteration import Clock, collect, draw, improve, new_state, sample_candidates
+from trainer.iteration import Clock, collect, draw, improve, sample_candidates
 from trainer.loop import final_latents
 from trainer.noise import neighborhood, partly_noised
 from trainer.rollout import Trajectories, rollout
 from trainer.schedule import sigma_grid
 from trainer.setup import assemble, prepare
 from trainer.solvers import SOLVERS
+from trainer.state import new_state
 from trainer.surrogate import mean_pairwise_distance, pairwise_distances, softmax_temperature
 from trainer.update import accumulate_gradient
 

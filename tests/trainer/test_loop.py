@@ -10,10 +10,11 @@ from trainer.config import OptimizerSettings
 from trainer.config_file import load_config
 from trainer.errors import Stopped
 from trainer.events import Finished, IterationDone, SelfTested, Skipped, Started
-from trainer.iteration import Clock, collect, draw, improve, new_state, policy_velocity, set_optimizer
+from trainer.iteration import Clock, collect, draw, improve, policy_velocity
 from trainer.loop import PATIENCE, train
 from trainer.rollout import rollout
 from trainer.setup import prepare
+from trainer.state import new_state, set_optimizer
 from trainer.update import accumulate_gradient
 
 

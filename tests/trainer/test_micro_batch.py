@@ -8,11 +8,11 @@ import torch
 from trainer.config_file import load_config
 from trainer.errors import UserError
 from trainer.events import Finished, Halved, IterationDone, Saved, SelfTested
-from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.micro_batch import MicroBatch, OutOfMemory
 from trainer.run import start_run
 from trainer.setup import prepare
+from trainer.state import new_state
 
 
 class Full:

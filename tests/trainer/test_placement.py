@@ -7,10 +7,10 @@ import torch
 
 from trainer.config_file import load_config
 from trainer.evaluate import sample
-from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.rewards import build, on_device
 from trainer.setup import assemble, encode, prepare
+from trainer.state import new_state
 
 
 class Placed:

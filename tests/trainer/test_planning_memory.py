@@ -7,11 +7,12 @@ import torch
 
 from trainer.cli.demo import CONFIG
 from trainer.config_file import load_config
-from trainer.iteration import collect, draw, improve, new_state
+from trainer.iteration import collect, draw, improve
 from trainer.models.memory import MemoryPlan
 from trainer.planning.phases import Meter, predict
 from trainer.planning.tracker import DEVICE, MemoryTracker
 from trainer.setup import encode_all, prepare
+from trainer.state import new_state
 
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
 

@@ -5,10 +5,10 @@ import torch
 
 from trainer.config_file import load_config
 from trainer.events import SelfTested
-from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.self_test import self_test
 from trainer.setup import prepare
+from trainer.state import new_state
 
 
 @pytest.fixture

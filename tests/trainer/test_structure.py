@@ -36,13 +36,13 @@ def test_a_stage_knows_no_settings_and_no_loop(stage):
     assert not imports(TRAINER / f"{stage}.py") & forbidden
 
 
-def test_only_the_iteration_joins_the_stages():
+def test_only_the_iteration_joins_the_stages_and_what_tests_it_beforehand():
     joiners = {
         path.stem
         for path in TRAINER.glob("*.py")
         if path.stem not in STAGES and len(imports(path) & {"rollout", "anchors", "surrogate", "update"}) > 1
     }
-    assert joiners == {"iteration"}
+    assert joiners == {"iteration", "self_test"}
 
 
 def calls(path: Path, name: str) -> list[ast.Call]:

@@ -14,12 +14,12 @@ from trainer.checkpoint import load as load_checkpoint
 from trainer.config_file import load_config
 from trainer.errors import Stopped
 from trainer.events import Finished, Resumed, Waiting
-from trainer.iteration import new_state
 from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.rewards import RewardUnavailable, build
 from trainer.run import RunError, start_run
 from trainer.setup import prepare
+from trainer.state import new_state
 
 serve = pytest.fixture(servers)
 

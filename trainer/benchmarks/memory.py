@@ -9,9 +9,9 @@ import torch
 
 from ..config import Config, ConfigError
 from ..events import Event, IterationDone
-from ..iteration import new_state
 from ..loop import train
 from ..setup import prepare
+from ..state import new_state
 
 # (G, T, micro-batch): G and T grow at a fixed micro-batch, then the micro-batch grows
 CASES = [(4, 4, 4), (12, 4, 4), (24, 4, 4), (4, 8, 4), (4, 16, 4), (24, 16, 4), (24, 4, 8), (24, 4, 16)]

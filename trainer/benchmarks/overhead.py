@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from ..config import Config
-from ..iteration import Setup, new_state
 from ..loop import train
 from ..metrics import open_store
 from ..setup import prepare
 from ..solvers import EVALUATIONS
+from ..state import Setup, new_state
 
 
 def measure(config: Config, iterations: int) -> dict[str, float]:

@@ -13,10 +13,10 @@ from .. import tiny
 from ..config import Config
 from ..config_file import load_config
 from ..evaluate import Difference, compare
-from ..iteration import Setup
 from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
+from ..state import Setup
 from ..tiny.build.data import COMBINATIONS, EMOJI, caption
 from .output import print_json, say
 from .sample import both

@@ -7,11 +7,11 @@ from pathlib import Path
 from ..config import Config, ConfigError
 from ..config_file import parse
 from ..evaluate import Samples, compare, sample
-from ..iteration import Setup
 from ..models.lora_start import read_tensors
 from ..pictures import before_after
 from ..run import LORA
 from ..setup import prepare
+from ..state import Setup
 from .output import print_json, say
 from .terminal import quiet_libraries
 

@@ -12,16 +12,7 @@ from torch import Tensor, nn
 
 from ..anchors import Pairs, draw_pairs
 from ..config import AUTO, Config
-from ..iteration import (
-    Candidates,
-    Clock,
-    Setup,
-    State,
-    new_state,
-    policy_velocity,
-    sample_candidates,
-    trained_steps,
-)
+from ..iteration import Candidates, Clock, policy_velocity, sample_candidates, trained_steps
 from ..models.flux import DTYPES, FluxPolicy, VaeDecoder
 from ..models.frozen import FrozenLinear
 from ..models.geometry import Geometry
@@ -32,6 +23,7 @@ from ..rewards import on_device
 from ..rollout import BatchVelocity
 from ..setup import add_lora, assemble
 from ..solvers import EVALUATIONS
+from ..state import Setup, State, new_state
 from ..surrogate import softmax_temperature
 from ..update import accumulate_gradient
 from . import models
