@@ -17,13 +17,18 @@ TARGETS = [
     Target(
         "trainer/iteration.py",
         ("test_image_to_image.py",),
-        {"image-to-image begins at the noise": ("if setup.init is not None:\n        eps", "if False:\n        eps")},
+        {
+            "image-to-image begins at the noise": (
+                "    if setup.init is None:\n        return eps",
+                "    if True:\n        return eps",
+            )
+        },
     ),
     Target(
         "trainer/iteration.py",
         ("test_begun_runs.py",),
         {
-            "the mask forgotten": ("if setup.init.mask is not None:", "if False:"),
+            "the mask forgotten": ("known = None if mask is None else", "known = None if True else"),
         },
     ),
     Target(
@@ -208,7 +213,7 @@ TARGETS = [
     Target(
         "trainer/loop.py",
         ("test_micro_batch.py",),
-        {"not saved when memory ends": ("keep(False)\n            raise UserError", "raise UserError")},
+        {"not saved when memory ends": ("keep(False)\n            advice", "advice")},
     ),
     Target(
         "trainer/state.py",

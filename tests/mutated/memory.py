@@ -50,8 +50,8 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/text.py",
+        "trainer/models/parts.py",
         ("test_memory_plans.py",),
-        {"encoders ignore the plan": ("        Storage(plan, device=device, dtype=dtype).store(model)\n", "")},
+        {"encoders ignore the plan": ("            Storage(plan, device=device, dtype=dtype).store(model)\n", "")},
     ),
 ]

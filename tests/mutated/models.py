@@ -155,10 +155,10 @@ TARGETS = [
         "trainer/models/transformer.py",
         ("test_transformer_files.py",),
         {
-            "other channels trained": ("channels == 4 * CHANNELS", "True"),
+            "other channels trained": ("known = channels in (4 * CHANNELS, FILL_CHANNELS)", "known = True"),
             "only the first shard": ('["weight_map"].values()))]', '["weight_map"].values()))[:1]]'),
             "misfits ignored": ("    if reason and source.file:\n", "    if False:\n"),
-            "layers exchanged too late": ("    if prepare:\n        prepare(transformer)\n", ""),
+            "nobody is asked how to keep them": ("keep(transformer) if keep else", "widened(dtype) if keep else"),
         },
     ),
     Target(
@@ -184,7 +184,7 @@ TARGETS = [
         ("test_part_files.py",),
         {
             "text encoders never tied": ("    t5.tie_weights()\n", ""),
-            "float16 overflows": ("puts[dtype == torch.float16 and", "puts[False and"),
+            "float16 overflows": ("narrow = dtype == torch.float16 and", "narrow = False and"),
             "positions are nowhere": ('if hasattr(module, "position_ids"):', "if False:"),
             "a file's tokenizer is the folder's": ("        source = PUBLISHED\n", ""),
             "missing weights are nowhere": ("    if reason:\n", "    if False:\n"),

@@ -74,8 +74,8 @@ TARGETS = [
         ("test_evaluation.py",),
         {
             "the base noise of another seed": (
-                "base_noise(geometry.latent_shape, seed) for",
-                "base_noise(geometry.latent_shape, seed + 1) for",
+                "base_noise(setup.geometry.latent_shape, seed) for",
+                "base_noise(setup.geometry.latent_shape, seed + 1) for",
             ),
             "every base picture of the first prompt": (
                 "torch.tensor(prompts, device=setup.policy.device)",
