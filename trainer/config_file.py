@@ -198,9 +198,11 @@ def _begun(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     section = table.get("init")
     if not isinstance(section, Mapping) or not section.get("image"):
         return {}
-    image, mask = section["image"], section.get("mask", "")
-    images = _files([image] if isinstance(image, str) else image, folder, "init.image")
-    mask = _files(mask, folder, "init.mask")
+    image = section["image"]
+    images, mask = [image] if isinstance(image, str) else image, section.get("mask", "")
+    _typed(images, tuple[str, ...], "init.image")
+    _typed(mask, str, "init.mask")
+    images, mask = _files(images, folder, "init.image"), _files(mask, folder, "init.mask")
     try:
         pictures, grey = read_pictures(images, mask)
     except PictureError as error:

@@ -115,6 +115,8 @@ def test_a_mask_of_all_is_image_to_image_bit_for_bit(solver, path):
     for name in ("x_0", "x", "v", "x_next"):
         assert torch.equal(getattr(masked, name), getattr(plain, name))
     assert torch.equal(masked.inside(masked.x_next), plain.x_next.flatten(2))
+    some = masked.only([4, 2])
+    assert torch.equal(some.inside(some.x_next), plain.x_next[[2, 4]].flatten(2))
 
 
 def test_dpmpp_2m_keeps_its_order_inside_the_mask(path):
