@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
-from .config import Config
+from .config import Config, ModelSettings, RewardSettings
 from .control import Control
 from .diagnosis.watch import Watch
 from .errors import UserError
@@ -124,12 +125,21 @@ def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
         raise RunError(
             f"{folder} already holds a run of {checkpoint.iteration} iterations: use --resume, or another folder"
         )
-    changed = differences(checkpoint.settings, json.loads(json.dumps(config.to_dict())))
+    changed = differences(completed(checkpoint.settings), json.loads(json.dumps(config.to_dict())))
     if changed:
         raise RunError(
             f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder"
         )
     return checkpoint
+
+
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an older version stored, with the defaults of what it did not know yet."""
+    defaults = json.loads(json.dumps(Config(ModelSettings(""), ("",), (RewardSettings("none"),)).to_dict()))
+    return {
+        name: {**default, **stored[name]} if isinstance(default, dict) and name in stored else stored.get(name, default)
+        for name, default in defaults.items()
+    }
 
 
 def differences(old: object, new: object, name: str = "") -> list[str]:
