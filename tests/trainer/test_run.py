@@ -1,5 +1,6 @@
 """Runs on disk: whatever stops a run, going on with it equals never having stopped."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -14,11 +15,12 @@ from safetensors.torch import load_file
 
 from trainer.checkpoint import checkpoints
 from trainer.checkpoint import load as load_checkpoint
+from trainer.config import Config, ModelSettings, RewardSettings
 from trainer.config_file import load_config
 from trainer.lock import Busy
 from trainer.metrics import DATABASE
 from trainer.models.lora_targets import LoraError
-from trainer.run import LORA, RunError, start_run
+from trainer.run import LORA, RunError, completed, differences, start_run
 
 ITERATIONS, KILLS = 20, 8
 
@@ -117,6 +119,16 @@ def test_a_folder_with_a_run_is_never_overwritten(config, tmp_path):
         start_run(config("run", "prompts=['a cat']"), resume=True)
     after = results(tmp_path / "run")
     assert before[1:] == after[1:]
+
+
+def test_settings_that_an_older_version_did_not_know_have_their_defaults():
+    new = json.loads(json.dumps(Config(ModelSettings("m"), ("a",), (RewardSettings("r"),)).to_dict()))
+    old = {name: section for name, section in new.items() if name != "init"}
+    old["lora"] = {name: value for name, value in new["lora"].items() if name != "variant"}
+    assert differences(completed(old), new) == []
+    assert differences(completed(old), {**new, "lora": {**new["lora"], "variant": "dora"}}) == [
+        "lora.variant was 'lora', is 'dora'"
+    ]
 
 
 def test_a_folder_that_is_being_trained_is_refused(config, tmp_path):

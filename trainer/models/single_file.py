@@ -98,6 +98,7 @@ def configuration(pieces: Mapping[str, Piece]) -> dict[str, object]:
     side = 7 * head // 32 * 2  # FLUX splits a head's 128 dimensions 16, 56, 56 among index, row and column
     return {
         "in_channels": channels,
+        "out_channels": pieces["proj_out.weight"].shape[0],  # FLUX.1-Fill has fewer than it takes
         "num_layers": _count(pieces, "transformer_blocks"),
         "num_single_layers": _count(pieces, "single_transformer_blocks"),
         "attention_head_dim": head,
