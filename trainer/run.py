@@ -173,7 +173,8 @@ def restore(setup: Setup, checkpoint: Checkpoint) -> State:
     """The state of a checkpoint, with its weights put into `setup`."""
     set_weights(setup.lora, checkpoint.lora)
     state = new_state(setup)
-    set_weights(state.average.shadow, checkpoint.average)
+    if state.average.decay:
+        set_weights(state.average.shadow, checkpoint.average)
     restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)
     state.iteration = checkpoint.iteration
     state.updates = checkpoint.counters["updates"]

@@ -113,7 +113,7 @@ class Ema:
     """Exponential moving average of the LoRA's weights, in their precision (float32).
 
     The decay rises with the number of updates n, min(decay, (1 + n) / (10 + n)), so that the average leaves the
-    untrained start behind early.
+    untrained start behind early. Without decay the average would be the weights: nothing is kept of them.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float):
@@ -121,12 +121,12 @@ class Ema:
             raise ValueError(f"EMA decay must be at least 0 and below 1, got {decay}")
         self.decay = decay
         self.updates = 0
-        self.shadow = {name: p.detach().clone() for name, p in parameters.items()}
+        self.shadow = {name: p.detach().clone() for name, p in parameters.items()} if decay else {}
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, Tensor]) -> None:
         """average <- d * average + (1 - d) * weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, p in parameters.items():
-            self.shadow[name].lerp_(p, 1 - decay)
+        for name, average in self.shadow.items():
+            average.lerp_(parameters[name], 1 - decay)
         self.updates += 1

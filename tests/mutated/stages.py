@@ -254,7 +254,7 @@ TARGETS = [
             "gradients kept": ("    optimizer.zero_grad(set_to_none=True)\n", ""),
             "learning rate not set": ('group["lr"] = lr', 'group["lr"] = group["lr"]'),
             "warm-up off by one": ("(update + 1) / warmup", "update / warmup"),
-            "EMA swapped": ("lerp_(p, 1 - decay)", "lerp_(p, decay)"),
+            "EMA swapped": ("lerp_(parameters[name], 1 - decay)", "lerp_(parameters[name], decay)"),
             "EMA decays slowly from the start": (
                 "decay = min(self.decay, (1 + self.updates) / (10 + self.updates))",
                 "decay = self.decay",

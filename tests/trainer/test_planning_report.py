@@ -39,8 +39,8 @@ def test_flux_dev_in_bf16_is_its_weights_the_lora_and_what_a_step_keeps(full_siz
     assert peaks["load"].device == pytest.approx(weights, rel=1e-3)
     # T5-XXL and CLIP-L
     assert peaks["encode"].device == pytest.approx(2 * (4_762_310_656 + 123_060_480), rel=0.05)
-    # beside weights: average, two moments and gradients of the LoRA in float32, and the activations of one block
-    activations = peaks["update"].device - weights - 4 * 4 * LORA
+    # beside weights: two moments and gradients of the LoRA in float32, and the activations of one block
+    activations = peaks["update"].device - weights - 3 * 4 * LORA
     assert 0.5 * GIB < activations < 1.2 * GIB
     assert peaks["rollout"].device < peaks["update"].device
 

@@ -79,14 +79,19 @@ def test_average_follows_the_weights_at_its_rising_decay():
     assert ema.updates == 5
 
 
-def test_an_average_without_decay_is_the_weights_and_shares_no_memory_with_them():
+def test_an_average_shares_no_memory_with_the_weights():
     weights = {"a": nn.Parameter(torch.ones(2))}
-    ema = Ema(weights, 0.0)
+    ema = Ema(weights, 0.5)
     with torch.no_grad():
         weights["a"] += 1
     assert ema.shadow["a"].tolist() == [1, 1]
+
+
+def test_an_average_without_decay_keeps_nothing():
+    weights = {"a": nn.Parameter(torch.ones(2))}
+    ema = Ema(weights, 0.0)
     ema.update(weights)
-    assert ema.shadow["a"].tolist() == [2, 2]
+    assert ema.shadow == {}
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
