@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, ConfigError, LoraSettings, ModelSettings
+from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
 from ..trainer.models.source import EMBEDDED
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
@@ -130,11 +130,7 @@ class LoadPolicy(io.ComfyNode):
         return policies.version(wanted(**inputs))
 
     @classmethod
-    def validate_inputs(cls, model: str, target_pattern: str = "") -> bool | str:
-        try:
-            LoraSettings(targets=target_pattern.strip() or LORA_TARGETS[0])
-        except ConfigError as error:
-            return f"target_pattern: {error}"
+    def validate_inputs(cls, model: str) -> bool | str:
         if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
             return True
         return f"there is no {model!r} in models/{MODELS}: choose another, or put it there and press R"

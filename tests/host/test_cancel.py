@@ -1,6 +1,7 @@
 """Cancel at random moments: the server stays healthy, nothing is lost, and the run goes on as if nothing had been."""
 
 import random
+import re
 import time
 
 import graphs
@@ -22,10 +23,10 @@ def graph(name: str, *, resume: bool, iterations: int = ITERATIONS) -> dict:
 
 
 def start(server, prompt: dict) -> str:
-    """Queue it and wait until the Train node has begun: ComfyUI forgets a cancel that comes before."""
+    """Queue it and wait until the Train node has done an iteration: ComfyUI forgets a cancel before it begins."""
     seen = len(server.log())
     prompt_id = server.queue(prompt)
-    while "Neighbor GRPO: " not in server.log()[seen:]:
+    while not re.search(r"Neighbor GRPO: \d+/", server.log()[seen:]):
         assert not server.get(f"/history/{prompt_id}"), server.log()[seen:]
         time.sleep(0.02)
     return prompt_id

@@ -23,7 +23,9 @@ V1 = "/neighbor_grpo/v1"
 WAIT = 60_000  # milliseconds; the training shares the machine's cores with the browser
 MARKUP = "<img src=x onerror=alert(1)>"
 # while the server is gone, the page's own connection and every request of the frontend fail
-GONE = re.compile(r"ERR_CONNECTION_REFUSED|WebSocket connection|Failed to fetch|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE")
+GONE = re.compile(
+    r"ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|WebSocket connection|Failed to fetch|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE"
+)
 SOONNESS = """() => {
     window.ended = {}, window.seen = {}
     app.api.addEventListener("neighbor_grpo", ({ detail }) => {

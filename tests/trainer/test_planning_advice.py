@@ -50,7 +50,11 @@ def test_prompts_updates_kl_and_heun_cost_more_and_no_checkpointing_less():
 
 def test_settings_are_lowered_in_the_order_of_what_that_costs():
     large = replace(
-        CONFIG, sampling=Sampling(width=1024, height=720), lora=LoraSettings(rank=64), run=RunSettings(micro_batch=4)
+        CONFIG,
+        model=replace(CONFIG.model, text_tokens=512),
+        sampling=Sampling(width=1024, height=720),
+        lora=LoraSettings(rank=64),
+        run=RunSettings(micro_batch=4),
     )
     steps = lower(large).split("; then ")
     assert [step.split(" ")[0] for step in steps] == [

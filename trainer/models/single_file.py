@@ -94,11 +94,12 @@ def transformer_pieces(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
 def configuration(pieces: Mapping[str, Piece]) -> dict[str, object]:
     """Arguments of FluxTransformer2DModel for parameters of these shapes."""
     hidden, channels = pieces["x_embedder.weight"].shape
+    drawn = pieces["proj_out.weight"].shape[0]
     (head,) = pieces["transformer_blocks.0.attn.norm_q.weight"].shape
     side = 7 * head // 32 * 2  # FLUX splits a head's 128 dimensions 16, 56, 56 among index, row and column
     return {
         "in_channels": channels,
-        "out_channels": pieces["proj_out.weight"].shape[0],  # FLUX.1-Fill has fewer than it takes
+        "out_channels": None if drawn == channels else drawn,  # FLUX.1-Fill draws fewer than it takes
         "num_layers": _count(pieces, "transformer_blocks"),
         "num_single_layers": _count(pieces, "single_transformer_blocks"),
         "attention_head_dim": head,
