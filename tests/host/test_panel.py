@@ -24,7 +24,7 @@ WAIT = 60_000  # milliseconds; the training shares the machine's cores with the 
 MARKUP = "<img src=x onerror=alert(1)>"
 # while the server is gone, the page's own connection and every request of the frontend fail
 GONE = re.compile(
-    r"ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|WebSocket connection|Failed to fetch|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE"
+    r"ERR_CONNECTION_RE(FUSED|SET)|WebSocket connection|Failed to fetch|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE"
 )
 SOONNESS = """() => {
     window.ended = {}, window.seen = {}
