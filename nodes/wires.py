@@ -68,8 +68,7 @@ class RolledOut:
     @property
     def texts(self) -> list[str]:
         """The prompt of each candidate, [P * G]."""
-        group_size = self.setup.config.grpo.group_size
-        return [self.setup.config.prompts[p] for p in self.candidates.prompts for _ in range(group_size)]
+        return self.candidates.texts(self.setup.config)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class Candidates:
     trajectories: Trajectories  # of P * G candidates
     images: Tensor  # [P * G, 3, H, W]
 
+    def texts(self, config: Config) -> list[str]:
+        """The prompt of each candidate, [P * G]."""
+        return [config.prompts[p] for p in self.prompts for _ in range(config.grpo.group_size)]
+
 
 @dataclass(frozen=True)
 class Group:
@@ -137,8 +141,7 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
 def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
     """Stage 4: every reward's scores, [P, G] each."""
     group_size = setup.config.grpo.group_size
-    texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(group_size)]
-    scores = score_pictures(setup, candidates.images, texts)
+    scores = score_pictures(setup, candidates.images, candidates.texts(setup.config))
     return {name: values.view(-1, group_size) for name, values in scores.items()}
 
 

@@ -196,7 +196,7 @@ def _step(setup: Setup, state: State) -> None:
 
 
 def _score(setup: Setup, candidates: Candidates) -> None:
-    texts = [setup.config.prompts[p] for p in candidates.prompts for _ in range(setup.config.grpo.group_size)]
+    texts = candidates.texts(setup.config)
     with on_device(setup.rewards.values(), META, stay=not setup.config.run.offload_rewards):
         for reward in setup.rewards.values():
             reward.score(candidates.images, texts)
