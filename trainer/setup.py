@@ -97,6 +97,7 @@ def add_lora(policy: FluxPolicy, settings: LoraSettings, seed: int) -> dict[str,
         adapter=policy.adapter,
         variant=settings.variant,
         device=policy.device,
+        dtype=policy.dtype,
     )
     if settings.start:
         try:

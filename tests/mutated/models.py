@@ -48,8 +48,13 @@ TARGETS = [
     ),
     Target(
         "trainer/models/lora.py",
-        ("test_lora.py", "test_lora_variants.py"),
+        ("test_lora_precision.py", "test_lora.py", "test_lora_variants.py"),
         {
+            "float32 copies of the inputs": ("dtype == torch.bfloat16 and", "False and"),
+            "float16 not widened": ("dtype == torch.bfloat16 and", "dtype != torch.float32 and"),
+            "DoRA not widened": ('torch.bfloat16 and variant != "dora":', "torch.bfloat16:"),
+            "casts as the last LoRA wanted them": ("    activate_lora(transformer, adapter)\n", "    pass\n"),
+            "casts stay": ("layer.cast_input_dtype_enabled = not (", "layer.cast_input_dtype_enabled = True or ("),
             "LoRA in the model's precision": ("half[adapter].to(device, torch.float32)", "half[adapter].to(device)"),
             "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, part))[0]].weight\n"),
             "seed ignored": ("torch.manual_seed(seed)", "torch.manual_seed(0)"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..rollout import BatchVelocity
 from .compiling import compile_blocks
 from .geometry import Geometry
+from .lora import activate_lora
 from .memory import keeping, visiting
 from .parts import load_vae
 from .source import ModelSource
@@ -38,7 +39,7 @@ class FluxPolicy:
     def activate(self) -> None:
         """Make this policy's LoRA the one in use: several policies may share a transformer."""
         if self.adapter:
-            self.transformer.set_adapter(self.adapter)
+            activate_lora(self.transformer, self.adapter)
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -22,6 +23,20 @@ def lora_scale(alpha: float, rank: int, variant: str = "lora") -> float:
     return alpha / (math.sqrt(rank) if variant == "rslora" else rank)
 
 
+class Narrow(nn.Linear):
+    """A or B of a bfloat16 model: float32 weights, rounded at each use to the precision of what they are fed.
+
+    What autograd keeps is then the model's own input, where peft would keep a float32 copy of it for every layer.
+    """
+
+    def __init__(self, wide: nn.Linear):
+        super().__init__(wide.in_features, wide.out_features, bias=False, device="meta")
+        self.weight = wide.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
 def attach_lora(
     transformer: nn.Module,
     *,
@@ -32,6 +47,7 @@ def attach_lora(
     adapter: str = ADAPTER,
     variant: str = "lora",
     device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, nn.Parameter]:
     """Freeze `transformer` and add a LoRA to it in place: W + scale * B A, with B = 0 at the start.
 
@@ -45,6 +61,8 @@ def attach_lora(
         adapter: the LoRA's name; it becomes the active one.
         variant: "lora", "rslora" or "dora".
         device: where the model computes; None is where its weights are.
+        dtype: what it computes in. In bfloat16 a LoRA is multiplied as `Narrow` does; in float16, whose range is small
+            for gradients, and for DoRA, which compares lengths of rows, in float32.
 
     Returns:
         the trainable parameters, float32, named `<module>.lora_A.weight`, `<module>.lora_B.weight` and, for DoRA,
@@ -75,6 +93,9 @@ def attach_lora(
         for half in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
             if adapter in half:
                 half[adapter].to(device, torch.float32)  # updates of 1e-4 vanish in bf16; peft follows the base weight
+        if adapter in layer.lora_A and dtype == torch.bfloat16 and variant != "dora":
+            layer.lora_A[adapter], layer.lora_B[adapter] = Narrow(layer.lora_A[adapter]), Narrow(layer.lora_B[adapter])
+    activate_lora(transformer, adapter)
     parameters = lora_parameters(transformer, adapter)
     if variant == "dora":
         for name, layer in layers.items():
@@ -96,6 +117,14 @@ def _plain_weights(layers: Mapping[str, nn.Linear]) -> None:
 def row_norms(weight: Tensor) -> Tensor:
     """Lengths of a weight's rows [out, in], float32: [out]."""
     return torch.linalg.norm(weight.detach().float(), dim=1)
+
+
+def activate_lora(transformer: nn.Module, adapter: str) -> None:
+    """Make this LoRA the one in use: several may share a transformer."""
+    transformer.set_adapter(adapter)
+    for layer in lora_layers(transformer).values():
+        # peft casts what it feeds to the weights' float32, which is what Narrow is there to avoid
+        layer.cast_input_dtype_enabled = not (adapter in layer.lora_A and isinstance(layer.lora_A[adapter], Narrow))
 
 
 def detach_lora(transformer: nn.Module, adapter: str) -> None:
