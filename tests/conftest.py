@@ -1,5 +1,6 @@
 """Small random models of the real classes, shared by the tests."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,18 @@ def flux_dev(tmp_path_factory) -> Path:
 def flux_schnell(tmp_path_factory) -> Path:
     """Without one, like FLUX.1-schnell."""
     return build_flux(tmp_path_factory.mktemp("models") / "flux-schnell", guidance_embeds=False)
+
+
+@pytest.fixture(scope="session")
+def flux_fill(flux_dev, tmp_path_factory) -> Path:
+    """The folder of flux_dev with a transformer that sees picture and mask, as FLUX.1-Fill does."""
+    folder = tmp_path_factory.mktemp("fill") / "flux-fill"
+    shutil.copytree(flux_dev, folder)
+    config = dict(FluxTransformer2DModel.load_config(folder / "transformer"))
+    torch.manual_seed(1)
+    model = FluxTransformer2DModel.from_config({**config, "in_channels": 384, "out_channels": 64})
+    model.save_pretrained(folder / "transformer")
+    return folder
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Stages never see these objects: `iteration.py` hands them scalars.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -119,6 +120,11 @@ class SamplingSettings:
     def all_sizes(self) -> tuple[tuple[int, ...], ...]:
         """(width, height) of every size, pixels; the evaluation draws in the first."""
         return self.sizes or ((self.width, self.height),)
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """The size with the most pixels: what memory depends on."""
+        return max(self.all_sizes, key=math.prod)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .config import AUTO, ConfigError
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Inside, float32 matrix products on CUDA are TF32: the LoRA's, whose inputs come from a bf16 model anyway.
+    """Inside, float32 matrix products on CUDA are TF32: those of a float32 model, of DoRA and of float32 rewards.
 
     Distances and log-probabilities are sums, which it does not touch.
     """

@@ -12,7 +12,8 @@ class Init:
     """Pictures to begin from: one for all prompts, or one for each."""
 
     latents: Tensor  # in the transformer's units, [1 or prompts, 16, height / 8, width / 8]
-    mask: Tensor | None = None  # True where a picture is drawn anew, [height / 8, width / 8] bool; None: everywhere
+    # True where a picture is drawn anew, [height / 8, width / 8] bool, on the CPU; None: everywhere
+    mask: Tensor | None = None
     fill: Tensor | None = None  # what FLUX.1-Fill sees of picture and mask, [1 or prompts, tokens, 320]
 
     def of(self, prompts: Sequence[int]) -> "Init":
@@ -31,8 +32,15 @@ class Known:
     """
 
     drawn: Tensor  # False where the region is, [*latent] bool
+    positions: Tensor  # of what is drawn in a flattened latent, [n]
     z: Tensor  # [N, *latent]
     noise: Tensor  # eps, [N, *latent]
+
+    @classmethod
+    def outside(cls, drawn: Tensor, z: Tensor, noise: Tensor) -> "Known":
+        """`drawn` is on the CPU: to count it on the device would wait for the device."""
+        positions = drawn.flatten().nonzero().squeeze(1)
+        return cls(drawn.to(z.device), positions.to(z.device), z, noise)
 
     def velocity(self, v: Tensor) -> Tensor:
         """v [N, *latent], with the region's own."""

@@ -134,7 +134,7 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
         return eps, rows, None
     z = geometry.pack(setup.init.of(prompts).latents.to(eps))[rows]
     mask = setup.init.mask
-    known = None if mask is None else Known(geometry.pack_mask(mask.to(device)), z, eps)
+    known = None if mask is None else Known.outside(geometry.pack_mask(mask), z, eps)
     return partly_noised(z, eps, setup.sigmas[0].item()), rows, known
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .advantages import flatness
 from .control import Control, amended, at, in_force
-from .device import peak_memory, tensor_cores, watch_memory
+from .device import peak_memory, watch_memory
 from .errors import Stopped, UserError
 from .evaluate import base_pictures, evaluate
 from .events import (
@@ -98,14 +98,12 @@ def train(
             break
         try:
             if state.iteration == first:
-                with tensor_cores(setup.policy.device):
-                    on_event(self_test(setup, first))
+                on_event(self_test(setup, first))
             if evaluation_due(setup, state.iteration):
                 on_event(evaluate(setup, state.iteration))
             obey(control, state, on_event, keep, stop_if_asked)
             config = in_force(setup.config, state.changes, state.iteration)
-            with tensor_cores(setup.policy.device):
-                skipped = iterate(replace(setup, config=config), state, on_event)
+            skipped = iterate(replace(setup, config=config), state, on_event)
         except Stopped:
             reason = "stopped"
             break

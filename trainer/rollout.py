@@ -78,7 +78,7 @@ def rollout(
         x=x,
         v=v,
         x_next=x_next,
-        drawn=known.drawn.flatten().nonzero().squeeze(1) if known else None,
+        drawn=known.positions if known else None,
     )
 
 

@@ -33,14 +33,36 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/planning/phases.py",
+        ("test_planning_report.py",),
+        {
+            "the first of the sizes": (".index(config.sampling.largest)", ".index(config.sampling.all_sizes[0])"),
+            "micro-batch matters everywhere": ('("encode", "load", "reward")', "PHASES"),
+        },
+    ),
+    Target(
+        "trainer/planning/report.py",
+        ("test_planning_report.py",),
+        {
+            "estimates are chosen": ("next((p for p in fitting if not p.estimated), None)", "next(fitting, None)"),
+            "the micro-batch is not said": ('", run.micro_batch = {size}" if size else ""', '""'),
+            "as many as before": ("replace(config.run, micro_batch=size)", "config.run"),
+            "down to one": ("        if advice.fits(prediction.device, vram):\n            return\n", ""),
+        },
+    ),
+    Target(
+        "trainer/planning/models.py",
+        ("test_planning_report.py", "test_planning_memory.py"),
+        {
+            "no picture to begin from": ("if settings.image else ()", "if False else ()"),
+            "no mask": ("dtype=torch.bool) if settings.mask else None", "dtype=torch.bool) if False else None"),
+        },
+    ),
+    Target(
         "trainer/planning/advice.py",
         ("test_planning_advice.py",),
         {
             "no reserve": ("peak / GIB + RESERVE", "peak / GIB"),
-            "the smallest plan first": (
-                "next((plan for plan, peak in peaks.items()",
-                "next((plan for plan, peak in [*peaks.items()][::-1]",
-            ),
             "heun as dear as two": ("sampling.steps * evaluations - (evaluations - 1)", "sampling.steps * evaluations"),
             "sizes that FLUX does not take": ("// PIXELS_PER_TOKEN * PIXELS_PER_TOKEN", ""),
         },

@@ -1,13 +1,12 @@
 """Pictures to begin from: how they are cut, encoded and refused, and what FLUX.1-Fill sees, against diffusers."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxFillPipeline, FluxTransformer2DModel
+from diffusers import FluxFillPipeline
 from diffusers.pipelines.flux import pipeline_flux_fill
 from diffusers.pipelines.flux.pipeline_flux_fill import retrieve_latents
 from PIL import Image
@@ -152,17 +151,6 @@ def test_every_prompt_begins_from_its_picture_and_ends_at_it_outside_the_mask(co
 
 
 # ---- FLUX.1-Fill
-
-
-@pytest.fixture(scope="module")
-def flux_fill(flux_dev, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("fill") / "flux-fill"
-    shutil.copytree(flux_dev, folder)
-    config = dict(FluxTransformer2DModel.load_config(folder / "transformer"))
-    torch.manual_seed(1)
-    model = FluxTransformer2DModel.from_config({**config, "in_channels": 384, "out_channels": 64})
-    model.save_pretrained(folder / "transformer")
-    return folder
 
 
 def test_fill_draws_the_same_latents_as_diffusers(flux_fill, monkeypatch):

@@ -91,7 +91,7 @@ def overwritten(solver: str, begin, z, eps) -> list[torch.Tensor]:
 def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(solver, path):
     z, eps, begin = path
     expected = overwritten(solver, begin, z, eps)
-    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known.outside(DRAWN, z, eps))
     torch.testing.assert_close(found.x, torch.stack(expected[:-1]), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.x_next, torch.stack(expected[1:]), rtol=0, atol=1e-12)
 
@@ -99,7 +99,7 @@ def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(sol
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_own_noise(solver, path):
     z, eps, begin = path
-    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known.outside(DRAWN, z, eps))
     for s, x in zip(GRID[1:].tolist(), found.x_next, strict=True):
         torch.testing.assert_close(x[:, ~DRAWN], ((1 - s) * z + s * eps)[:, ~DRAWN], rtol=0, atol=1e-12)
     assert torch.equal(found.x_0[:, ~DRAWN], z[:, ~DRAWN])  # at the end the picture itself
@@ -110,7 +110,7 @@ def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_o
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_mask_of_all_is_image_to_image_bit_for_bit(solver, path):
     z, eps, begin = (t.float() for t in path)
-    everything = Known(torch.ones(LATENT, dtype=torch.bool), z, eps)
+    everything = Known.outside(torch.ones(LATENT, dtype=torch.bool), z, eps)
     masked, plain = (rollout(curved, begin, ROWS, GRID, solver, range(6), known) for known in (everything, None))
     for name in ("x_0", "x", "v", "x_next"):
         assert torch.equal(getattr(masked, name), getattr(plain, name))
@@ -126,7 +126,7 @@ def test_dpmpp_2m_keeps_its_order_inside_the_mask(path):
     def end(steps: int) -> torch.Tensor:
         grid = sigma_grid(steps, 1.0, 0.5)
         begin = partly_noised(z, eps, grid[0].item())
-        return rollout(curved, begin, ROWS, grid, "dpm++2m", known=Known(DRAWN, z, eps)).x_0[:, DRAWN]
+        return rollout(curved, begin, ROWS, grid, "dpm++2m", known=Known.outside(DRAWN, z, eps)).x_0[:, DRAWN]
 
     exact = end(1024)
     coarse, fine = ((end(steps) - exact).abs().max().item() for steps in (32, 64))

@@ -7,19 +7,15 @@ import pytest
 from trainer.config import Config, GrpoSettings, LoraSettings, ModelSettings, RewardSettings, RunSettings
 from trainer.config import SamplingSettings as Sampling
 from trainer.models.memory import MemoryPlan
-from trainer.planning.advice import GIB, candidates, choose, cost, fits, lower, title
+from trainer.planning.advice import GIB, candidates, cost, fits, lower, title
 
 BF16, FP8, OFFLOADED = MemoryPlan(), MemoryPlan("fp8"), MemoryPlan("fp8", 1.0)
 CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("colourfulness"),))
 
 
-def test_the_first_plan_that_fits_with_its_reserve_is_chosen():
-    peaks = {BF16: 26 * GIB, FP8: 15 * GIB, OFFLOADED: 4 * GIB}
-    assert choose(peaks, 32) == BF16
-    assert choose(peaks, 16) == FP8  # exactly, with 1 GiB for CUDA
-    assert choose(peaks, 15.9) == OFFLOADED
-    assert choose(peaks, 4) is None
-    assert not fits(4 * GIB, 4)
+def test_a_peak_fits_with_a_reserve_for_cuda():
+    assert fits(15 * GIB, 16)
+    assert not fits(15 * GIB, 15.9)
 
 
 def test_the_configs_own_share_of_offload_is_a_candidate():
@@ -70,6 +66,8 @@ def test_settings_are_lowered_in_the_order_of_what_that_costs():
     assert "= 2 (now 4)" in steps[0]
     assert "width = 768, height = 528 (now 1024 x 720)" in steps[5]
     assert "model.memory" not in lower(large, plans=False)
+    several = replace(large, sampling=Sampling(sizes=((512, 512), (1024, 720))))
+    assert "sampling.sizes of at most 768 x 528 (now 1024 x 720)" in lower(several)
 
 
 def test_a_config_with_nothing_left_to_lower_needs_a_larger_card():

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from PIL import Image
 
 from trainer.cli.demo import CONFIG
 from trainer.config_file import load_config
@@ -17,10 +18,16 @@ from trainer.state import new_state
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
 
 
-@pytest.fixture(scope="module", params=(False, True), ids=("kept", "checkpointing"))
-def config(request):
+@pytest.fixture(scope="module", params=("kept", "checkpointing", "inpainting"))
+def config(request, tmp_path_factory):
     overrides = [PROMPTS, "grpo.prompts_per_iteration=2", "model.dtype='float32'", "optimizer.ema_decay=0.5"]
-    return load_config(CONFIG, [*overrides, f"model.checkpointing={str(request.param).lower()}"])
+    if request.param == "checkpointing":
+        overrides.append("model.checkpointing=true")
+    if request.param == "inpainting":
+        white = tmp_path_factory.mktemp("init") / "white.png"
+        Image.new("RGB", (64, 64), "white").save(white)
+        overrides += [f"init.image=['{white}']", f"init.mask='{white}'", "init.denoise=0.8"]
+    return load_config(CONFIG, overrides)
 
 
 def tensors_of(setup, state):

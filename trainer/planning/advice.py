@@ -1,6 +1,5 @@
 """Which memory plan fits a card, what to lower where none does, and what an iteration costs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..config import Config
@@ -58,11 +57,6 @@ def fits(peak: float, vram: float) -> bool:
     return peak / GIB + RESERVE <= vram
 
 
-def choose(peaks: Mapping[MemoryPlan, int], vram: float) -> MemoryPlan | None:
-    """The first plan whose peak fits, None where none does."""
-    return next((plan for plan, peak in peaks.items() if fits(peak, vram)), None)
-
-
 def lower(config: Config, plans: bool = True) -> str:
     """What to change for less memory, in the order of what it costs the training; counts nothing.
 
@@ -84,9 +78,10 @@ def lower(config: Config, plans: bool = True) -> str:
     tokens = model.text_tokens
     if not isinstance(tokens, str) and tokens > FEWER_TOKENS:
         steps.append(f"model.text_tokens = {FEWER_TOKENS} (now {tokens})")
-    if max(sampling.width, sampling.height) > SMALLEST:
-        width, height = (_smaller(pixels) for pixels in (sampling.width, sampling.height))
-        steps.append(f"sampling.width = {width}, height = {height} (now {sampling.width} x {sampling.height})")
+    width, height = sampling.largest
+    if max(width, height) > SMALLEST:
+        smaller = "sampling.width = {}, height = {}" if not sampling.sizes else "sampling.sizes of at most {} x {}"
+        steps.append(f"{smaller.format(_smaller(width), _smaller(height))} (now {width} x {height})")
     if config.lora.rank > LOWER_RANK:
         steps.append(f"lora.rank = {LOWER_RANK} (now {config.lora.rank})")
     if config.lora.targets != "attention":

@@ -10,11 +10,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from .. import tiny
-from ..config import ModelSettings
+from ..config import Config, ModelSettings
+from ..inpainting import Init
+from ..models.geometry import CHANNELS, FILL_CHANNELS, Geometry
 from ..models.parts import PUBLISHED
 from ..models.single_file import open_single_file
-from ..models.source import EMBEDDED, HUB
-from ..models.tokens import DEV, SCHNELL
+from ..models.source import EMBEDDED, HUB, resolve
+from ..models.tokens import DEV, SCHNELL, text_tokens
 
 META = torch.device("meta")
 
@@ -35,12 +37,23 @@ def transformer(path: str) -> FluxTransformer2DModel:
 
 
 def tokens(model: ModelSettings) -> int:
-    """T5 tokens of a prompt; "auto" is what the model that `model.path` names was trained with."""
-    if not isinstance(model.text_tokens, str):
-        return model.text_tokens
-    if model.path == EMBEDDED:
-        return tiny.TEXT_TOKENS
-    return DEV if transformer(model.path).config.guidance_embeds else SCHNELL
+    """T5 tokens of a prompt: `text_tokens`, by the name alone where the model is not here."""
+    if folder_of(model.path) is not None or Path(model.path).is_file():
+        return text_tokens(model.text_tokens, resolve(model.path))
+    named = SCHNELL if _is_schnell(model.path) else DEV
+    return named if isinstance(model.text_tokens, str) else model.text_tokens
+
+
+def inits(config: Config, fill: bool) -> list[Init]:
+    """What pictures and mask would be at every size, if the config has some; all of the mask is drawn."""
+    settings, found = config.init, []
+    for size in config.sampling.all_sizes if settings.image else ():
+        geometry = Geometry(*size)
+        seen = FILL_CHANNELS - 4 * CHANNELS
+        fills = torch.empty(len(settings.image), geometry.tokens, seen, device=META) if fill and settings.mask else None
+        mask = torch.ones(geometry.latent_shape[1:], dtype=torch.bool) if settings.mask else None
+        found.append(Init(torch.empty(len(settings.image), *geometry.latent_shape, device=META), mask, fills))
+    return found
 
 
 def autoencoder(path: str) -> AutoencoderKL:

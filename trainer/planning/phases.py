@@ -21,7 +21,7 @@ from ..models.memory import MemoryPlan, Storage
 from ..models.text import BATCH, Conditioning
 from ..rewards import on_device
 from ..rollout import BatchVelocity
-from ..setup import add_lora, assemble
+from ..setup import add_lora, assemble, sees_mask
 from ..solvers import EVALUATIONS
 from ..state import Setup, State, new_state
 from ..surrogate import softmax_temperature
@@ -32,6 +32,7 @@ from .rewards import counted
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 
 PHASES = ("encode", "load", "rollout", "decode", "reward", "update")
+FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,9 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         tracker.place(lora.values(), DEVICE)
         for reward in rewards.values():
             reward.to(META)
-    evaluation = encoded[1] if len(encoded) > 1 else None
-    return assemble(config, policy, lora, encoded[0], rewards, evaluation=evaluation)
+    inits = models.inits(config, sees_mask(policy))
+    setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
+    return replace(setup, turn=config.sampling.all_sizes.index(config.sampling.largest))
 
 
 def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:

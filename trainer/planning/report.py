@@ -13,7 +13,7 @@ from ..models.memory import MemoryPlan, sizes
 from ..models.source import EMBEDDED, HUB
 from . import advice, models, rewards
 from .advice import GIB
-from .phases import PHASES, Peak, predict
+from .phases import FIXED, PHASES, Peak, predict
 
 NF4_BYTES = 0.5 + 4 / 64  # a weight: 4 bits, and a float32 scale for each 64
 
@@ -25,10 +25,12 @@ class Prediction:
     plan: MemoryPlan
     peaks: Mapping[str, Peak]
     estimated: bool = False  # by arithmetic, not by a count
+    micro_batch: int | None = None  # where it is another than the config's
 
     @property
     def name(self) -> str:
-        return advice.title(self.plan) + (" (estimate)" if self.estimated else "")
+        smaller = f", micro-batch {self.micro_batch}" if self.micro_batch else ""
+        return advice.title(self.plan) + smaller + (" (estimate)" if self.estimated else "")
 
     @property
     def device(self) -> int:
@@ -51,9 +53,8 @@ class Report:
     @property
     def chosen(self) -> Prediction | None:
         """The first counted plan that fits the card."""
-        counted = {p.plan: p.device for p in self.predictions if not p.estimated}
-        plan = advice.choose(counted, self.vram) if self.vram else None
-        return next((p for p in self.predictions if p.plan == plan), None)
+        fitting = (p for p in self.predictions if self.vram and advice.fits(p.device, self.vram))
+        return next((p for p in fitting if not p.estimated), None)
 
     @property
     def verdict(self) -> str:
@@ -61,8 +62,9 @@ class Report:
         if not self.vram:
             return ""
         if self.chosen:
-            p = self.chosen.plan
+            p, size = self.chosen.plan, self.chosen.micro_batch
             settings = f'model.memory = "{p.precision}", model.offload = {p.offload}'
+            settings += f", run.micro_batch = {size}" if size else ""
             return f"{self.vram:g} GiB: {self.chosen.name} fits ({settings})"
         least = min(p.device for p in self.predictions if not p.estimated) / GIB + advice.RESERVE
         remedy = advice.lower(self.config, plans=False)
@@ -71,8 +73,9 @@ class Report:
     @property
     def notes(self) -> list[str]:
         s, g, run = self.config.sampling, self.config.grpo, self.config.run
+        width, height = s.largest
         return [
-            f"{models.describe(self.config.model.path)}, {s.width} x {s.height}, micro-batch {run.micro_batch}, "
+            f"{models.describe(self.config.model.path)}, {width} x {height}, micro-batch {run.micro_batch}, "
             f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
             f"K {g.trained_steps}, {s.steps} steps",
             f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
@@ -89,6 +92,7 @@ class Report:
                     "name": p.name,
                     "memory": p.plan.precision,
                     "offload": p.plan.offload,
+                    "micro_batch": p.micro_batch or self.config.run.micro_batch,
                     "estimated": p.estimated,
                     "device": p.device,
                     "host": p.host,
@@ -115,13 +119,15 @@ class Report:
 def plan(config: Config, vram: float | None = None, progress: Callable[[str], None] = lambda _: None) -> Report:
     """Predict every memory plan of a run; about ten seconds each for FLUX.1-dev.
 
+    A plan that is too large for the card because of the micro-batch is predicted for smaller ones as well.
+
     Args:
         vram: GiB of the card in question.
         progress: told the name of each plan before it is counted.
     """
     if vram is not None and vram <= 0:
         raise ConfigError(f"vram = {vram:g}: must be the card's memory in GiB, such as 16")
-    return Report(config, tuple(_predictions(config, progress)), vram)
+    return Report(config, tuple(_predictions(config, vram, progress)), vram)
 
 
 def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
@@ -141,13 +147,36 @@ def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Conf
     return replace(config, model=replace(config.model, path=named))
 
 
-def _predictions(config: Config, progress: Callable[[str], None]) -> Iterator[Prediction]:
+def _predictions(config: Config, vram: float | None, progress: Callable[[str], None]) -> Iterator[Prediction]:
     for candidate in advice.candidates(config):
         progress(advice.title(candidate))
         prediction = Prediction(candidate, predict(config, candidate))
         yield prediction
         if candidate == MemoryPlan("fp8"):
             yield Prediction(MemoryPlan("nf4"), _narrowed(config, prediction.peaks), estimated=True)
+        if vram and _too_wide(prediction, vram):
+            yield from _smaller(config, candidate, vram, progress)
+
+
+def _too_wide(prediction: Prediction, vram: float) -> bool:
+    """Whether it would fit the card but for the phases that the micro-batch counts in."""
+    fixed = max(prediction.peaks[name].device for name in FIXED)
+    return advice.fits(fixed, vram) and not advice.fits(prediction.device, vram)
+
+
+def _smaller(
+    config: Config, candidate: MemoryPlan, vram: float, progress: Callable[[str], None]
+) -> Iterator[Prediction]:
+    """The plan with half the micro-batch, until it fits."""
+    size = config.run.micro_batch
+    while size > 1:
+        size = -(-size // 2)
+        progress(f"{advice.title(candidate)}, micro-batch {size}")
+        peaks = predict(replace(config, run=replace(config.run, micro_batch=size)), candidate)
+        prediction = Prediction(candidate, peaks, micro_batch=size)
+        yield prediction
+        if advice.fits(prediction.device, vram):
+            return
 
 
 def _narrowed(config: Config, peaks: Mapping[str, Peak]) -> dict[str, Peak]:
