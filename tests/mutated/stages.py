@@ -54,6 +54,7 @@ TARGETS = [
         "trainer/inpainting.py",
         ("test_inpainting.py",),
         {
+            "the kept region compared": ("drawn.flatten().nonzero()", "(~drawn).flatten().nonzero()"),
             "the known region is the model's": (
                 "torch.where(self.drawn, v, self.noise - self.z)",
                 "v",
@@ -77,7 +78,6 @@ TARGETS = [
         {
             "the region forgotten by a part": ("drawn=self.drawn, **kept", "**kept"),
             "known region not drawn around": ("return known.velocity(v) if known else v", "return v"),
-            "the kept region compared": ("known.drawn.flatten()", "(~known.drawn).flatten()"),
         },
     ),
     Target(
