@@ -8,10 +8,14 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host, policies
+from .latents import FILL, comfy_encoder
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..trainer.models.encode_image import Encoder
+    from ..trainer.models.flux import FluxPolicy
 
 
 class EncodeImage(io.ComfyNode):
@@ -25,7 +29,7 @@ class EncodeImage(io.ComfyNode):
             description="Cuts pictures to the candidates' size and encodes them with the policy's own VAE, as what "
             "Train and Rollout begin from (image-to-image, inpainting).",
             inputs=[
-                POLICY.Input("policy", tooltip="Whose VAE encodes. For a single file take ComfyUI's VAE Encode."),
+                POLICY.Input("policy", tooltip="Whose VAE encodes, and whether it sees the mask (FLUX.1-Fill)."),
                 NEIGHBORHOOD.Input("neighborhood", tooltip="Has the size that the pictures are cut to."),
                 io.Image.Input(
                     "images",
@@ -37,6 +41,11 @@ class EncodeImage(io.ComfyNode):
                     optional=True,
                     tooltip="Of the pictures' size, cut like them: white is drawn anew (inpainting).",
                 ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Encodes in place of the policy's own. Needed where the model is a single file.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -47,26 +56,44 @@ class EncodeImage(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, policy: policies.Policy, neighborhood: Neighborhood, images: Tensor, mask: Tensor | None = None
+        cls,
+        policy: policies.Policy,
+        neighborhood: Neighborhood,
+        images: Tensor,
+        mask: Tensor | None = None,
+        vae: object | None = None,
     ) -> io.NodeOutput:
         import torch
         from comfy.latent_formats import Flux
 
-        from ..trainer.models.encode_image import VaeEncoder, fitted
+        from ..trainer.models.encode_image import encode_init, fitted
         from ..trainer.models.geometry import Geometry
+        from ..trainer.setup import sees_mask
         from ..trainer.tiles import to_grey, to_pictures
 
-        if policy.flux.decoder is None:
-            raise UserError("the model is a single file without a VAE: use VAE Encode with Load VAE (ae.safetensors)")
         if mask is not None and mask.shape != (1, *images.shape[1:3]):
             wanted = [1, *images.shape[1:3]]
             raise UserError(f"the mask has shape {list(mask.shape)}, {wanted} is needed: one, of the pictures' size")
-        geometry = Geometry(neighborhood.width, neighborhood.height)
+        geometry, encoder = Geometry(neighborhood.width, neighborhood.height), encoder_of(policy.flux, vae)
         with host.training_mode():
             pictures = to_pictures(images[..., :3].movedim(-1, 1).clone())
             cut = torch.stack([fitted(picture, geometry) for picture in pictures])
-            z = torch.cat([VaeEncoder(policy.flux.decoder.vae)(one) for one in cut.split(1)]).cpu()
-            latent = {"samples": Flux().process_out(z)}
-            if mask is not None:
-                latent["noise_mask"] = fitted(to_grey(mask[0]), geometry)[None]
+            grey = None if mask is None else fitted(to_grey(mask[0]), geometry)
+            init = encode_init(cut, None if grey is None else grey[0], encoder, geometry, fill=sees_mask(policy.flux))
+            latent = {"samples": Flux().process_out(init.latents.cpu())}
+            if grey is not None:
+                latent["noise_mask"] = grey[None]
+            if init.fill is not None:
+                latent[FILL] = init.fill.cpu()
         return io.NodeOutput(latent)
+
+
+def encoder_of(flux: FluxPolicy, vae: object | None) -> Encoder:
+    """ComfyUI's VAE, or the policy's own."""
+    from ..trainer.models.encode_image import VaeEncoder
+
+    if vae is not None:
+        return comfy_encoder(vae)
+    if flux.decoder is None:
+        raise UserError("the model is a single file without a VAE: connect Load VAE (ae.safetensors) to 'vae'")
+    return VaeEncoder(flux.decoder.vae)

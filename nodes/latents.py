@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..trainer.inpainting import Init
+    from ..trainer.models.encode_image import Encoder
     from ..trainer.models.flux import Decoder, FluxPolicy
     from ..trainer.models.geometry import Geometry
+
+FILL = "neighbor_grpo_fill"  # in a LATENT: what FLUX.1-Fill sees of picture and mask, by Encode Image
 
 
 def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
@@ -41,6 +44,20 @@ def comfy_decoder(vae: object) -> Decoder:
     return decode
 
 
+def comfy_encoder(vae: object) -> Encoder:
+    """ComfyUI's VAE, with the scale and shift of its FLUX latents."""
+    import torch
+    from comfy.latent_formats import Flux
+
+    latents = Flux()
+
+    @torch.no_grad()
+    def encode(images):
+        return latents.process_in(vae.encode(images.movedim(1, -1))).float()
+
+    return encode
+
+
 def begun(
     latent: dict[str, Any] | None, denoise: float, mask: Tensor | None, neighborhood: Neighborhood, prompts: int
 ) -> tuple[InitSettings, list[Init]]:
@@ -53,8 +70,11 @@ def begun(
         prompts: how many there are: the LATENT holds one picture, or one for each.
 
     Raises:
-        UserError: the LATENT is missing below denoise 1 or beside a mask, or one of them is of another size or number.
+        UserError: the LATENT is missing below denoise 1 or beside a mask, or one of them is of another size or number,
+            or what FLUX.1-Fill sees is of another mask.
     """
+    if mask is not None and latent is not None and FILL in latent:
+        raise UserError("FLUX.1-Fill sees the mask that the picture was encoded with: connect it to Encode Image alone")
     if mask is None and latent is not None:
         mask = latent.get("noise_mask")
     if denoise == 1 and mask is None:
@@ -63,6 +83,8 @@ def begun(
         if mask is not None:
             raise UserError("a mask needs a picture: connect VAE Encode to 'latent', or take the mask away")
         raise UserError(f"denoise = {denoise:g} needs a picture: connect VAE Encode to 'latent', or set denoise to 1")
+    if neighborhood.more_sizes:
+        raise UserError("the picture to begin from has one size: leave more_sizes of Noise Neighborhood empty")
     from comfy.latent_formats import Flux
 
     from ..trainer.inpainting import Init
@@ -76,7 +98,8 @@ def begun(
         if cells is not None:
             total.update(cells.numpy().tobytes())
         settings = InitSettings(denoise=denoise, digest=total.hexdigest())
-        return settings, [Init(Flux().process_in(samples).float(), cells)]
+        fill = latent[FILL].clone() if FILL in latent else None
+        return settings, [Init(Flux().process_in(samples).float(), cells, fill)]
 
 
 def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:

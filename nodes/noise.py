@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,12 @@ class NoiseNeighborhood(io.ComfyNode):
                 GROUP_SIZE,
                 io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
                 io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
+                io.String.Input(
+                    "more_sizes",
+                    optional=True,
+                    default="",
+                    tooltip="Other sizes that iterations take in turn, such as 768x512, 512x768. Empty: one size.",
+                ),
             ],
             outputs=[
                 NEIGHBORHOOD.Output("neighborhood", display_name="neighborhood", tooltip="For Rollout and Train.")
@@ -72,8 +79,21 @@ class NoiseNeighborhood(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seed: int, strength: float, group_size: int, width: int, height: int) -> io.NodeOutput:
-        return io.NodeOutput(Neighborhood(seed, strength, group_size, width, height))
+    def execute(
+        cls, seed: int, strength: float, group_size: int, width: int, height: int, more_sizes: str = ""
+    ) -> io.NodeOutput:
+        return io.NodeOutput(Neighborhood(seed, strength, group_size, width, height, read_sizes(more_sizes)))
+
+
+def read_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """(width, height) of "768x512, 512x768"."""
+    sizes = []
+    for part in filter(None, re.split(r"[,;\s]+", text)):
+        size = re.fullmatch(r"(\d+)[x×](\d+)", part)
+        if not size:
+            raise UserError(f"more_sizes has {part!r}: write width x height, as in 768x512, 512x768")
+        sizes.append((int(size[1]), int(size[2])))
+    return tuple(sizes)
 
 
 class CandidateNoise(io.ComfyNode):

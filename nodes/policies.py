@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..trainer.state import State
     from .recording import Recording
 
-SINGLE_FILE = ".safetensors"
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -72,7 +70,8 @@ def load(model: ModelSettings) -> FluxPolicy:
     from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
     from ..trainer.models.source import resolve
 
-    kept = {"memory": model.memory, "offload": model.offload, "checkpointing": model.checkpointing}
+    kept = {"memory": model.memory, "offload": model.offload}
+    kept |= {"checkpointing": model.checkpointing, "compiled": model.compile}
     with host.training_mode():
         source = resolve(model.path)
         if source.file:

@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
-from ..trainer.models.source import EMBEDDED
+from ..trainer.models.source import EMBEDDED, GGUF
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
 
@@ -24,10 +24,11 @@ class LoadPolicy(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[EMBEDDED, *folder_paths.get_filename_list(MODELS)],
+                    options=[EMBEDDED, *model_files()],
                     default=EMBEDDED,
                     tooltip="A FLUX.1 file in models/diffusion_models, or the small model that comes with this pack "
-                    "(64 x 64 pixels, for trying things out). A file has no text encoders and no VAE: connect them.",
+                    "(64 x 64 pixels, for trying things out). A file has no text encoders and no VAE: connect them. "
+                    "GGUF needs the package gguf.",
                 ),
                 io.String.Input(
                     "folder",
@@ -120,6 +121,13 @@ class LoadPolicy(io.ComfyNode):
                     tooltip="rslora: scaled by alpha / sqrt(rank), for high ranks. dora: trains each row's length "
                     "apart; slower, and it needs more memory.",
                 ),
+                io.Boolean.Input(
+                    "compile",
+                    optional=True,
+                    default=False,
+                    tooltip="On: torch.compile makes the blocks faster. The first iteration takes minutes. Where it "
+                    "does not work, the log says so and the training goes on without.",
+                ),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
         )
@@ -140,6 +148,15 @@ class LoadPolicy(io.ComfyNode):
         return io.NodeOutput(policies.get(wanted(**inputs)))
 
 
+def model_files() -> list[str]:
+    """What ComfyUI lists in models/diffusion_models, and the GGUF files there, which it leaves to other packs."""
+    files = list(folder_paths.get_filename_list(MODELS))
+    for folder in folder_paths.get_folder_paths(MODELS):
+        found, _ = folder_paths.recursive_search(folder, excluded_dir_names=[".git"])
+        files += [name for name in found if name.endswith(GGUF) and name not in files]
+    return sorted(files)
+
+
 def wanted(
     model: str,
     folder: str,
@@ -155,6 +172,7 @@ def wanted(
     offload: float = 0.0,
     target_pattern: str = "",
     variant: str = LORA_VARIANTS[0],
+    compile: bool = False,
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
@@ -169,6 +187,7 @@ def wanted(
             guidance=guidance,
             memory=memory,
             offload=offload,
+            compile=compile,
             checkpointing=path != EMBEDDED,  # so small that its activations are nothing
         ),
         LoraSettings(rank=rank, alpha=alpha, targets=target_pattern.strip() or targets, start=start, variant=variant),

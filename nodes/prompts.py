@@ -117,17 +117,17 @@ def _caption(line: str, where: str) -> str:
 @lru_cache(KEPT)
 def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
     """By the text encoders of a diffusers folder; kept, as a moving policy asks again and again."""
-    if model.path.endswith(policies.SINGLE_FILE):
-        raise UserError(
-            "the model is a single file without text encoders: connect CLIPTextEncode "
-            "(on DualCLIPLoader) to 'conditioning'"
-        )
     from ..trainer.models.flux import DTYPES
     from ..trainer.models.source import resolve
     from ..trainer.models.text import encode_sets
     from ..trainer.models.tokens import text_tokens
 
     source = resolve(model.path)
+    if source.file:
+        raise UserError(
+            "the model is a single file without text encoders: connect CLIPTextEncode "
+            "(on DualCLIPLoader) to 'conditioning'"
+        )
     tokens = text_tokens(model.text_tokens, source)
     kept = {"memory": model.memory, "offload": model.offload}
     return encode_sets(source, [texts], tokens=tokens, device=model.device, dtype=DTYPES[model.dtype], **kept)[0]
@@ -160,7 +160,7 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
         raise UserError(
             f"the prompts have {lengths[0]} to {lengths[-1]} tokens: use prompts of one length, or a Prompt Set each"
         )
-    like = {"device": policy.flux.device, "dtype": policy.flux.transformer.dtype}
+    like = {"device": policy.flux.device, "dtype": policy.flux.dtype}
     embeddings = torch.cat([c[0] for c in conditioning]).to(**like, copy=True)
     return Conditioning(embeddings, torch.cat(pooled).to(**like, copy=True))
 

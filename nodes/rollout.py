@@ -141,7 +141,7 @@ class Rollout(io.ComfyNode):
             lora=policy.wanted.lora,
             prompts=prompts.texts,
             rewards=(RewardSettings("values"),),  # they come later in the graph
-            sampling=SamplingSettings(neighborhood.width, neighborhood.height, steps, solver, AUTO),
+            sampling=sampling(neighborhood, steps, solver),
             grpo=GrpoSettings(
                 prompts_per_iteration=prompts_per_step,
                 group_size=neighborhood.group_size,
@@ -158,7 +158,7 @@ class Rollout(io.ComfyNode):
             host.training_mode(),
             host.memory_advice(config),
         ):
-            setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits)
+            setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits).sized(policy.version)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))
             except Stopped:
@@ -166,6 +166,10 @@ class Rollout(io.ComfyNode):
                 raise
         images = candidates.images.movedim(1, -1).cpu()
         return io.NodeOutput(RolledOut(policy, policy.version, setup, candidates), images)
+
+
+def sampling(neighborhood: Neighborhood, steps: int, solver: str) -> SamplingSettings:
+    return SamplingSettings(neighborhood.width, neighborhood.height, steps, solver, AUTO, neighborhood.sizes)
 
 
 def counting(calls: int) -> Callable[[], None]:

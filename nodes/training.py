@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, Config, EvaluationSettings, RunSettings, SamplingSettings
+from ..trainer.config import Config, EvaluationSettings, RunSettings
 from ..trainer.diagnosis import CHECKS
 from . import host, policies, service
 from .latents import begun, ready
 from .lora import read_lora_file
 from .rewards import by_label
-from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT
+from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, sampling
 from .run_folders import NOT_PLAIN, is_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
@@ -187,7 +187,7 @@ class Train(io.ComfyNode):
             lora=policy.wanted.lora,
             prompts=prompts.texts,
             rewards=tuple(r.settings for r in reward),
-            sampling=SamplingSettings(neighborhood.width, neighborhood.height, steps, solver, AUTO),
+            sampling=sampling(neighborhood, steps, solver),
             grpo=grpo,
             optimizer=optimizer,
             run=RunSettings(

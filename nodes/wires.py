@@ -54,6 +54,12 @@ class Neighborhood:
     group_size: int  # G
     width: int  # pixels
     height: int  # pixels
+    more_sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of others, which iterations take in turn
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """All sizes where there are several."""
+        return ((self.width, self.height), *self.more_sizes) if self.more_sizes else ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,10 @@ def assemble(
             picture, where each of the prompts has one of its own.
     """
     if sees_mask(policy) and not (inits and all(init.fill is not None for init in inits)):
-        raise ConfigError("init.mask = '': FLUX.1-Fill draws into pictures; set init.image and init.mask in a TOML")
+        raise ConfigError(
+            "init.mask = '': FLUX.1-Fill draws into pictures; set init.image and init.mask, "
+            "or connect Encode Image with a mask"
+        )
     if inits and len(inits[0].latents) > 1:
         strange = [text for text in config.evaluation.prompts if text not in config.prompts]
         require(not strange, "evaluation.prompts", strange, "must be among the prompts, which have a picture each")

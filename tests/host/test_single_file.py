@@ -10,6 +10,7 @@ import tiny_files
 import torch
 from comfy_server import ExecutionError
 from diffusers import FluxTransformer2DModel
+from flux_files import write_gguf
 from original_names import original_layout
 from safetensors.torch import load_file, save_file
 
@@ -25,6 +26,8 @@ def models(server):
     transformer = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer", torch_dtype=torch.float32)
     tensors = {name: tensor.contiguous() for name, tensor in original_layout(transformer).items()}
     save_file(tensors, server.base / "models/diffusion_models/tiny_original.safetensors")
+    arrays = {name: (tensor.numpy(), None) for name, tensor in tensors.items()}
+    write_gguf(server.base / "models/diffusion_models/tiny_original.gguf", arrays)
 
 
 def graph(*, model: str = "tiny_original.safetensors", conditioning: bool = True, vae: bool = True, **changes) -> dict:
@@ -63,6 +66,15 @@ def test_a_single_file_with_comfyuis_encoders_and_vae_trains_what_the_folder_tra
     apart = sum((t - single[name]).abs().sum().item() for name, t in folder.items() if "lora_B" in name)
     assert moved > 0
     assert apart < 0.1 * moved
+
+
+def test_a_gguf_file_is_listed_and_trains_what_the_safetensors_file_trains(server, models):
+    listed = server.get("/object_info")["NeighborGRPOLoadPolicy"]["input"]["required"]["model"][1]["options"]
+    assert "tiny_original.gguf" in listed
+    for kind in ("gguf", "safetensors"):
+        server.wait(server.queue(graph(model=f"tiny_original.{kind}", name=kind, iterations=1)))
+    found, expected = (load_file(server.base / f"models/loras/{kind}.safetensors") for kind in ("gguf", "safetensors"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

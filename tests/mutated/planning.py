@@ -29,12 +29,11 @@ TARGETS = [
             "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
             "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
             "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
-            "the LoRA weighs nothing": ("        tracker.place(lora.values(), DEVICE)\n", ""),
         },
     ),
     Target(
         "trainer/planning/phases.py",
-        ("test_planning_report.py",),
+        ("test_planning_sizes.py",),
         {
             "the first of the sizes": (".index(config.sampling.largest)", ".index(config.sampling.all_sizes[0])"),
             "micro-batch matters everywhere": ('("encode", "load", "reward")', "PHASES"),
@@ -42,7 +41,7 @@ TARGETS = [
     ),
     Target(
         "trainer/planning/report.py",
-        ("test_planning_report.py",),
+        ("test_planning_sizes.py",),
         {
             "estimates are chosen": ("next((p for p in fitting if not p.estimated), None)", "next(fitting, None)"),
             "the micro-batch is not said": ('", run.micro_batch = {size}" if size else ""', '""'),
@@ -52,7 +51,7 @@ TARGETS = [
     ),
     Target(
         "trainer/planning/models.py",
-        ("test_planning_report.py", "test_planning_memory.py"),
+        ("test_planning_sizes.py", "test_planning_memory.py"),
         {
             "no picture to begin from": ("if settings.image else ()", "if False else ()"),
             "no mask": ("dtype=torch.bool) if settings.mask else None", "dtype=torch.bool) if False else None"),

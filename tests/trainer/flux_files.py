@@ -2,8 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from original_names import original_layout
@@ -25,6 +29,18 @@ def original_transformer(folder: Path) -> Tensors:
 
 def write(path: Path, tensors: Tensors) -> Path:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return path
+
+
+def write_gguf(path: Path, tensors: Mapping[str, tuple[np.ndarray, Any]]) -> Path:
+    """A GGUF file of arrays in the bytes of their kinds, gguf.GGMLQuantizationType."""
+    writer = pytest.importorskip("gguf").GGUFWriter(path, arch="flux")
+    for name, (data, kind) in tensors.items():
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     return path
 
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from flux_files import original_transformer, write
+from flux_files import original_transformer, write, write_gguf
 
 from trainer.models.source import ModelError, resolve
 from trainer.models.transformer import load_transformer
@@ -19,19 +19,17 @@ def load(path):
 def test_a_gguf_file_is_its_dequantised_weights(kind, flux_dev, tmp_path):
     gguf = pytest.importorskip("gguf")
     quantisation = gguf.GGMLQuantizationType[kind]
-    writer = gguf.GGUFWriter(tmp_path / "flux.gguf", arch="flux")
-    meant = {}
+    stored, meant = {}, {}
     for name, tensor in original_transformer(flux_dev).items():
         unblocked = kind in ("F16", "BF16")  # the others are for matrices; vectors are F32 beside them
         its = quantisation if tensor.ndim == 2 or unblocked else gguf.GGMLQuantizationType.F32
         data = gguf.quants.quantize(tensor.numpy(), its)
-        writer.add_tensor(name, data, raw_dtype=its)
+        stored[name] = (data, its)
         meant[name] = torch.from_numpy(gguf.quants.dequantize(data, its).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    found, expected = load(tmp_path / "flux.gguf"), load(write(tmp_path / "meant.safetensors", meant))
+    found, expected = (
+        load(write_gguf(tmp_path / "flux.gguf", stored)),
+        load(write(tmp_path / "meant.safetensors", meant)),
+    )
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     exact = load(write(tmp_path / "exact.safetensors", original_transformer(flux_dev)))
     assert (kind == "F32") == all(torch.equal(found[name], exact[name]) for name in exact)
@@ -39,18 +37,19 @@ def test_a_gguf_file_is_its_dequantised_weights(kind, flux_dev, tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_gguf_file_that_is_cut_short_is_told_in_one_line(share, tmp_path):
-    gguf = pytest.importorskip("gguf")
-    path = tmp_path / "flux.gguf"
-    writer = gguf.GGUFWriter(path, arch="flux")
-    writer.add_tensor("img_in.weight", np.zeros((64, 64), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    path = write_gguf(tmp_path / "flux.gguf", {"img_in.weight": (np.zeros((64, 64), np.float32), None)})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ModelError, match=r"flux.gguf is not a whole GGUF file \(.*\): download it again") as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_kind_that_the_package_cannot_read_is_named(flux_dev, tmp_path):
+    pytest.importorskip("gguf")
+    tensors = {name: (tensor.numpy(), None) for name, tensor in original_transformer(flux_dev).items()}
+    tensors["img_in.weight"] = (np.ones(tensors["img_in.weight"][0].shape, np.int8), None)
+    with pytest.raises(ModelError, match=r"quantised in a way that is not read here \(GGUF I8\)"):
+        load(write_gguf(tmp_path / "flux.gguf", tensors))
 
 
 def test_without_the_package_the_remedy_is_told(tmp_path, monkeypatch):

@@ -3,15 +3,14 @@
 import json
 
 import pytest
-from PIL import Image
 
 from trainer.__main__ import main
 from trainer.models.memory import MemoryPlan
 from trainer.models.source import ModelError
 from trainer.planning import models
-from trainer.planning.advice import GIB, RESERVE
+from trainer.planning.advice import GIB
 from trainer.planning.phases import PHASES, predict
-from trainer.planning.report import Report, read_config
+from trainer.planning.report import read_config
 
 LORA = 65_372_160  # parameters of rank 16 on all linear layers of FLUX.1's blocks
 FLUX = 11_901_408_320
@@ -52,23 +51,6 @@ def test_flux_dev_in_8_bits_with_offload_fits_a_card_of_8_gib_in_every_phase(ful
     assert 10.5 * GIB < peaks["update"].host < 12 * GIB  # the 8-bit weights wait there
 
 
-def test_the_largest_of_several_sizes_is_counted(config_file):
-    several = read_config(config_file(), ["sampling.sizes=[[64, 64], [128, 256], [128, 128]]"])
-    large = read_config(config_file(), ["sampling.width=128", "sampling.height=256"])
-    assert predict(several, MemoryPlan())["update"].device == predict(large, MemoryPlan())["update"].device
-    assert "128 x 256" in Report(several, ()).notes[0]
-
-
-def test_fill_is_counted_with_its_picture_and_its_mask(config_file, flux_dev, flux_fill, tmp_path):
-    Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
-    init = "image = 'picture.png'\nmask = 'picture.png'"
-    peaks, plain = (
-        predict(read_config(config_file(model=f"path = {str(path)!r}\ntext_tokens = 12", init=init)), MemoryPlan())
-        for path in (flux_fill, flux_dev)
-    )
-    assert peaks["rollout"].device > plain["rollout"].device
-
-
 def test_the_models_are_those_that_the_path_names(flux_schnell):
     dev, schnell = models.transformer("/not/here/flux1-dev.safetensors"), models.transformer("hub:x/FLUX.1-schnell")
     assert sum(p.numel() for p in dev.parameters()) == FLUX
@@ -105,21 +87,6 @@ def test_the_table_has_a_row_a_plan_and_names_the_one_that_fits(config_file, cap
     assert lines[0].split(" | ")[1:-2] == list(PHASES)
     assert sum(line.startswith("| fp8 + offload") for line in lines) == 2
     assert 'bf16 fits (model.memory = "bf16"' in lines[-1]
-
-
-def test_a_smaller_micro_batch_goes_before_a_slower_plan(config_file, capsys):
-    large = ["sampling.width=256", "sampling.height=256"]
-    peaks = [predict(read_config(config_file(), [*large, f"run.micro_batch={n}"]), MemoryPlan()) for n in (2, 4)]
-    two, four = (max(peak.device for peak in phases.values()) / GIB + RESERVE for phases in peaks)
-    sets = [word for override in large for word in ("--set", override)]
-    assert main(["plan", str(config_file()), "--json", "--vram", str((two + four) / 2), *sets]) == 0
-    report = json.loads(capsys.readouterr().out)
-    sizes = {p["name"]: p["micro_batch"] for p in report["plans"]}
-    assert list(sizes)[:2] == ["bf16", "bf16, micro-batch 2"]
-    assert (sizes["bf16"], sizes["bf16, micro-batch 2"]) == (4, 2)
-    assert "bf16, micro-batch 1" not in sizes
-    assert report["fits"] == "bf16, micro-batch 2"
-    assert report["advice"].endswith('(model.memory = "bf16", model.offload = 0.0, run.micro_batch = 2)')
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ class GgufTensor:
     kind: Any  # gguf.GGMLQuantizationType
     offset: int
     size: int  # bytes
-    dtype: str = "F32"  # after reading
+    dtype: str  # after reading
 
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
         from gguf.quants import dequantize, quant_shape_to_byte_shape
@@ -51,6 +51,26 @@ def gguf_file(path: Path) -> dict[str, GgufTensor]:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} is not a whole GGUF file ({reason}): download it again") from error
     return {
-        t.name: GgufTensor(path, tuple(map(int, t.shape[::-1])), t.tensor_type, int(t.data_offset), int(t.n_bytes))
+        t.name: GgufTensor(
+            path,
+            tuple(map(int, t.shape[::-1])),
+            t.tensor_type,
+            int(t.data_offset),
+            int(t.n_bytes),
+            _dtype(t.tensor_type),
+        )
         for t in found
     }
+
+
+def _dtype(kind: Any) -> str:
+    """What tensors of this kind become: float32, where the package can read one block of them."""
+    from gguf import GGML_QUANT_SIZES
+    from gguf.quants import dequantize
+
+    _, size = GGML_QUANT_SIZES[kind]
+    try:
+        dequantize(np.zeros((1, size), np.uint8), kind)
+    except NotImplementedError:
+        return f"GGUF {kind.name}"
+    return "F32"

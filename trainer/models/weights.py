@@ -120,7 +120,9 @@ def complaint(module: nn.Module, pieces: Mapping[str, Piece]) -> str:
         return f"has {len(odd)} tensors that do not fit, the first is {odd[0]}"
     coded = next((piece for piece in pieces.values() if not piece.readable), None)
     if coded:
-        return f"is quantised in a way that is not read here ({coded.stored.dtype}): bf16, fp16, fp8 and GGUF are"
+        return (
+            f"is quantised in a way that is not read here ({coded.stored.dtype}): bf16, fp16, fp8 and most of GGUF are"
+        )
     return ""
 
 

@@ -152,7 +152,6 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         decoder = PlannedDecoder(VaeDecoder(vae))
         policy = PlannedPolicy(transformer, decoder, config.model.guidance, shifted, ADAPTER, only=_last_call(config))
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
-        tracker.place(lora.values(), DEVICE)
         for reward in rewards.values():
             reward.to(META)
     inits = models.inits(config, sees_mask(policy))
