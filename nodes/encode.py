@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host, policies
-from .latents import FILL, comfy_encoder
+from .latents import FILL, REFERENCE, comfy_encoder
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ class EncodeImage(io.ComfyNode):
                     optional=True,
                     tooltip="Encodes in place of the policy's own. Needed where the model is a single file.",
                 ),
+                io.Boolean.Input(
+                    "reference",
+                    optional=True,
+                    default=False,
+                    tooltip="On: the model sees the pictures while it draws, to edit them. For FLUX.1-Kontext.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -62,6 +68,7 @@ class EncodeImage(io.ComfyNode):
         images: Tensor,
         mask: Tensor | None = None,
         vae: object | None = None,
+        reference: bool = False,
     ) -> io.NodeOutput:
         import torch
         from comfy.latent_formats import Flux
@@ -80,7 +87,7 @@ class EncodeImage(io.ComfyNode):
             cut = torch.stack([fitted(picture, geometry) for picture in pictures])
             grey = None if mask is None else fitted(to_grey(mask[0]), geometry)
             init = encode_init(cut, None if grey is None else grey[0], encoder, geometry, fill=sees_mask(policy.flux))
-            latent = {"samples": Flux().process_out(init.latents.cpu())}
+            latent = {"samples": Flux().process_out(init.latents.cpu()), REFERENCE: reference}
             if grey is not None:
                 latent["noise_mask"] = grey[None]
             if init.fill is not None:

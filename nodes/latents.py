@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..trainer.models.flux import Decoder, FluxPolicy
     from ..trainer.models.geometry import Geometry
 
-FILL = "neighbor_grpo_fill"  # in a LATENT: what FLUX.1-Fill sees of picture and mask, by Encode Image
+# in a LATENT by Encode Image
+FILL = "neighbor_grpo_fill"  # what FLUX.1-Fill sees of picture and mask
+REFERENCE = "neighbor_grpo_reference"  # whether the model sees the pictures
 
 
 def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
@@ -77,7 +79,8 @@ def begun(
         raise UserError("FLUX.1-Fill sees the mask that the picture was encoded with: connect it to Encode Image alone")
     if mask is None and latent is not None:
         mask = latent.get("noise_mask")
-    if denoise == 1 and mask is None:
+    reference = latent is not None and latent.get(REFERENCE, False)
+    if denoise == 1 and mask is None and not reference:
         return InitSettings(), []
     if latent is None:
         if mask is not None:
@@ -97,9 +100,9 @@ def begun(
         total = hashlib.sha256(samples.float().numpy().tobytes())
         if cells is not None:
             total.update(cells.numpy().tobytes())
-        settings = InitSettings(denoise=denoise, digest=total.hexdigest())
+        settings = InitSettings(denoise=denoise, reference=reference, digest=total.hexdigest())
         fill = latent[FILL].clone() if FILL in latent else None
-        return settings, [Init(Flux().process_in(samples).float(), cells, fill)]
+        return settings, [Init(Flux().process_in(samples).float(), cells, fill, reference)]
 
 
 def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:

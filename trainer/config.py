@@ -129,11 +129,12 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class InitSettings:
-    """What pictures begin from beside noise: image-to-image, and inpainting where there is a mask."""
+    """What pictures begin from beside noise: image-to-image, inpainting where there is a mask, or what is edited."""
 
     image: tuple[str, ...] = ()  # files: one for all prompts, or one for each; cut to the run's size
     denoise: float = 1.0  # share of the way from noise to picture that is drawn; 1 ignores the picture but for the mask
     mask: str = ""  # a file of the pictures' size, white where they are drawn anew; empty draws all of them anew
+    reference: bool = False  # the model sees the picture while it draws: for FLUX.1-Kontext
     digest: str = ""  # of the pixels, read from the files: a run goes on from the same pictures alone
 
     def __post_init__(self):
@@ -141,6 +142,7 @@ class InitSettings:
         there = bool(self.image or self.digest)
         require(self.denoise == 1 or there, "init.denoise", self.denoise, "below 1 it needs init.image to begin from")
         require(not self.mask or there, "init.mask", self.mask, "needs init.image, which is kept outside of it")
+        require(not self.reference or there, "init.reference", self.reference, "needs init.image, which is seen")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What trajectories begin from beside noise (image-to-image), and what they leave as it is (inpainting)."""
+"""What trajectories begin from beside noise (image-to-image), what they leave as it is (inpainting), what they see."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ class Init:
     # True where a picture is drawn anew, [height / 8, width / 8] bool, on the CPU; None: everywhere
     mask: Tensor | None = None
     fill: Tensor | None = None  # what FLUX.1-Fill sees of picture and mask, [1 or prompts, tokens, 320]
+    reference: bool = False  # whether the model sees the pictures, as FLUX.1-Kontext does
 
     def of(self, prompts: Sequence[int]) -> "Init":
         """The same with one row for each of these prompts."""

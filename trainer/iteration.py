@@ -176,7 +176,9 @@ def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
     if setup.init is not None:
-        conditioning = replace(conditioning, fill=setup.init.of(prompts).fill)
+        init = setup.init.of(prompts)
+        seen = setup.geometry.pack(init.latents.to(setup.policy.device)) if init.reference else None
+        conditioning = replace(conditioning, fill=init.fill, reference=seen)
     return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
 
 

@@ -73,7 +73,7 @@ def read_inits(config: Config, policy: FluxPolicy) -> list[Init]:
         geometry = Geometry(*size)
         images = torch.stack([fitted(picture, geometry) for picture in pictures])
         mask = fitted(grey, geometry)[0] if grey else None
-        inits.append(encode_init(images, mask, encoder, geometry, fill=fill))
+        inits.append(encode_init(images, mask, encoder, geometry, fill=fill, reference=config.init.reference))
     return inits
 
 

@@ -135,6 +135,19 @@ def test_fill_trains_on_what_encode_image_makes_of_picture_and_mask(server, wide
     assert "connect Encode Image with a mask" in fails(server, graph)
 
 
+def test_pictures_that_the_model_sees_change_what_it_draws_from_the_same_noise(server, wide):
+    graph = from_a_picture("Rollout", name="seen")
+    del graph["11"]["inputs"]["mask"]
+    plain = pictures(server, graph)
+    graph["11"]["inputs"]["reference"] = True
+    seen = pictures(server, graph)
+    assert np.abs(np.stack(seen) - plain).mean() > 1
+    trained = from_a_picture("Train", name="seen")
+    trained["11"]["inputs"]["reference"] = True
+    del trained["11"]["inputs"]["mask"]
+    assert run(server, trained)["5"].startswith("complete")
+
+
 def test_encode_image_takes_comfyuis_vae_too(server, wide):
     tiny_files.write(server.base / "models")
     graph = from_a_picture("Rollout", denoise=0.4)

@@ -26,6 +26,17 @@ TARGETS = [
     ),
     Target(
         "trainer/iteration.py",
+        ("test_reference.py",),
+        {
+            "the first prompt's reference": (
+                "geometry.pack(init.latents.to",
+                "geometry.pack(setup.init.latents[:1].to",
+            ),
+            "nothing is seen": ("if init.reference else None", "if False else None"),
+        },
+    ),
+    Target(
+        "trainer/iteration.py",
         ("test_begun_runs.py",),
         {
             "the mask forgotten": ("known = None if mask is None else", "known = None if True else"),

@@ -125,7 +125,7 @@ TARGETS = [
     ),
     Target(
         "trainer/models/flux.py",
-        ("test_flux.py", "test_lora.py"),
+        ("test_reference.py", "test_flux.py", "test_lora.py"),
         {
             "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
             "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
@@ -135,6 +135,8 @@ TARGETS = [
             ),
             "pictures not centred": ("/ 2 + 0.5", "/ 2"),
             "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
+            "a reference is part of the picture": ("geometry.position_ids(self.device, picture=1)", "image_ids"),
+            "reference tokens are drawn": ("v[:, : geometry.tokens]", "v[:, -geometry.tokens :]"),
             "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),
             "whichever LoRA came last": ("        self.activate()\n", ""),
             "conditions in the wrong order": ("conditioning.pooled[rows]", "conditioning.pooled[rows.flip(0)]"),

@@ -94,17 +94,20 @@ def latent_mask(mask: Tensor) -> Tensor:
     return cells
 
 
-def encode_init(images: Tensor, mask: Tensor | None, encoder: Encoder, geometry: Geometry, *, fill: bool) -> Init:
+def encode_init(
+    images: Tensor, mask: Tensor | None, encoder: Encoder, geometry: Geometry, *, fill: bool, reference: bool = False
+) -> Init:
     """What trajectories begin from, of images [N, 3, height, width] and a mask [height, width], in [0, 1] both.
 
     Args:
         fill: whether the transformer is FLUX.1-Fill's, which sees picture and mask.
+        reference: whether it sees the pictures as FLUX.1-Kontext does.
     """
     latents = torch.cat([encoder(image) for image in images.split(1)])
     if mask is None:
-        return Init(latents)
+        return Init(latents, reference=reference)
     seen = fill_conditioning(images, mask, encoder, geometry) if fill else None
-    return Init(latents, latent_mask(mask), seen)
+    return Init(latents, latent_mask(mask), seen, reference)
 
 
 def fill_conditioning(images: Tensor, mask: Tensor, encoder: Encoder, geometry: Geometry) -> Tensor:

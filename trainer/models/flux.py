@@ -57,15 +57,19 @@ class FluxPolicy:
         The model computes in its own precision; x and v are float32.
         """
         self.activate()
-        dtype, fill = self.dtype, conditioning.fill
+        dtype, fill, reference = self.dtype, conditioning.fill, conditioning.reference
         image_ids = geometry.position_ids(self.device)
+        if reference is not None:
+            image_ids = torch.cat([image_ids, geometry.position_ids(self.device, picture=1)])
         text_ids = image_ids.new_zeros(conditioning.embeddings.shape[1], 3)
         guided = self.transformer.config.guidance_embeds
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             self.before_call()
-            return self.transformer(
-                hidden_states=(x if fill is None else torch.cat([x, fill[rows]], -1)).to(dtype),
+            tokens = x if fill is None else torch.cat([x, fill[rows]], -1)
+            tokens = tokens if reference is None else torch.cat([tokens, reference[rows]], 1)
+            v = self.transformer(
+                hidden_states=tokens.to(dtype),
                 timestep=sigma.to(dtype),
                 guidance=sigma.new_full(sigma.shape, self.guidance) if guided else None,
                 encoder_hidden_states=conditioning.embeddings[rows],
@@ -73,7 +77,8 @@ class FluxPolicy:
                 txt_ids=text_ids,
                 img_ids=image_ids,
                 return_dict=False,
-            )[0].float()
+            )[0]
+            return v[:, : geometry.tokens].float()
 
         return velocity
 

@@ -55,8 +55,8 @@ class Geometry:
         x = tokens.unflatten(2, (CHANNELS, 2, 2)).unflatten(1, (self.rows, self.columns))  # [N, r, c, 16, 2, 2]
         return x.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.latent_shape)
 
-    def position_ids(self, device: torch.device | str = "cpu") -> Tensor:
-        """(0, row, column) of every token, [tokens, 3] float32."""
+    def position_ids(self, device: torch.device | str = "cpu", picture: int = 0) -> Tensor:
+        """(picture, row, column) of every token, [tokens, 3] float32; FLUX.1-Kontext's reference is picture 1."""
         rows = torch.arange(self.rows, device=device).repeat_interleave(self.columns)
         columns = torch.arange(self.columns, device=device).repeat(self.rows)
-        return torch.stack([torch.zeros_like(rows), rows, columns], dim=1).float()
+        return torch.stack([torch.full_like(rows, picture), rows, columns], dim=1).float()

@@ -19,14 +19,15 @@ class Conditioning:
 
     embeddings: Tensor  # T5, [n, tokens, joint_attention_dim]
     pooled: Tensor  # CLIP, [n, pooled_projection_dim]
-    fill: Tensor | None = None  # what FLUX.1-Fill sees beside x, [n, tokens of the picture, 320]
+    fill: Tensor | None = None  # what FLUX.1-Fill sees in each token of x, [n, tokens of the picture, 320]
+    reference: Tensor | None = None  # what FLUX.1-Kontext sees in tokens beside those of x, [n, tokens, 64]
 
     def __len__(self) -> int:
         return len(self.pooled)
 
     def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> "Conditioning":
-        fill = None if self.fill is None else self.fill[rows]
-        return Conditioning(self.embeddings[rows], self.pooled[rows], fill)
+        fill, reference = (None if seen is None else seen[rows] for seen in (self.fill, self.reference))
+        return Conditioning(self.embeddings[rows], self.pooled[rows], fill, reference)
 
 
 def encode_prompts(

@@ -52,7 +52,8 @@ def inits(config: Config, fill: bool) -> list[Init]:
         seen = FILL_CHANNELS - 4 * CHANNELS
         fills = torch.empty(len(settings.image), geometry.tokens, seen, device=META) if fill and settings.mask else None
         mask = torch.ones(geometry.latent_shape[1:], dtype=torch.bool) if settings.mask else None
-        found.append(Init(torch.empty(len(settings.image), *geometry.latent_shape, device=META), mask, fills))
+        latents = torch.empty(len(settings.image), *geometry.latent_shape, device=META)
+        found.append(Init(latents, mask, fills, settings.reference))
     return found
 
 

@@ -1,0 +1,107 @@
+"""Pictures that the model sees while it draws, as FLUX.1-Kontext does: against diffusers, and in a training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import FluxKontextPipeline
+from PIL import Image
+from test_encode_image import gradient_picture
+
+from trainer.config import ConfigError
+from trainer.config_file import load_config
+from trainer.iteration import Clock, collect, draw, improve, sample_candidates
+from trainer.models.encode_image import VaeEncoder, fitted
+from trainer.models.flux import load_flux
+from trainer.models.geometry import Geometry
+from trainer.models.memory import MemoryPlan
+from trainer.models.source import resolve
+from trainer.models.text import encode_prompts
+from trainer.planning.phases import predict
+from trainer.rollout import micro_batched, rollout
+from trainer.setup import prepare
+from trainer.state import new_state
+
+SEEN = "image = 'seen.png'\nreference = true"
+
+
+@pytest.fixture
+def seen(tmp_path):
+    path = tmp_path / "seen.png"
+    gradient_picture(64, 64).save(path)
+    return path
+
+
+def test_a_reference_is_seen_as_in_diffusers(flux_dev):
+    geometry = Geometry(64, 48)
+    picture = fitted(gradient_picture(64, 48), geometry)[None]
+    noise = torch.randn(1, *geometry.latent_shape, generator=torch.Generator().manual_seed(1))
+    pipeline = FluxKontextPipeline.from_pretrained(flux_dev, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        picture,
+        "red apple",
+        width=64,
+        height=48,
+        num_inference_steps=4,
+        guidance_scale=2.5,
+        max_sequence_length=12,
+        latents=geometry.pack(noise),
+        output_type="latent",
+        max_area=64 * 48,
+        _auto_resize=False,
+    ).images
+
+    source = resolve(str(flux_dev))
+    policy = load_flux(source, device="cpu", dtype="float32", guidance=2.5)
+    conditioning = encode_prompts(source, ["red apple"], tokens=12, device="cpu", dtype=torch.float32)
+    reference = geometry.pack(VaeEncoder(policy.decoder.vae)(picture))
+    velocity = micro_batched(policy.velocity(replace(conditioning, reference=reference), geometry), 1)
+    sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
+    found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_training_sees_its_picture_in_rollout_and_update_alike(config_file, seen):
+    setup = prepare(load_config(config_file(init=SEEN)))
+    group = collect(setup, 0, Clock(setup.policy.device))
+    metrics, skipped = improve(setup, new_state(setup), group, draw(setup, group, 0))
+    assert not skipped
+    assert metrics["ratio_error"] == 0
+
+
+def test_a_reference_changes_where_trajectories_end_and_not_where_they_begin(config_file, seen):
+    seeing, plain = (
+        sample_candidates(prepare(load_config(config_file(**init))), 0, [0], Clock(torch.device("cpu"))).trajectories
+        for init in ({"init": SEEN}, {})
+    )
+    assert torch.equal(seeing.x, plain.x)
+    assert seeing.x_0.shape == plain.x_0.shape
+    assert not torch.equal(seeing.x_0, plain.x_0)
+
+
+def test_each_prompt_sees_its_own_picture(config_file, tmp_path, monkeypatch):
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
+    setup = prepare(load_config(config_file(init="image = ['a.png', 'b.png', 'c.png']\nreference = true")))
+    velocity, seen = setup.policy.velocity, []
+
+    def watched(conditioning, geometry):
+        seen.append(conditioning.reference)
+        return velocity(conditioning, geometry)
+
+    monkeypatch.setattr(setup.policy, "velocity", watched)
+    found = sample_candidates(setup, 0, [0], Clock(setup.policy.device))
+    encoded = setup.geometry.pack(setup.init.latents)
+    assert torch.equal(seen[0], encoded[found.prompts])
+    assert not torch.equal(encoded[found.prompts[0]], encoded[found.prompts[1]])
+
+
+def test_what_is_seen_is_counted_by_the_plan(config_file, seen):
+    plain, seeing = (predict(load_config(config_file(**init)), MemoryPlan()) for init in ({}, {"init": SEEN}))
+    assert seeing["update"].device > plain["update"].device
+
+
+def test_a_reference_needs_a_picture(config_file):
+    with pytest.raises(ConfigError, match=r"init.reference = True: needs init.image"):
+        load_config(config_file(init="reference = true"))
