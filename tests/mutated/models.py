@@ -32,7 +32,7 @@ TARGETS = [
         {
             "channels last in a token": ("permute(0, 2, 4, 1, 3, 5)", "permute(0, 2, 4, 3, 5, 1)"),
             "unpacked columns for rows": ("permute(0, 3, 1, 4, 2, 5)", "permute(0, 3, 1, 5, 2, 4)"),
-            "column before row": ("(rows), rows, columns]", "(rows), columns, rows]"),
+            "column before row": ("picture), rows, columns]", "picture), columns, rows]"),
             "latents lie on their side": ("2 * self.rows, 2 * self.columns)", "2 * self.columns, 2 * self.rows)"),
             "any multiple of 8 allowed": ("pixels % PIXELS_PER_TOKEN:", "pixels % 8:"),
             "suggests 0": ("max(1, pixels // PIXELS_PER_TOKEN)", "(pixels // PIXELS_PER_TOKEN)"),

@@ -51,7 +51,7 @@ TARGETS = [
     ),
     Target(
         "trainer/planning/models.py",
-        ("test_planning_sizes.py", "test_planning_memory.py"),
+        ("test_planning_sizes.py",),
         {
             "no picture to begin from": ("if settings.image else ()", "if False else ()"),
             "no mask": ("dtype=torch.bool) if settings.mask else None", "dtype=torch.bool) if False else None"),

@@ -20,7 +20,8 @@ FP8 = {"e4m3fn": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 
 def transformer_of(folder: Path) -> FluxTransformer2DModel:
-    return FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer")
+    # frozen, as loaded ones are: with gradients, matrix products of other shapes may be taken, with other last bits
+    return FluxTransformer2DModel.from_pretrained(folder, subfolder="transformer").requires_grad_(False).eval()
 
 
 def original_transformer(folder: Path) -> Tensors:

@@ -41,3 +41,12 @@ def test_a_smaller_micro_batch_goes_before_a_slower_plan(config_file, capsys):
     assert "bf16, micro-batch 1" not in sizes
     assert report["fits"] == "bf16, micro-batch 2"
     assert report["advice"].endswith('(model.memory = "bf16", model.offload = 0.0, run.micro_batch = 2)')
+
+
+def test_the_part_inside_a_mask_is_counted_as_the_copy_it_is(config_file, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
+    masked, whole = (
+        predict(read_config(config_file(init=f"image = 'picture.png'{mask}")), MemoryPlan())
+        for mask in ("\nmask = 'picture.png'", "")
+    )
+    assert masked["update"].device > whole["update"].device
