@@ -37,7 +37,7 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
-        from ..trainer.rewards import on_device, score_all
+        from ..trainer.rewards import score_all, score_on
 
         expected = len(trajectories.texts)
         if len(images) != expected:
@@ -47,8 +47,8 @@ class ScoreImages(io.ComfyNode):
             pixels = images.clone().movedim(-1, 1).to(device).float()
             rewards = by_label(reward)
             try:
-                with on_device(rewards.values(), device, stay=False):  # the next rollout needs the room
-                    scores = score_all(rewards, pixels, trajectories.texts)
+                # the next rollout needs the room
+                scores = score_on(device, rewards, lambda part: score_all(part, pixels, trajectories.texts), stay=False)
             except Stopped:
                 host.raise_if_cancelled()
                 raise

@@ -8,7 +8,7 @@ LoRA alone is trained, and a group without advantages is not passed through the 
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +23,7 @@ from .inpainting import Known
 from .models.text import Conditioning
 from .noise import derive_seed, neighborhood, partly_noised
 from .prompts import prompt_order
-from .rewards import Combined, combine, on_device, score_all
+from .rewards import Combined, Reward, combine, score_all, score_on
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .state import Setup, State
 from .surrogate import softmax_temperature
@@ -148,14 +148,14 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
     """Every reward's scores of pictures [N, 3, H, W] and their N prompts, [N] each."""
 
-    def scores_of(size: int) -> dict[str, Tensor]:
-        parts = [
-            score_all(setup.rewards, images[i : i + size], texts[i : i + size]) for i in range(0, len(images), size)
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in setup.rewards}
+    def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
+        return setup.scored_at_once.fit("reward", lambda size: scores_of(rewards, size))
 
-    with on_device(setup.rewards.values(), setup.policy.device, stay=not setup.config.run.offload_rewards):
-        return setup.scored_at_once.fit("reward", scores_of)
+    def scores_of(rewards: Mapping[str, Reward], size: int) -> dict[str, Tensor]:
+        parts = [score_all(rewards, images[i : i + size], texts[i : i + size]) for i in range(0, len(images), size)]
+        return {name: torch.cat([part[name] for part in parts]) for name in rewards}
+
+    return score_on(setup.policy.device, setup.rewards, score, stay=not setup.config.run.offload_rewards)
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:

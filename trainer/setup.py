@@ -156,8 +156,12 @@ def assemble(
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:
-    device = pick_device(config.model.device)
-    return {r.label: build(r.kind, r.options, device) for r in config.rewards}
+    device, rewards = pick_device(config.model.device), {}
+    for settings in config.rewards:
+        reward = rewards[settings.label] = build(settings.kind, settings.options, device)
+        if config.run.offload_rewards:  # the device need not hold them all
+            move([reward], "cpu")
+    return rewards
 
 
 def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning:

@@ -48,6 +48,7 @@ TARGETS = [
         {
             "models stay where they are": ("    move(rewards, device)\n    try:", "    try:"),
             "models leave unasked": ("        if not stay:\n            move", "        move"),
+            "all at once anyway": ("[rewards] if stay else", "[rewards] if True else"),
             "models never leave": ("        if not stay:", "        if stay and not stay:"),
         },
     ),

@@ -8,8 +8,9 @@ import torch
 from trainer.config_file import load_config
 from trainer.evaluate import sample
 from trainer.loop import train
-from trainer.rewards import build, on_device
-from trainer.setup import assemble, encode, prepare
+from trainer.rewards import build, score_on
+from trainer.rewards.base import on_device
+from trainer.setup import assemble, build_rewards, encode, prepare
 from trainer.state import new_state
 
 
@@ -35,6 +36,33 @@ def test_models_are_on_the_device_inside_and_wait_in_host_memory_where_asked(sta
     with on_device([model, plain], "cuda:3", stay=stay):
         assert model.log == ["cuda:3"]
     assert model.log == ["cuda:3", *after]
+
+
+@pytest.mark.parametrize("stay", [True, False])
+def test_models_that_do_not_stay_are_on_the_device_one_at_a_time(stay):
+    log = []
+
+    class Named(Placed):
+        def __init__(self, name):
+            self.name = name
+
+        def to(self, device):
+            log.append((self.name, device))
+
+    rewards = {"a": Named("a"), "b": Named("b")}
+    scores = score_on("cuda", rewards, lambda part: {name: log.append((name, "score")) for name in part}, stay=stay)
+    assert scores == {"a": None, "b": None}
+    in_turn = [(name, step) for name in "ab" for step in ("cuda", "score", "cpu")]
+    assert log == ([("a", "cuda"), ("b", "cuda"), ("a", "score"), ("b", "score")] if stay else in_turn)
+
+
+def test_models_that_do_not_stay_leave_the_device_when_they_are_built(config_file, monkeypatch):
+    model = Placed()
+    monkeypatch.setattr("trainer.setup.build", lambda kind, options, device: model)
+    build_rewards(load_config(config_file()))
+    assert model.log == []
+    build_rewards(load_config(config_file(), ["run.offload_rewards=true"]))
+    assert model.log == ["cpu"]
 
 
 def test_a_failure_takes_them_off_the_device_too():

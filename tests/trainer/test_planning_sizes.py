@@ -1,14 +1,15 @@
 """What a plan counts of sizes and pictures to begin from, and when it tries a smaller micro-batch."""
 
 import json
+from dataclasses import replace
 
 from PIL import Image
 
 from trainer.__main__ import main
 from trainer.models.memory import MemoryPlan
 from trainer.planning.advice import GIB, RESERVE
-from trainer.planning.phases import predict
-from trainer.planning.report import Report, read_config
+from trainer.planning.phases import PHASES, Peak, predict
+from trainer.planning.report import Prediction, Report, read_config
 
 
 def test_the_largest_of_several_sizes_is_counted(config_file):
@@ -50,3 +51,13 @@ def test_the_part_inside_a_mask_is_counted_as_the_copy_it_is(config_file, tmp_pa
         for mask in ("\nmask = 'picture.png'", "")
     )
     assert masked["update"].device > whole["update"].device
+
+
+def test_an_estimate_is_shown_and_never_advised(config_file):
+    config = read_config(config_file())
+    counted = Prediction(MemoryPlan("fp8"), dict.fromkeys(PHASES, Peak(20 * GIB, 0)))
+    estimated = Prediction(MemoryPlan("nf4"), dict.fromkeys(PHASES, Peak(8 * GIB, 0)), estimated=True)
+    report = Report(config, (counted, estimated), vram=16)
+    assert report.chosen is None
+    assert "no plan fits, the smallest needs 21.0 GiB" in report.verdict
+    assert replace(report, vram=24).chosen is counted

@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -19,7 +19,7 @@ from ..models.geometry import Geometry
 from ..models.lora import ADAPTER
 from ..models.memory import MemoryPlan, Storage
 from ..models.text import BATCH, Conditioning
-from ..rewards import on_device
+from ..rewards import Reward, move, score_on
 from ..rollout import BatchVelocity
 from ..setup import add_lora, assemble, sees_mask
 from ..solvers import EVALUATIONS
@@ -154,6 +154,8 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         for reward in rewards.values():
             reward.to(META)
+            if config.run.offload_rewards:
+                move([reward], "cpu")
     inits = models.inits(config, sees_mask(policy))
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
     return replace(setup, turn=config.sampling.all_sizes.index(config.sampling.largest))
@@ -198,9 +200,11 @@ def _step(setup: Setup, state: State) -> None:
 
 def _score(setup: Setup, candidates: Candidates) -> None:
     texts = candidates.texts(setup.config)
-    with on_device(setup.rewards.values(), META, stay=not setup.config.run.offload_rewards):
-        for reward in setup.rewards.values():
-            reward.score(candidates.images, texts)
+
+    def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
+        return {name: reward.score(candidates.images, texts) for name, reward in rewards.items()}
+
+    score_on(META, setup.rewards, score, stay=not setup.config.run.offload_rewards)
 
 
 def _update(setup: Setup, state: State, candidates: Candidates) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from .. import tiny
-from .base import Reward, RewardError, RewardUnavailable, move, on_device, score_all
+from .base import Reward, RewardError, RewardUnavailable, move, score_all, score_on
 from .combine import Combined, combine
 from .ocr import OcrReward, quoted
 from .pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
@@ -23,8 +23,8 @@ __all__ = [
     "check_prompts",
     "combine",
     "move",
-    "on_device",
     "score_all",
+    "score_on",
 ]
 
 

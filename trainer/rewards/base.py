@@ -33,6 +33,22 @@ def on_device(rewards: Iterable[Reward], device: str | torch.device, *, stay: bo
             move(rewards, "cpu")
 
 
+def score_on(
+    device: str | torch.device,
+    rewards: Mapping[str, Reward],
+    score: Callable[[Mapping[str, Reward]], dict[str, Tensor]],
+    *,
+    stay: bool,
+) -> dict[str, Tensor]:
+    """`score(rewards)` with the models on `device`: all of them, which stay there, or one after the other."""
+    parts = [rewards] if stay else [{name: reward} for name, reward in rewards.items()]
+    scores = {}
+    for part in parts:
+        with on_device(part.values(), device, stay=stay):
+            scores |= score(part)
+    return scores
+
+
 def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
     """Take what has a model (a method `to`) to `device`."""
     for reward in rewards:
