@@ -27,10 +27,29 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/pinned.py",
+        ("test_pinned.py",),
+        {
+            "a chunk for each": ("next((c for c in self._chunks if c.used + size <= len(c.memory)), None) or ", ""),
+            "one over the other": ("        chunk.used += size\n", ""),
+            "beyond the end": ("if c.used + size <= len(c.memory)", "if c.used + tensor.nbytes <= len(c.memory)"),
+            "large ones are cut": ("max(CHUNK, size)", "CHUNK"),
+            "not page-locked": ("pin_memory=self.pinned", "pin_memory=False"),
+        },
+    ),
+    Target(
+        "trainer/models/memory.py",
+        ("test_pinned.py",),
+        {"page-locked without CUDA": ('pinned=self.device.type == "cuda"', "pinned=True")},
+    ),
+    Target(
         "trainer/models/memory.py",
         ("test_memory_plans.py",),
         {
-            "offloaded weights on the device": ("self.device if resident else self.storage_device", "self.device"),
+            "offloaded weights on the device": (
+                "if layer.fetcher is None else self.host.keep(weight)",
+                "if True else None",
+            ),
             "the first blocks are offloaded": ("(i + 1) * count // total > i * count // total", "i < count"),
             "scale of a scaled file lost": ("self._keep(owner, tensor, scale)", "self._keep(owner, tensor, None)"),
             "8 bits are made anew": ("elif weight.dtype not in FLOAT8:", "else:"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .fetching import LayerFetcher
 from .frozen import FLOAT8, FrozenLinear, quantise
+from .pinned import PinnedMemory
 from .weights import Keep, Put
 
 PRECISIONS = ("bf16", "fp8", "nf4")
@@ -54,7 +55,8 @@ class Storage:
         self.plan = plan
         self.device = torch.device(device)  # that computes
         self.dtype = dtype  # that it computes in
-        self.storage_device = torch.device(storage_device)  # of the weights that are offloaded
+        # of the weights that are offloaded; if it is not pinned, copies do not run beside the computation
+        self.host = PinnedMemory(torch.device(storage_device), pinned=self.device.type == "cuda")
         if plan.precision == "nf4":
             _bitsandbytes(self.device)
 
@@ -117,10 +119,7 @@ class Storage:
             weight, scale = self._widened(weight, scale), None
         elif weight.dtype not in FLOAT8:
             weight, scale = quantise(weight)
-        resident = layer.fetcher is None
-        weight = weight.to(self.device if resident else self.storage_device)
-        if not resident and self.device.type == "cuda":
-            weight = weight.pin_memory()  # without it, copies would not run beside the computation
+        weight = weight.to(self.device) if layer.fetcher is None else self.host.keep(weight)
         layer.keep(weight, scale, self.device)
 
     def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
