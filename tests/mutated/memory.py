@@ -32,7 +32,7 @@ TARGETS = [
         {
             "a chunk for each": ("next((c for c in self._chunks if c.used + size <= len(c.memory)), None) or ", ""),
             "one over the other": ("        chunk.used += size\n", ""),
-            "beyond the end": ("if c.used + size <= len(c.memory)", "if c.used + tensor.nbytes <= len(c.memory)"),
+            "beyond the end": ("if c.used + size <= len(c.memory)", "if c.used < len(c.memory)"),
             "large ones are cut": ("max(CHUNK, size)", "CHUNK"),
             "not page-locked": ("pin_memory=self.pinned", "pin_memory=False"),
         },
