@@ -1,6 +1,7 @@
 """Memory plans: where weights go and in which precision, what 8 bits change, and which plan is chosen."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -147,8 +148,9 @@ def test_a_plan_by_name_and_auto_on_the_cpu():
     assert plan_for(model, "auto", 0.3, device="cpu", dtype=torch.float32) == MemoryPlan("bf16", 0.3)
 
 
-def test_4_bit_weights_without_cuda_are_refused_in_one_line():
-    with pytest.raises(MemoryPlanError, match=r"nf4.*CUDA.*fp8") as caught:
+def test_4_bit_weights_without_bitsandbytes_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MemoryPlanError, match=r"nf4.*pip install bitsandbytes.*fp8") as caught:
         Storage(MemoryPlan("nf4"), device="cpu", dtype=torch.bfloat16)
     assert "\n" not in str(caught.value)
 

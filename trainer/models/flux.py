@@ -141,7 +141,7 @@ def load_flux(
 
     Raises:
         ModelError: a missing file, folder or part, or a model of another kind.
-        MemoryPlanError: nf4 where it cannot be.
+        MemoryPlanError: nf4 without bitsandbytes.
     """
     options = {"checkpointing": checkpointing, "compiled": compiled}
     transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], **options)

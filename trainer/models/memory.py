@@ -58,7 +58,7 @@ class Storage:
         # of the weights that are offloaded; if it is not pinned, copies do not run beside the computation
         self.host = PinnedMemory(torch.device(storage_device), pinned=self.device.type == "cuda")
         if plan.precision == "nf4":
-            _bitsandbytes(self.device)
+            _bitsandbytes()
 
     def prepare(self, module: nn.Module) -> None:
         """Replace the linear layers that the plan is about, in place. The new ones have no weights yet (meta)."""
@@ -110,8 +110,7 @@ class Storage:
     def _replacement(self, linear: nn.Linear, fetcher: LayerFetcher | None) -> nn.Linear:
         shape = (linear.in_features, linear.out_features, linear.bias is not None)
         if self.plan.precision == "nf4":
-            bnb = _bitsandbytes(self.device)
-            return bnb.nn.Linear4bit(*shape, compute_dtype=self.dtype, quant_type="nf4", device="meta")
+            return _bitsandbytes().nn.Linear4bit(*shape, compute_dtype=self.dtype, quant_type="nf4", device="meta")
         return FrozenLinear(*shape, fetcher=fetcher)
 
     def _keep(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
@@ -198,9 +197,7 @@ def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
                 yield parent, leaf, child
 
 
-def _bitsandbytes(device: torch.device):
-    if device.type != "cuda":
-        raise MemoryPlanError(f"memory = 'nf4': 4-bit weights need a CUDA device, not {device}; use memory = 'fp8'")
+def _bitsandbytes():
     try:
         import bitsandbytes
     except ImportError:

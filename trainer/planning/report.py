@@ -15,7 +15,8 @@ from . import advice, models, rewards
 from .advice import GIB
 from .phases import FIXED, PHASES, Peak, predict
 
-NF4_BYTES = 0.5 + 4 / 64  # a weight: 4 bits, and a float32 scale for each 64
+# a weight in 4 bits: bitsandbytes has a scale in 8 bits for each 64 of them, and one in float32 for each 256 scales
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
