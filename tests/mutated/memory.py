@@ -39,6 +39,14 @@ TARGETS = [
     ),
     Target(
         "trainer/models/memory.py",
+        ("test_nf4.py",),
+        {
+            "T5 in whole numbers": ('"quant_storage": torch.int8', '"quant_storage": torch.uint8'),
+            "another code": ('"quant_type": "nf4"', '"quant_type": "fp4"'),
+        },
+    ),
+    Target(
+        "trainer/models/memory.py",
         ("test_pinned.py",),
         {"page-locked without CUDA": ('pinned=self.device.type == "cuda"', "pinned=True")},
     ),

@@ -10,6 +10,7 @@ from torch import nn
 from trainer.models.flux import load_placed
 from trainer.models.memory import MemoryPlan, Storage, blocks
 from trainer.models.source import resolve
+from trainer.models.text import encode_sets
 from trainer.planning.report import NF4_BYTES
 
 pytest.importorskip("bitsandbytes")
@@ -40,7 +41,7 @@ def test_what_is_not_a_linear_layer_of_a_block_keeps_its_precision():
     assert len(linear) == 2 * 14 + 3 * 6
     for name, parameter in model.named_parameters():
         if name in linear:
-            assert parameter.dtype == torch.uint8
+            assert parameter.dtype == torch.int8
         else:
             assert torch.equal(parameter, original.get_parameter(name)), name
 
@@ -67,3 +68,12 @@ def test_a_file_is_read_into_the_same_4_bits(layout, flux_dev, tmp_path):
     expected = stored(transformer_of(flux_dev))
     for (name, a), (_, b) in zip(read.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_prompts_are_encoded_by_encoders_in_4_bits():
+    """T5 casts what it feeds to a layer to the precision of the layer's weight, if that is not int8."""
+    source, options = resolve("embedded"), {"tokens": 32, "device": "cpu", "dtype": torch.float32}
+    (exact,), (found,) = (encode_sets(source, [["a red spider"]], memory=m, **options) for m in ("bf16", "nf4"))
+    for name in ("embeddings", "pooled"):
+        a, b = getattr(exact, name), getattr(found, name)
+        assert 0 < (b - a).norm() < 0.25 * a.norm(), name

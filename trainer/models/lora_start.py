@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .headers import damage
 from .lora import MAGNITUDE, lora_layers, row_norms
 from .lora_names import spellings, turned
 from .lora_targets import LoraError, linear_layers
@@ -48,7 +49,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise LoraError(f"{path} is not a safetensors file: {error}") from error
+        raise LoraError(damage(path, error)) from error
 
 
 def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Factors]:

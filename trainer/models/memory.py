@@ -83,8 +83,10 @@ class Storage:
         elif leaf in owner._buffers:
             owner._buffers[leaf] = tensor.to(self.device)
         elif leaf == "weight" and type(owner).__name__ == "Linear4bit":
-            owner.weight = type(owner.weight)(self._widened(tensor, scale), requires_grad=False, quant_type="nf4")
-            owner.weight = owner.weight.to(self.device)  # which makes the 4 bits
+            # as int8 for the same reason as in frozen.py
+            options = {"requires_grad": False, "quant_type": "nf4", "quant_storage": torch.int8}
+            weight = type(owner.weight)(self._widened(tensor, scale), **options)
+            owner.weight = weight.to(self.device)  # which makes the 4 bits
         else:
             setattr(owner, leaf, nn.Parameter(self._widened(tensor, scale).to(self.device), requires_grad=False))
 
