@@ -178,11 +178,24 @@ TARGETS = [
             "strange tensors ignored": ("    if odd:\n", "    if False:\n"),
             "codes taken for numbers": ("self.stored.dtype in FLOATING and", ""),
             "scales of rows taken for one": ("math.prod(self.scale.shape) == 1", "True"),
-            "all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", ""),
         },
     ),
     Target(
-        "trainer/models/weights.py",
+        "trainer/models/stored.py",
+        ("test_transformer_files.py",),
+        {"all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", "")},
+    ),
+    Target(
+        "trainer/models/nf4_file.py",
+        ("test_nf4.py",),
+        {
+            "all rows for some": ("torch.cat([numbers[r] for r in rows]) if rows else numbers", "numbers"),
+            "the parts are weights too": ("            used |= parts.keys()\n", ""),
+            "without bitsandbytes": ("            _require(tensor)\n", ""),
+        },
+    ),
+    Target(
+        "trainer/models/stored.py",
         ("test_loading_memory.py",),
         {"pages stay mapped": ("if rows else mapped.clone()", "if rows else mapped")},
     ),

@@ -1,19 +1,24 @@
 """Weights in 4 bits, by bitsandbytes: what is stored, what it changes, and a step of training on it."""
 
+import json
+import shutil
+import sys
+
 import pytest
 import torch
-from flux_files import stored_as, transformer_of
+from flux_files import PREFIX, original_transformer, part, stored_as, transformer_of, write
 from small_step import small_flux, step
 from test_memory_steps import assert_equal_steps
 from torch import nn
 
 from trainer.models.flux import load_placed
 from trainer.models.memory import MemoryPlan, Storage, blocks
-from trainer.models.source import resolve
+from trainer.models.source import ModelError, resolve
 from trainer.models.text import encode_sets
+from trainer.models.transformer import load_transformer
 from trainer.planning.report import NF4_BYTES
 
-pytest.importorskip("bitsandbytes")
+functional = pytest.importorskip("bitsandbytes.functional")
 NF4 = MemoryPlan("nf4")
 
 
@@ -77,3 +82,54 @@ def test_prompts_are_encoded_by_encoders_in_4_bits():
     for name in ("embeddings", "pooled"):
         a, b = getattr(exact, name), getattr(found, name)
         assert 0 < (b - a).norm() < 0.25 * a.norm(), name
+
+
+def in_4_bits(tensors, **options):
+    """(as bitsandbytes stores the blocks' weights, the numbers that they stand for)."""
+    file, meant = {}, {}
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2 or "blocks." not in name:
+            file[name] = meant[name] = tensor
+            continue
+        packed, state = functional.quantize_4bit(tensor, **options)
+        file[name] = packed
+        file |= {f"{name}.{part}": t for part, t in state.as_dict(packed=True).items()}
+        meant[name] = functional.dequantize_4bit(packed, state).float()
+    return file, meant
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("compress_statistics", [True, False])
+def test_a_file_in_4_bits_is_the_numbers_it_stands_for(flux_dev, tmp_path, prefix, quant_type, compress_statistics):
+    tensors = {prefix + name: t.bfloat16() for name, t in original_transformer(flux_dev).items()}
+    file, meant = in_4_bits(tensors, quant_type=quant_type, compress_statistics=compress_statistics)
+    found, expected = (
+        load_transformer(resolve(str(write(tmp_path / f"{name}.safetensors", t))), dtype=torch.float32).state_dict()
+        for name, t in (("file", file), ("meant", meant))
+    )
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    exact = transformer_of(flux_dev).state_dict()
+    name = "single_transformer_blocks.0.proj_mlp.weight"
+    assert 0.02 < (found[name] - exact[name]).norm() / exact[name].norm() < 0.25
+
+
+def test_a_file_in_4_bits_without_bitsandbytes_names_the_remedy(flux_dev, tmp_path, monkeypatch):
+    file, _ = in_4_bits(original_transformer(flux_dev), quant_type="nf4")
+    path = write(tmp_path / "nf4.safetensors", file)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ModelError, match=r"nf4.safetensors has weights in 4 bits.*pip install bitsandbytes") as caught:
+        load_transformer(resolve(str(path)), dtype=torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_diffusers_folder_in_4_bits_is_read_too(flux_dev, tmp_path):
+    folder = shutil.copytree(flux_dev, tmp_path / "nf4")
+    file, meant = in_4_bits(part(flux_dev, "transformer"), quant_type="nf4")
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    write(weights, file)
+    config = folder / "transformer/config.json"
+    added = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | added), "utf-8")
+    found = load_transformer(resolve(str(folder)), dtype=torch.float32)
+    assert all(torch.equal(parameter, meant[name]) for name, parameter in found.named_parameters())

@@ -12,8 +12,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from .memory import Storage, keeping, plan_for
 from .recognise import recognise
 from .source import ENCODERS_PREFIX, VAE_PREFIX, ModelError, ModelSource
+from .stored import Stored, safetensors_files
 from .vae_names import diffusers_vae_names
-from .weights import Keep, Piece, Put, Stored, complaint, fill, pieces_of, safetensors_files, under, widened
+from .weights import Keep, Piece, Put, complaint, fill, pieces_of, under, widened
 
 # FLUX.1 in diffusers' layout, without weights: the settings of single files, which hold none
 PUBLISHED = ModelSource("FLUX.1", str(Path(__file__).parent / "flux1"), hub=False)

@@ -10,7 +10,8 @@ from diffusers import FluxTransformer2DModel
 from .gguf_file import gguf_file
 from .recognise import recognise
 from .source import GGUF, ModelError
-from .weights import Piece, Stored, pieces_of, safetensors_files, under
+from .stored import Stored, safetensors_files
+from .weights import Piece, pieces_of, under
 
 PREFIX = "model.diffusion_model."
 MARK = "double_blocks.0.img_attn.qkv.weight"  # every FLUX has it

@@ -9,7 +9,8 @@ from diffusers import FluxTransformer2DModel
 from .geometry import CHANNELS, FILL_CHANNELS
 from .single_file import open_single_file
 from .source import ModelError, ModelSource
-from .weights import Keep, Piece, complaint, fill, pieces_of, safetensors_files, widened
+from .stored import safetensors_files
+from .weights import Keep, Piece, complaint, fill, pieces_of, widened
 
 PART = "transformer"
 INDEX = "diffusion_pytorch_model.safetensors.index.json"

@@ -1,17 +1,13 @@
 """Weights of files, read tensor by tensor: a model of 24 GB is loaded without a second copy of it in memory."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .headers import damage
-from .source import ModelError
+from .stored import Stored
 
 Put = Callable[[nn.Module, str, Tensor, Tensor | None], None]  # stores a named weight, and its scale, in a model
 Keep = Callable[[nn.Module], Put]  # readies a model on the meta device, whose layers it may exchange, for its weights
@@ -19,34 +15,6 @@ Keep = Callable[[nn.Module], Put]  # readies a model on the meta device, whose l
 SCALES = ("scale_weight", "weight_scale")  # ComfyUI's names: weight = 8-bit weight * scale
 IGNORED = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8")  # none of them changes a weight
 FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-
-
-class Stored(Protocol):
-    """A tensor in a file."""
-
-    shape: tuple[int, ...]
-    dtype: str  # one of FLOATING, or of a kind that is not read
-
-    def read(self, rows: Sequence[slice] = ()) -> Tensor:
-        """Its values in memory of their own, of these ranges of rows one after another; without ranges, all."""
-
-
-@dataclass(frozen=True)
-class SafeTensor:
-    """A tensor in a safetensors file."""
-
-    path: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    def read(self, rows: Sequence[slice] = ()) -> Tensor:
-        try:
-            with safe_open(self.path, "pt") as file:  # opened for each tensor: closing lets go of the pages read
-                mapped = file.get_tensor(self.name)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{self.path}: {self.name} cannot be read ({error})") from error
-        return torch.cat([mapped[r] for r in rows]) if rows else mapped.clone()
 
 
 @dataclass(frozen=True)
@@ -72,24 +40,6 @@ class Piece:
 
     def read_scale(self) -> Tensor | None:
         return None if self.scale is None else self.scale.read().float().reshape(())
-
-
-def safetensors_files(paths: Iterable[Path]) -> dict[str, SafeTensor]:
-    """What is in these files, of which only the headers are read.
-
-    Raises:
-        ModelError: one is not a safetensors file, or not all of it is there.
-    """
-    found = {}
-    for path in paths:
-        try:
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118
-                    header = file.get_slice(name)
-                    found[name] = SafeTensor(path, name, tuple(header.get_shape()), header.get_dtype())
-        except (OSError, SafetensorError) as error:
-            raise ModelError(damage(path, error)) from error
-    return found
 
 
 def pieces_of(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
