@@ -38,6 +38,7 @@ def test_a_weight_takes_the_bytes_that_the_plan_counts_with():
     scales = weight.quant_state
     held = weight.nbytes + scales.absmax.nbytes + scales.state2.absmax.nbytes
     assert held == NF4_BYTES * 1024 * 1024
+    assert scales.quant_type == "nf4"
 
 
 def test_what_is_not_a_linear_layer_of_a_block_keeps_its_precision():
