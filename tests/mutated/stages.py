@@ -77,6 +77,10 @@ TARGETS = [
         ("test_inpainting.py",),
         {
             "the region forgotten by a part": ("drawn=self.drawn, **kept", "**kept"),
+            "the region counted on the device": (
+                "drawn=known.positions",
+                "drawn=known.drawn.flatten().nonzero().squeeze(1)",
+            ),
             "known region not drawn around": ("return known.velocity(v) if known else v", "return v"),
         },
     ),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_loop import HostReads
 
 from trainer.advantages import group_advantages, quasi_norm_reweight
 from trainer.anchors import Pairs
@@ -56,6 +57,14 @@ def curved(x: torch.Tensor, sigma: torch.Tensor, rows: torch.Tensor) -> torch.Te
 DRAWN = torch.arange(15).view(LATENT) % 3 == 0
 GRID = sigma_grid(6, 3.0, 0.7)
 ROWS = torch.zeros(G, dtype=torch.long)
+
+
+def test_a_rollout_around_a_region_never_waits_for_the_device():
+    z, eps = normal(1, G, *LATENT), normal(2, G, *LATENT)
+    known = Known.outside(DRAWN, z, eps)
+    with HostReads() as reads:
+        rollout(curved, eps, ROWS, GRID, "dpm++2m", range(6), known)
+    assert reads.seen == []
 
 
 @pytest.fixture
