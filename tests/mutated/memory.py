@@ -34,6 +34,10 @@ TARGETS = [
             "one over the other": ("        chunk.used += size\n", ""),
             "beyond the end": ("if c.used + size <= len(c.memory)", "if c.used < len(c.memory)"),
             "large ones are cut": ("max(CHUNK, size)", "CHUNK"),
+            "tried again and again": (
+                "            self.pinned = False\n            return self._allocate(size)",
+                "            return torch.empty(size, dtype=torch.uint8, device=self.device)",
+            ),
             "not page-locked": ("pin_memory=self.pinned", "pin_memory=False"),
         },
     ),

@@ -72,6 +72,27 @@ def test_memory_is_page_locked_for_cuda_alone(monkeypatch, device, locked):
     assert asked[0] is locked
 
 
+def test_where_no_more_can_be_page_locked_the_rest_is_not(small_chunks, monkeypatch, caplog):
+    locked, empty = [], torch.empty
+
+    def limited(*shape, pin_memory=False, **options):
+        if pin_memory and len(locked) == 2:
+            raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+        locked.extend([True] * pin_memory)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", limited)
+    memory = PinnedMemory(CPU, pinned=True)
+    kept = [memory.keep(torch.full((4000,), i, dtype=torch.int8)) for i in range(5)]
+    assert all(t.eq(i).all() for i, t in enumerate(kept))
+    assert len(locked) == 2
+    (warning,) = caplog.messages  # once
+    assert "no more than 0.0 GiB can be page-locked (CUDA error: out of memory)" in warning
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory at all")))
+    with pytest.raises(RuntimeError, match="no memory at all"):
+        PinnedMemory(CPU, pinned=False).keep(torch.zeros(3))
+
+
 def test_offloaded_weights_are_kept_there(small_chunks):
     model = small_flux()
     Storage(MemoryPlan("fp8", 1.0), device="cpu", dtype=torch.float32).store(model)

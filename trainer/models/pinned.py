@@ -1,9 +1,12 @@
 """Page-locked host memory for weights that are offloaded: the device copies from it while it computes."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 CHUNK = 2**28  # bytes; a power of two
 ALIGNED = 512  # bytes
@@ -22,7 +25,8 @@ class PinnedMemory:
 
     Args:
         device: where the memory is, the CPU but for predictions.
-        pinned: whether it is page-locked, which needs CUDA.
+        pinned: whether it is page-locked, which needs CUDA. Where the system allows no more (Windows: half of its
+            memory), the rest is not.
     """
 
     def __init__(self, device: torch.device, *, pinned: bool):
@@ -39,6 +43,19 @@ class PinnedMemory:
         return place.view(tensor.dtype).view(tensor.shape)
 
     def _begin(self, size: int) -> _Chunk:
-        memory = torch.empty(max(CHUNK, size), dtype=torch.uint8, device=self.device, pin_memory=self.pinned)
-        self._chunks.append(_Chunk(memory))
+        self._chunks.append(_Chunk(self._allocate(max(CHUNK, size))))
         return self._chunks[-1]
+
+    def _allocate(self, size: int) -> Tensor:
+        try:
+            return torch.empty(size, dtype=torch.uint8, device=self.device, pin_memory=self.pinned)
+        except RuntimeError as error:
+            if not self.pinned:
+                raise
+            reason = str(error).partition("\n")[0]
+            locked = sum(len(c.memory) for c in self._chunks) / 2**30
+            log.warning(
+                "no more than %.1f GiB can be page-locked (%s): other weights are copied slower", locked, reason
+            )
+            self.pinned = False
+            return self._allocate(size)
