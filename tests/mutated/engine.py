@@ -25,6 +25,29 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/self_test.py",
+        ("test_self_test.py",),
+        {
+            "everything is tolerated": ("if error <= TOLERANCES[policy.dtype]:", "if True:"),
+            "nothing is tolerated": ("if error <= TOLERANCES[policy.dtype]:", "if error == 0:"),
+            "dropout unseen": ("    if training:\n", "    if False:\n"),
+            "chance unseen": ("if not torch.equal(again, v_old)", "if False"),
+            "the neighbours unseen": ("if not torch.equal(alone, again)", "if False"),
+        },
+    ),
+    Target(
+        "trainer/device.py",
+        ("test_device.py",),
+        {
+            "never TF32": ('torch.set_float32_matmul_precision("high")', "pass"),
+            "TF32 everywhere": (
+                '    if device.type == "cuda":\n        torch.set_float32',
+                "    if True:\n        torch.set_float32",
+            ),
+            "TF32 for good": ("torch.set_float32_matmul_precision(before)", "pass"),
+        },
+    ),
+    Target(
         "trainer/iteration.py",
         ("test_reference.py",),
         {

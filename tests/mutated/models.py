@@ -186,6 +186,15 @@ TARGETS = [
         {"all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", "")},
     ),
     Target(
+        "trainer/models/gguf_file.py",
+        ("test_gguf_file.py",),
+        {
+            "all rows for some": ("[quantised[r] for r in rows] or [quantised]", "[quantised]"),
+            "from the file's start": ("offset=self.offset", "offset=0"),
+            "kinds that are not read": ('return f"GGUF {kind.name}"', 'return "F32"'),
+        },
+    ),
+    Target(
         "trainer/models/nf4_file.py",
         ("test_nf4.py",),
         {
