@@ -70,8 +70,12 @@ def load(model: ModelSettings) -> FluxPolicy:
     from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
     from ..trainer.models.source import resolve
 
-    kept = {"memory": model.memory, "offload": model.offload}
-    kept |= {"checkpointing": model.checkpointing, "compiled": model.compile}
+    kept = {
+        "memory": model.memory,
+        "offload": model.offload,
+        "checkpointing": model.checkpointing,
+        "compiled": model.compile,
+    }
     with host.training_mode():
         source = resolve(model.path)
         if source.file:

@@ -53,8 +53,8 @@ TARGETS = [
         "trainer/planning/models.py",
         ("test_planning_sizes.py",),
         {
-            "no picture to begin from": ("if settings.image else ()", "if False else ()"),
-            "no mask": ("dtype=torch.bool) if settings.mask else None", "dtype=torch.bool) if False else None"),
+            "no picture to begin from": ("if config.init.image else ()", "if False else ()"),
+            "no mask": ("torch.ones(size) if settings.mask else None", "None"),
         },
     ),
     Target(

@@ -88,3 +88,12 @@ def step(plan: MemoryPlan | None, *, device: str = "cpu", checkpointing: bool = 
     gradients = {name: p.grad.clone() for name, p in lora.items()}
     make_optimizer(list(lora.values()), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.0).step()
     return Step(kept, gradients, {name: p.detach() for name, p in lora.items()}, policy, velocity)
+
+
+def assert_equal_steps(first: Step, second: Step) -> None:
+    for name in ("x_0", "x", "v", "x_next"):
+        assert torch.equal(getattr(first.trajectories, name), getattr(second.trajectories, name)), name
+    for name in ("gradients", "weights"):
+        a, b = getattr(first, name), getattr(second, name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_pictures import gradient_picture, square
 from PIL import Image
 from safetensors.torch import load_file
-from test_encode_image import gradient_picture, square
 
 from trainer.config import ConfigError
 from trainer.config_file import load_config

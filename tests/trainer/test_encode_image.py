@@ -9,6 +9,7 @@ import torch
 from diffusers import FluxFillPipeline
 from diffusers.pipelines.flux import pipeline_flux_fill
 from diffusers.pipelines.flux.pipeline_flux_fill import retrieve_latents
+from drawn_pictures import gradient_picture, square
 from PIL import Image
 
 from trainer.config import ConfigError
@@ -23,19 +24,6 @@ from trainer.models.text import encode_prompts
 from trainer.rollout import micro_batched, rollout
 from trainer.setup import prepare
 from trainer.state import new_state
-
-
-def gradient_picture(width: int, height: int) -> Image.Image:
-    """Red rises to the right, green downwards."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, 0 * x + 128], -1).astype(np.uint8))
-
-
-def square(width: int, height: int, edge: int) -> Image.Image:
-    """White in the middle of black."""
-    mask = Image.new("L", (width, height))
-    mask.paste(255, ((width - edge) // 2, (height - edge) // 2, (width + edge) // 2, (height + edge) // 2))
-    return mask
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loop import HostReads
+from host_reads import HostReads
 
 from trainer.advantages import group_advantages, quasi_norm_reweight
 from trainer.anchors import Pairs

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from host_reads import HostReads
 
 from trainer.config import OptimizerSettings
 from trainer.config_file import load_config
@@ -302,22 +302,6 @@ def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(mak
     expected = torch.stack([g.square().sum() for g in gradients]).sum().sqrt().item()
     metrics, _ = improve(setup, new_state(setup), group, pairs)
     assert metrics["grad_norm"] == pytest.approx(expected, rel=1e-3)
-
-
-class HostReads(TorchDispatchMode):
-    """Counts operations that make the host wait for a value on the device."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name in self.WAITING:
-            self.seen.append(name)
-        return function(*args, **(kwargs or {}))
 
 
 def test_rollout_and_gradients_never_wait_for_the_device(make):

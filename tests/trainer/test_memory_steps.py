@@ -2,22 +2,13 @@
 
 import pytest
 import torch
-from small_step import GEOMETRY, policy_of, step
+from small_step import GEOMETRY, assert_equal_steps, policy_of, step
 
 from trainer.models.frozen import FrozenLinear
 from trainer.models.memory import MemoryPlan
 from trainer.models.text import Conditioning
 
 PLANS = [MemoryPlan(), MemoryPlan("bf16", 0.5), MemoryPlan("bf16", 1), MemoryPlan("fp8"), MemoryPlan("fp8", 0.6)]
-
-
-def assert_equal_steps(first, second):
-    for name in ("x_0", "x", "v", "x_next"):
-        assert torch.equal(getattr(first.trajectories, name), getattr(second.trajectories, name)), name
-    for name in ("gradients", "weights"):
-        a, b = getattr(first, name), getattr(second, name)
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a), name
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import sys
 import pytest
 import torch
 from flux_files import PREFIX, original_transformer, part, stored_as, transformer_of, write
-from small_step import small_flux, step
-from test_memory_steps import assert_equal_steps
+from small_step import assert_equal_steps, small_flux, step
 from torch import nn
 
 from trainer.models.flux import load_placed
@@ -26,8 +25,8 @@ def linears(module):
     return [m for block in blocks(module) for m in block.modules() if isinstance(m, nn.Linear)]
 
 
-def stored(model, dtype=torch.float32):
-    Storage(NF4, device="cpu", dtype=dtype).store(model)
+def stored(model):
+    Storage(NF4, device="cpu", dtype=torch.float32).store(model)
     return model
 
 

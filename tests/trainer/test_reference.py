@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import FluxKontextPipeline
+from drawn_pictures import gradient_picture
 from PIL import Image
-from test_encode_image import gradient_picture
 
 from trainer.config import ConfigError
 from trainer.config_file import load_config

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def gguf_file(path: Path) -> dict[str, GgufTensor]:
     }
 
 
+@cache
 def _dtype(kind: Any) -> str:
     """What tensors of this kind become: float32, where the package can read one block of them."""
     from gguf import GGML_QUANT_SIZES

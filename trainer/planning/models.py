@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from .. import tiny
-from ..config import Config, ModelSettings
+from ..config import Config, InitSettings, ModelSettings
 from ..inpainting import Init
-from ..models.geometry import CHANNELS, FILL_CHANNELS, Geometry
+from ..models.encode_image import encode_init
+from ..models.geometry import Geometry
 from ..models.parts import PUBLISHED
 from ..models.single_file import open_single_file
 from ..models.source import EMBEDDED, HUB, resolve
@@ -46,15 +47,19 @@ def tokens(model: ModelSettings) -> int:
 
 def inits(config: Config, fill: bool) -> list[Init]:
     """What pictures and mask would be at every size, if the config has some; all of the mask is drawn."""
-    settings, found = config.init, []
-    for size in config.sampling.all_sizes if settings.image else ():
-        geometry = Geometry(*size)
-        seen = FILL_CHANNELS - 4 * CHANNELS
-        fills = torch.empty(len(settings.image), geometry.tokens, seen, device=META) if fill and settings.mask else None
-        mask = torch.ones(geometry.latent_shape[1:], dtype=torch.bool) if settings.mask else None
-        latents = torch.empty(len(settings.image), *geometry.latent_shape, device=META)
-        found.append(Init(latents, mask, fills, settings.reference))
-    return found
+    sizes = config.sampling.all_sizes if config.init.image else ()
+    return [_init(config.init, Geometry(*size), fill) for size in sizes]
+
+
+def _init(settings: InitSettings, geometry: Geometry, fill: bool) -> Init:
+    size = geometry.height, geometry.width
+    images = torch.zeros(len(settings.image), 3, *size)
+    mask = torch.ones(size) if settings.mask else None
+
+    def encoder(images: Tensor) -> Tensor:
+        return torch.empty(len(images), *geometry.latent_shape, device=META)
+
+    return encode_init(images, mask, encoder, geometry, fill=fill, reference=settings.reference)
 
 
 def autoencoder(path: str) -> AutoencoderKL:
