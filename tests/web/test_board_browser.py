@@ -90,10 +90,43 @@ def test_ten_thousand_iterations_are_drawn_soon_and_a_window_in_detail(page):
     assert 0 < first < 5000 < last < 9999
 
 
+@pytest.mark.parametrize("size", [{"width": 1100, "height": 900}, {"width": 420, "height": 900}], ids=["wide", "narrow"])
+def test_charts_stay_in_place_when_the_pictures_of_the_candidates_come(chromium, server, errors, size):
+    held = []
+
+    def hold(route) -> None:
+        held.append(route)
+
+    for page in opened(chromium, server.url, errors, viewport=size):
+        page.route("**/runs/apples/groups**", hold)
+        look_at(page, "Apples")
+        charts = [page.locator(f"{chart} .u-over") for chart in (".ng-main-chart", "[data-chart=loss]")]
+        before = [chart.bounding_box() for chart in charts]
+        page.wait_for_timeout(300)
+        assert held
+        assert page.locator(".ng-thumb").count() == 0
+        page.unroute("**/runs/apples/groups**", hold)  # which lets go what is held
+        page.locator(".ng-thumb").first.wait_for()
+        page.wait_for_timeout(100)
+        assert [chart.bounding_box() for chart in charts] == before
+    assert errors == []
+
+
+def test_a_run_without_pictures_leaves_no_room_for_them(chromium, tmp_path, errors):
+    write(tmp_path / "blind", Run(iterations=5, tiles_every=0))
+    with board(tmp_path) as server:
+        for page in opened(chromium, server.url, errors):
+            look_at(page, "blind")
+            page.locator(".ng-main-chart .u-over").wait_for()
+            until(page, "document.querySelector('.ng-strip').hidden")
+            chart, curves = (page.locator(selector).bounding_box() for selector in (".ng-main-chart", ".ng-curves"))
+            assert chart["width"] == curves["width"]
+    assert errors == []
+
+
 def test_the_cursor_in_a_chart_shows_the_candidates_of_its_iteration(page):
     look_at(page, "Apples")
     page.locator(".ng-strip p", has_text="Iteration 39,").wait_for()
-    page.wait_for_timeout(200)  # the chart has made room for the pictures
     box = page.locator(".ng-main-chart .u-over").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 10 / 39, box["y"] + 60)
     page.locator(".ng-strip p", has_text="Iteration 10,").wait_for()

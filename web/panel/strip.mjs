@@ -32,11 +32,10 @@ export function strip(parent, panel) {
 
   /** @param {string} run @param {number} iteration */
   async function load(run, iteration) {
-    const { groups } = await panel.groups.get(run, iteration);
+    const {
+      groups: [group],
+    } = await panel.groups.get(run, iteration);
     if (`${run} ${iteration}` !== shown) return;
-    const group = groups[0];
-    element.hidden = !group?.candidates.some((c) => c.tile);
-    if (element.hidden) return;
     say(caption, `Iteration ${iteration}, best first: ${group.prompt}`);
     fill(
       row,
@@ -61,10 +60,19 @@ export function strip(parent, panel) {
     );
   }
 
+  function clear() {
+    due = 0;
+    say(caption, "");
+    fill(row);
+  }
+
+  /** Its room is kept while it waits for pictures: a chart that grew narrower would move under a person's hand. */
   function draw() {
     const { open: run, iteration } = panel.store.state;
-    const tiles = panel.index()?.tiles ?? [];
-    const wanted = hovered === null ? panel.iteration() : nearest(tiles, hovered);
+    const tiles = panel.index()?.tiles;
+    element.hidden = run === null || tiles?.length === 0;
+    const looked = hovered === null ? panel.iteration() : nearest(tiles ?? [], hovered);
+    const wanted = element.hidden ? null : looked;
     const key = `${run} ${wanted}`;
     if (key === shown) return;
     const following = hovered === null && iteration === null && shown.startsWith(`${run} `);
@@ -75,11 +83,9 @@ export function strip(parent, panel) {
     }
     shown = key;
     clearTimeout(timer);
-    if (run === null || wanted === null) element.hidden = true;
-    else {
-      due = Date.now() + PACE;
-      timer = setTimeout(() => void load(run, wanted).catch((problem) => panel.store.failed(problem)), SETTLED);
-    }
+    if (run === null || wanted === null) return clear();
+    due = Date.now() + PACE;
+    timer = setTimeout(() => void load(run, wanted).catch((problem) => panel.store.failed(problem)), SETTLED);
   }
 
   return {
