@@ -181,7 +181,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/stored.py",
+        "trainer/models/safe_tensor.py",
         ("test_transformer_files.py",),
         {"all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", "")},
     ),
@@ -204,7 +204,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/stored.py",
+        "trainer/models/safe_tensor.py",
+        ("test_nf4.py",),
+        {"parts are in one file": ("if t.path == path", "")},
+    ),
+    Target(
+        "trainer/models/safe_tensor.py",
         ("test_loading_memory.py",),
         {"pages stay mapped": ("if rows else mapped.clone()", "if rows else mapped")},
     ),

@@ -13,6 +13,7 @@ from torch import nn
 from trainer.models.flux import load_placed
 from trainer.models.memory import MemoryPlan, Storage, blocks
 from trainer.models.source import ModelError, resolve
+from trainer.models.stored import safetensors_files
 from trainer.models.text import encode_sets
 from trainer.models.transformer import load_transformer
 from trainer.planning.report import NF4_BYTES
@@ -133,3 +134,12 @@ def test_a_diffusers_folder_in_4_bits_is_read_too(flux_dev, tmp_path):
     config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | added), "utf-8")
     found = load_transformer(resolve(str(folder)), dtype=torch.float32)
     assert all(torch.equal(parameter, meant[name]) for name, parameter in found.named_parameters())
+
+
+def test_the_parts_of_a_weight_may_lie_in_several_files(tmp_path):
+    file, meant = in_4_bits({"blocks.0.weight": torch.randn(8, 64, dtype=torch.bfloat16)}, quant_type="nf4")
+    names = sorted(file)
+    shards = [write(tmp_path / f"{i}.safetensors", {n: file[n] for n in names[i::2]}) for i in range(2)]
+    (found,) = safetensors_files(shards).values()
+    assert torch.equal(found.read().float(), meant["blocks.0.weight"])
+    assert torch.equal(found.read([slice(6, 8), slice(0, 2)]), found.read()[[6, 7, 0, 1]])

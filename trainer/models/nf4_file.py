@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .safe_tensor import SafeTensor, mapped_together
 from .source import ModelError
 
 if TYPE_CHECKING:
-    from .stored import SafeTensor, Stored
+    from .stored import Stored
 
 STATE = ".quant_state.bitsandbytes__"
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -25,20 +26,20 @@ class FourBitTensor:
     """A weight of these parts."""
 
     name: str
-    parts: "Mapping[str, SafeTensor]"  # the packed weight by its name, and what belongs to it
+    parts: Mapping[str, SafeTensor]  # the packed weight by its name, and what belongs to it
     shape: tuple[int, ...]
     dtype: str  # after reading
 
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
-        state = {name: part.read() for name, part in self.parts.items()}
+        state = mapped_together(self.parts)
         packed = state.pop(self.name)
         numbers = dequantize_4bit(packed, QuantState.from_dict(state, device="cpu")).reshape(self.shape)
         return torch.cat([numbers[r] for r in rows]) if rows else numbers
 
 
-def unpacked(tensors: "Mapping[str, SafeTensor]") -> "dict[str, Stored]":
+def unpacked(tensors: Mapping[str, SafeTensor]) -> "dict[str, Stored]":
     """The same tensors, with those in 4 bits as the weights that they stand for.
 
     Raises:
@@ -56,7 +57,7 @@ def unpacked(tensors: "Mapping[str, SafeTensor]") -> "dict[str, Stored]":
     return {name: tensor for name, tensor in tensors.items() if name not in used} | found
 
 
-def _require(tensor: "SafeTensor") -> None:
+def _require(tensor: SafeTensor) -> None:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
