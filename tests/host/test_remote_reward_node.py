@@ -56,7 +56,7 @@ def test_a_training_waits_for_its_server_is_cancelled_and_goes_on(server, port, 
     server.interrupt()
     with pytest.raises(ExecutionInterrupted, match="NeighborGRPOTrain"):
         server.wait(prompt)
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 15  # no answer is given up after 20
     folder = server.base / "output/neighbor_grpo/remote"
     assert load_checkpoint(folder / "checkpoint").iteration == 0
 

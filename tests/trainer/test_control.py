@@ -93,7 +93,7 @@ def test_a_pause_saves_and_waits_and_a_resumed_run_ends_as_if_there_had_been_non
     assert events[place - 1] == ("saved", 2)
     unpaused = events[place + 1]
     assert isinstance(unpaused, Unpaused)
-    assert 0.25 < unpaused.seconds < 5
+    assert unpaused.seconds > 0.25
     assert [e.iteration for e in events.of(IterationDone)] == list(range(6))
     assert same(weights(paused), weights(whole))
 
