@@ -51,6 +51,18 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
     return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
 
 
+def both(setup: Setup, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Samples, Samples]:
+    """The base model's pictures and the LoRA's, for the same prompts and seeds.
+
+    `setup.config.prompts` must contain the prompts.
+    """
+    rows = [setup.config.prompts.index(p) for p in prompts]
+    conditioning = setup.conditioning[rows]
+    with setup.policy.reference():
+        before = sample(setup, conditioning, prompts, seeds)
+    return before, sample(setup, conditioning, prompts, seeds)
+
+
 def init_of(setup: Setup, texts: Sequence[str]) -> list[int]:
     """The prompts, counted in config.prompts, whose init pictures of these texts begin from; 0 for any other text."""
     known = setup.config.prompts

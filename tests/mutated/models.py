@@ -186,6 +186,17 @@ TARGETS = [
         {"all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", "")},
     ),
     Target(
+        "trainer/benchmarks/storage.py",
+        ("test_memory_plans.py",),
+        {
+            "the exact prompt for both": (
+                '"with_text_encoders": setup.conditioning',
+                '"with_text_encoders": exact.conditioning',
+            ),
+            "every plan is exact": ("memory=memory", 'memory="bf16"'),
+        },
+    ),
+    Target(
         "trainer/models/gguf_file.py",
         ("test_gguf_file.py",),
         {

@@ -1,7 +1,6 @@
 """Whole runs from pictures and over several sizes: they learn, and going on with them is exact or refused."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +8,16 @@ from drawn_pictures import gradient_picture, square
 from PIL import Image
 from safetensors.torch import load_file
 
+from trainer.benchmarks import init
+from trainer.cli.bench import COLOURS
+from trainer.cli.demo import CONFIG
 from trainer.config import ConfigError
 from trainer.config_file import load_config
-from trainer.evaluate import base_pictures, compare, evaluate, sample
+from trainer.evaluate import base_pictures, evaluate
 from trainer.events import IterationDone
 from trainer.iteration import Clock, sample_candidates
 from trainer.run import LORA, RunError, start_run
 from trainer.setup import prepare
-from trainer.tiles import to_pictures
 
 SIZES = "[[64, 64], [96, 48], [48, 96]]"
 
@@ -24,60 +25,14 @@ SIZES = "[[64, 64], [96, 48], [48, 96]]"
 # ---- they learn
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory) -> Path:
-    """A run of the embedded model in a folder with a picture that it drew itself, and a mask."""
-    folder = tmp_path_factory.mktemp("embedded")
-    text = """
-prompts = ["octopus on a red background", "umbrella on a yellow background"]
-[model]
-path = "embedded"
-device = "cpu"
-text_tokens = 32
-[sampling]
-width = 64
-height = 64
-steps = 6
-[grpo]
-prompts_per_iteration = 2
-[optimizer]
-learning_rate = 2e-3
-[run]
-iterations = 5
-micro_batch = 12
-tiles_every = 0
-save_every = 100
-[[rewards]]
-kind = "colourfulness"
-"""
-    (folder / "run.toml").write_text(text)
-    setup = prepare(load_config(folder / "run.toml", ["prompts=['spider on a white background']"]))
-    drawn = sample(setup, setup.conditioning, setup.config.prompts, [3]).images
-    next(to_pictures(drawn)).save(folder / "init.png")
-    square(64, 64, 48).save(folder / "mask.png")
-    return folder
-
-
-MODES = {
-    "image-to-image": ["init.denoise=0.7"],
-    "inpainting": ["init.denoise=0.9", "init.mask='mask.png'"],
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_reward_rises_on_seeds_that_were_not_trained_on(embedded, mode):
-    """Paired: the same prompts and noises, without and with the LoRA."""
-    overrides = ["init.image='init.png'", *MODES[mode], f"run.folder={str(embedded / mode)!r}"]
-    reason, setup = start_run(load_config(embedded / "run.toml", overrides))
-    assert reason == "complete"
-    seeds, prompts = list(range(100, 110)) * 2, [p for p in setup.config.prompts for _ in range(10)]
-    conditioning = setup.conditioning[[0] * 10 + [1] * 10]
-    with setup.policy.reference():
-        before = sample(setup, conditioning, prompts, seeds)
-    after = sample(setup, conditioning, prompts, seeds)
-    rise = compare(before.scores["colourfulness"], after.scores["colourfulness"])
-    assert rise.difference > 0
-    assert rise.rise > 3  # standard errors
+def test_the_reward_rises_on_noises_that_were_not_trained_on():
+    """From a picture, and inside a mask; paired: the same prompts and noises, without and with the LoRA."""
+    small = ["sampling.steps=6", "run.iterations=5", "run.micro_batch=12"]
+    rises = init.measure(load_config(CONFIG, [*COLOURS, *small]), seeds=10)
+    assert rises.keys() == {"image-to-image", "inpainting"}
+    for rise in rises.values():
+        assert rise.difference > 0
+        assert rise.rise > 3  # standard errors
 
 
 # ---- going on

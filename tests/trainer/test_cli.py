@@ -48,15 +48,11 @@ def test_train_then_sample(config_file, tmp_path):
 def test_ctrl_c_finishes_the_iteration_saves_says_how_to_resume_and_exits_130(config_file):
     path = config_file()
     process = command("train", path, "--set", "run.iterations=100000")
-    begun = threading.Event()
-
-    def watch():
-        for line in process.stderr:
-            if "1/100000" in line.replace("\r", "\n"):
-                begun.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    assert begun.wait(120), "the run did not begin"
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    begun = any("1/100000" in line for line in process.stderr)
+    watchdog.cancel()
+    assert begun, "the run did not begin"
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130

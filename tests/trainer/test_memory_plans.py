@@ -10,7 +10,10 @@ from small_step import GEOMETRY, small_flux
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from trainer.benchmarks import storage
+from trainer.cli.demo import CONFIG
 from trainer.config import ConfigError, ModelSettings
+from trainer.config_file import load_config
 from trainer.models.flux import FluxPolicy, VaeDecoder, load_flux
 from trainer.models.frozen import FrozenLinear
 from trainer.models.memory import MemoryPlan, MemoryPlanError, Storage, blocks, choose, plan_for, sizes, visiting
@@ -56,10 +59,9 @@ def test_fp8_changes_a_random_models_velocity_by_less_than_a_percent():
 
 
 def test_fp8_changes_the_embedded_models_velocity_by_about_1_5_percent():
-    source = resolve("embedded")
-    policy = load_flux(source, device="cpu", dtype="float32", guidance=3.5)
-    (conditioning,) = encode_sets(source, [["a red spider"]], tokens=32, device="cpu", dtype=torch.float32)
-    assert 0.005 < velocity_error(policy, conditioning, MemoryPlan("fp8"), GEOMETRY) < 0.025  # 0.015
+    errors = storage.measure(load_config(CONFIG, ["prompts=['a red spider']"]))
+    assert 0.005 < errors["fp8"]["transformer"] < 0.025  # 0.015
+    assert errors["fp8"]["transformer"] < errors["fp8"]["with_text_encoders"] < 0.04
 
 
 def text_encoders() -> dict[str, nn.Module]:

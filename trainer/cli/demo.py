@@ -12,14 +12,13 @@ from pathlib import Path
 from .. import tiny
 from ..config import Config
 from ..config_file import load_config
-from ..evaluate import Difference, compare
+from ..evaluate import Difference, both, compare
 from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
 from ..state import Setup
 from ..tiny.build.data import COMBINATIONS, EMOJI, caption
 from .output import print_json, say
-from .sample import both
 from .terminal import INTERRUPTED, ProgressBar, interruptible, quiet_libraries
 
 CONFIG = Path(tiny.__file__).parent / "demo.toml"

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from ..config import Config, ConfigError
 from ..config_file import parse
-from ..evaluate import Samples, compare, sample
+from ..evaluate import both, compare
 from ..models.lora_start import read_tensors
 from ..pictures import before_after
 from ..run import LORA
 from ..setup import prepare
-from ..state import Setup
 from .output import print_json, say
 from .terminal import quiet_libraries
 
@@ -54,15 +53,3 @@ def config_of(path: Path, metadata: dict[str, str], prompts: list[str]) -> Confi
         raise ConfigError(f"{path}: not exported by a run of this project (its settings are missing)") from None
     lora = {**settings["lora"], "start": str(path.absolute())}
     return parse({**settings, "lora": lora, "rewards": rewards, "prompts": prompts})
-
-
-def both(setup: Setup, prompts: list[str], seeds: list[int]) -> tuple[Samples, Samples]:
-    """The base model's pictures and the LoRA's, for the same prompts and seeds.
-
-    `setup.config.prompts` must contain the prompts.
-    """
-    rows = [setup.config.prompts.index(p) for p in prompts]
-    conditioning = setup.conditioning[rows]
-    with setup.policy.reference():
-        before = sample(setup, conditioning, prompts, seeds)
-    return before, sample(setup, conditioning, prompts, seeds)
