@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trainer.__main__ import main
+from trainer.cli.plan import FLUX_DEV
 from trainer.models.memory import MemoryPlan
 from trainer.models.source import ModelError
 from trainer.planning import models
@@ -97,6 +98,18 @@ def test_a_wrong_setting_is_named_before_anything_is_counted(write, capsys, over
     sets = [word for override in overrides for word in ("--set", override)]
     assert main(["plan", str(write()), *sets]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_without_a_file_it_is_the_table_of_the_readme(capsys):
+    """FLUX.1-dev, HPSv2.1, rank 16 on all linear layers, G 12, B 4, K 4, 8 steps of 512 pixels."""
+    config = read_config(FLUX_DEV)
+    assert models.describe(config.model.path).startswith("FLUX.1-dev ")
+    assert [reward.kind for reward in config.rewards] == ["hpsv2.1"]
+    assert (config.lora.rank, config.lora.targets, config.run.offload_rewards) == (16, "all-linear", True)
+    assert (config.sampling.width, config.sampling.height, config.sampling.steps) == (512, 512, 8)
+    assert (config.grpo.group_size, config.grpo.anchors, config.grpo.trained_steps) == (12, 4, 4)
+    assert main(["plan", "--vram", "0"]) == 2
+    assert "vram = 0" in capsys.readouterr().err
 
 
 def test_a_card_without_memory_is_refused(write, capsys):

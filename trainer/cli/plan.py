@@ -1,4 +1,4 @@
-"""`python -m trainer plan CONFIG.toml [--vram GIB]`: will it fit, and at what cost? Needs no GPU and no weights."""
+"""`python -m trainer plan [CONFIG.toml] [--vram GIB]`: will it fit, and at what cost? Needs no GPU and no weights."""
 
 import argparse
 import sys
@@ -7,9 +7,13 @@ from pathlib import Path
 from .output import print_json, say
 from .terminal import quiet_libraries
 
+FLUX_DEV = Path(__file__).parents[1] / "planning/flux-dev.toml"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    parser.add_argument(
+        "config", type=Path, nargs="?", default=FLUX_DEV, metavar="CONFIG.toml", help="default: FLUX.1-dev with HPSv2.1"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as run.micro_batch=1"
     )
