@@ -37,4 +37,5 @@ def test_loading_takes_no_more_memory_than_the_weights(layout, flux_schnell, tmp
     path = stored_as(layout, tmp_path / "large", tmp_path / "stored", torch.bfloat16)
     command = [sys.executable, "-c", MEASURE, str(flux_schnell), str(path)]
     taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    print(f"{layout}: {taken / size:.3f} times the weights")
     assert 0.9 * size < taken < 1.15 * size
