@@ -162,7 +162,7 @@ def test_iterations_appear_at_once_and_after_a_restart_of_the_server(chromium, r
             page.locator(".ng-count", has_text="5 / 40").wait_for()
             page.wait_for_timeout(1500)  # the board has looked at the folder
             done = do_iterations(folder, range(5, 6), 0.9)
-            page.locator(".ng-legend b", has_text=re.compile(r"^0\.[3-9]")).first.wait_for()
+            page.locator(".ng-main-chart .ng-legend b", has_text=re.compile(r"^0\.[3-9]")).first.wait_for()
             print(f"shown {1000 * (time.monotonic() - done):.0f} ms after the iteration's end")
             page.locator(".ng-count", has_text="6 / 40").wait_for()
             port = server.port
