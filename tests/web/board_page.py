@@ -45,6 +45,7 @@ def ink(page: "Page", selector: str, colour: str) -> int:
     return page.evaluate(
         """([selector, name]) => {
             const canvas = document.querySelector(selector);
+            if (!canvas) return 0;
             const hex = getComputedStyle(canvas).getPropertyValue(name);
             const wanted = hex.match(/[0-9a-f]{2}/gi).map((v) => parseInt(v, 16));
             const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -55,6 +56,14 @@ def ink(page: "Page", selector: str, colour: str) -> int:
         }""",
         [selector, colour],
     )
+
+
+def until_drawn(page: "Page", selector: str, colour: str, least: int) -> None:
+    """Wait until a chart has that much ink of a colour."""
+    end = time.monotonic() + WAIT / 1000
+    while (found := ink(page, selector, colour)) <= least:
+        assert time.monotonic() < end, f"{selector} has {found} pixels of {colour}, not more than {least}"
+        page.wait_for_timeout(20)
 
 
 def window(page: "Page") -> list[float]:

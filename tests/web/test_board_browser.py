@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from board_page import ink, look_at, opened, until, window
+from board_page import look_at, opened, until, until_drawn, window
 from board_process import board, do_iterations
 from run_folders import Run, write
 
@@ -16,16 +16,15 @@ BREAK_OFF = re.compile(r"ERR_CONNECTION_REFUSED|WebSocket connection to .* faile
 def test_curves_of_both_rewards_are_drawn_and_small_ones_below(page):
     look_at(page, "Apples")
     page.locator(".ng-main-chart canvas").wait_for()
-    page.wait_for_timeout(200)
     legend = " ".join(page.locator(".ng-main-chart .ng-legend-item").all_inner_texts())
     assert "tiny-clip " in legend
     assert "tiny-clip-heldout (held out)" in legend
     for colour in ("--ng-c0", "--ng-c1"):
-        assert ink(page, ".ng-main-chart canvas", colour) > 200
+        until_drawn(page, ".ng-main-chart canvas", colour, 200)
     charts = page.locator(".ng-small").evaluate_all("all => all.map((one) => one.dataset.chart)")
     assert charts[:3] == ["loss", "gradient norm", "clip fraction"]
     assert "device memory" not in charts  # the run has none
-    assert ink(page, "[data-chart=loss] canvas", "--ng-c0") > 50
+    until_drawn(page, "[data-chart=loss] canvas", "--ng-c0", 50)
 
 
 def test_wheel_drag_and_keys_zoom_all_charts_and_a_double_click_shows_all(page):
@@ -140,13 +139,12 @@ def test_two_runs_are_compared_in_one_chart(page):
     page.locator(".ng-run", has_text="pears").get_by_role("checkbox").check()
     page.locator("[data-tab=curves]").click()
     page.locator(".ng-main-chart .ng-legend-item", has_text="pears").first.wait_for()
-    page.wait_for_timeout(200)
     names = [t.rsplit(" ", 1)[0].strip() for t in page.locator(".ng-main-chart .ng-legend-item").all_inner_texts()]
     rewards = ("tiny-clip", "tiny-clip-heldout")
     assert names == [f"{run} · {reward}" for run in ("Apples", "pears") for reward in rewards]
     for colour in ("--ng-c0", "--ng-c1"):
-        assert ink(page, ".ng-main-chart canvas", colour) > 200
-        assert ink(page, "[data-chart=loss] canvas", colour) > 50
+        until_drawn(page, ".ng-main-chart canvas", colour, 200)
+        until_drawn(page, "[data-chart=loss] canvas", colour, 50)
     page.reload()  # what was looked at is remembered
     page.locator("[data-tab=curves]").click()
     page.locator(".ng-main-chart .ng-legend-item", has_text="pears").first.wait_for()
