@@ -191,16 +191,16 @@ test("the reducer changes nothing that it was given", () => {
   assert.deepEqual(heard(state), [3]);
 });
 
-test("10,000 events take less than 100 ms", (t) => {
+test("10,000 events take less than 100 ms of the processor", (t) => {
   const metrics = Object.fromEntries(Array.from({ length: 25 }, (_, i) => [`metric/${i}`, i]));
   const events = Array.from({ length: 10_000 }, (_, i) => told("iteration", i, { metrics }));
   const runs = Array.from({ length: 100 }, (_, i) => ({ ...RUN, id: `run-${i}` }));
   const start = () => ({ ...after(), runs: [...runs, RUN] });
   const times = [0, 1, 2].map(() => {
-    const began = performance.now();
+    const began = process.cpuUsage();
     const state = events.reduce(reduce, start());
     assert.equal(state.tails.a.next, 10_000);
-    return performance.now() - began;
+    return process.cpuUsage(began).user / 1000; // what others do on a busy machine is not in it
   });
   t.diagnostic(`10,000 events: ${Math.min(...times).toFixed(1)} ms`);
   assert.ok(Math.min(...times) < 100, `${times}`);
