@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from .iteration import decode_all, score_pictures, solve
 from .models.text import Conditioning
 from .noise import base_noise
 from .state import Setup
+
+UNSEEN = 1_000_000  # first seed of the noises on which a LoRA is compared with its base model
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Difference:
         return (
             self.difference / self.standard_error if self.standard_error else math.copysign(math.inf, self.difference)
         )
+
+    def to_dict(self) -> dict[str, float]:
+        return {**asdict(self), "rise": self.rise}
 
 
 def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], seeds: Sequence[int]) -> Samples:

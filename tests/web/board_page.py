@@ -1,7 +1,7 @@
 """The board's page in a browser, and how to look at it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,9 +27,13 @@ def opened(chromium: "Browser", url: str, errors: list[str], **context: object) 
 
 def until(page: "Page", expression: str) -> None:
     """Wait until JavaScript says true. (The board's Content-Security-Policy forbids Playwright's own way.)"""
+    poll(page, lambda: page.evaluate(expression), f"this never became true: {expression}")
+
+
+def poll(page: "Page", condition: Callable[[], bool], complaint: str) -> None:
     end = time.monotonic() + WAIT / 1000
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, f"this never became true: {expression}"
+    while not condition():
+        assert time.monotonic() < end, complaint
         page.wait_for_timeout(20)
 
 
@@ -60,10 +64,8 @@ def ink(page: "Page", selector: str, colour: str) -> int:
 
 def until_drawn(page: "Page", selector: str, colour: str, least: int) -> None:
     """Wait until a chart has that much ink of a colour."""
-    end = time.monotonic() + WAIT / 1000
-    while (found := ink(page, selector, colour)) <= least:
-        assert time.monotonic() < end, f"{selector} has {found} pixels of {colour}, not more than {least}"
-        page.wait_for_timeout(20)
+    complaint = f"{selector} has no more than {least} pixels of {colour}"
+    poll(page, lambda: ink(page, selector, colour) > least, complaint)
 
 
 def window(page: "Page") -> list[float]:

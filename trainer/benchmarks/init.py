@@ -7,13 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from ..config import Config, InitSettings
-from ..evaluate import Difference, both, compare, sample
+from ..evaluate import UNSEEN, Difference, both, compare, sample
 from ..run import start_run
 from ..setup import prepare
 from ..tiles import to_pictures
 
 BEGINNING = "spider on a white background"  # what both begin from, drawn by the base model
-FIRST_SEED = 1_000_000
 DENOISE = {"image-to-image": 0.7, "inpainting": 0.9}
 MASKED = 0.75  # of each edge, in the middle: what inpainting draws anew
 
@@ -32,7 +31,7 @@ def measure(config: Config, seeds: int) -> dict[str, Difference]:
 
 def drawn(config: Config) -> Image.Image:
     setup = prepare(replace(config, prompts=(BEGINNING,)))
-    return next(to_pictures(sample(setup, setup.conditioning, [BEGINNING], [FIRST_SEED]).images))
+    return next(to_pictures(sample(setup, setup.conditioning, [BEGINNING], [UNSEEN]).images))
 
 
 def middle(width: int, height: int) -> Image.Image:
@@ -46,7 +45,7 @@ def middle(width: int, height: int) -> Image.Image:
 def difference(config: Config, init: InitSettings, folder: Path, seeds: int) -> Difference:
     _, setup = start_run(replace(config, init=init, run=replace(config.run, folder=str(folder))))
     prompts = [prompt for prompt in config.prompts for _ in range(seeds)]
-    before, after = both(setup, prompts, range(FIRST_SEED, FIRST_SEED + len(prompts)))
+    before, after = both(setup, prompts, range(UNSEEN, UNSEEN + len(prompts)))
     reward = config.rewards[0].label
     return compare(before.scores[reward], after.scores[reward])
 

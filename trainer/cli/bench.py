@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.peak:
         print_json(memory.peak(config_of(arguments, PROMPTS)))
         return 0
-    result, text = COMMANDS[arguments.name](arguments)
-    print_json(result) if arguments.json else say(text)
+    measure, table = COMMANDS[arguments.name]
+    result = measure(arguments)
+    print_json(result) if arguments.json else say(table(result))
     return 0
 
 
@@ -58,48 +59,18 @@ def config_of(arguments: argparse.Namespace, *defaults: str) -> Config:
     return load_config(arguments.config, [*(defaults if arguments.config == CONFIG else ()), *arguments.set])
 
 
-def bench_history(arguments: argparse.Namespace) -> tuple[Any, str]:
-    result = history.measure(arguments.length, arguments.iterations)
-    return result, history.table(result)
+def in_own_process(arguments: argparse.Namespace, extra: list[str]) -> str:
+    """A process's peak memory never falls, so each row needs a process of its own."""
+    sets = [word for override in [*arguments.set, *extra] for word in ("--set", override)]
+    command = [sys.executable, "-m", "trainer", "bench", "memory", "--peak", "--config", str(arguments.config), *sets]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def bench_init(arguments: argparse.Namespace) -> tuple[Any, str]:
-    result = init.measure(config_of(arguments, *COLOURS), arguments.seeds)
-    return {way: {**asdict(d), "rise": d.rise} for way, d in result.items()}, init.table(result)
-
-
-def bench_memory(arguments: argparse.Namespace) -> tuple[Any, str]:
-    def in_own_process(extra: list[str]) -> str:
-        """A process's peak memory never falls, so each row needs a process of its own."""
-        sets = [word for override in [*arguments.set, *extra] for word in ("--set", override)]
-        command = [sys.executable, "-m", "trainer", "bench", "memory", "--peak", "--config", str(arguments.config)]
-        return subprocess.run([*command, *sets], check=True, capture_output=True, text=True).stdout
-
-    rows = memory.measure(in_own_process)
-    return rows, memory.table(rows)
-
-
-def bench_overhead(arguments: argparse.Namespace) -> tuple[Any, str]:
-    result = overhead.measure(config_of(arguments, PROMPTS), arguments.iterations)
-    return result, overhead.table(result)
-
-
-def bench_reward(arguments: argparse.Namespace) -> tuple[Any, str]:
-    options = arguments.clip, pick_device(AUTO), arguments.batch, arguments.edge, arguments.iterations
-    result = reward.measure(*options)
-    return result, reward.table(result)
-
-
-def bench_storage(arguments: argparse.Namespace) -> tuple[Any, str]:
-    result = storage.measure(config_of(arguments, PROMPTS))
-    return result, storage.table(result)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[Any, str]]] = {
-    "history": bench_history,
-    "init": bench_init,
-    "memory": bench_memory,
-    "overhead": bench_overhead,
-    "reward": bench_reward,
-    "storage": bench_storage,
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], Callable[[Any], str]]] = {
+    "history": (lambda a: history.measure(a.length, a.iterations), history.table),
+    "init": (lambda a: init.measure(config_of(a, *COLOURS), a.seeds), init.table),
+    "memory": (lambda a: memory.measure(partial(in_own_process, a)), memory.table),
+    "overhead": (lambda a: overhead.measure(config_of(a, PROMPTS), a.iterations), overhead.table),
+    "reward": (lambda a: reward.measure(a.clip, pick_device(AUTO), a.batch, a.edge, a.iterations), reward.table),
+    "storage": (lambda a: storage.measure(config_of(a, PROMPTS)), storage.table),
 }

@@ -6,13 +6,13 @@ It is taught the emoji that the model draws worst: on half of the backgrounds, a
 import argparse
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from .. import tiny
 from ..config import Config
 from ..config_file import load_config
-from ..evaluate import Difference, both, compare
+from ..evaluate import UNSEEN, Difference, both, compare
 from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
@@ -65,7 +65,7 @@ def conclude(
     rewards = test(setup, tested, folder / "before_after.png")
     rose = complete and all(rewards[name].rise >= RISE for name in setup.config.weights)
     report = {
-        "rewards": {name: {**asdict(r), "rise": r.rise} for name, r in rewards.items()},
+        "rewards": {name: r.to_dict() for name, r in rewards.items()},
         "seconds": round(seconds, 1),
         "pictures": len(tested) * SEEDS,
         "run": str(folder),
@@ -89,7 +89,7 @@ def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
     """Compare base model and LoRA on SEEDS pictures of each prompt; the first of each goes to `grid`."""
     config = setup.config
     prompts = [p for p in tested for _ in range(SEEDS)]
-    seeds = list(range(1_000_000, 1_000_000 + len(prompts)))
+    seeds = range(UNSEEN, UNSEEN + len(prompts))
     setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
     before, after = both(setup, prompts, seeds)
     first = slice(None, None, SEEDS)

@@ -1,6 +1,7 @@
 """What a command prints."""
 
 import json
+from operator import methodcaller
 from typing import Any
 
 
@@ -10,4 +11,5 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    """Objects in it are what their `to_dict` says."""
+    print(json.dumps(value, indent=2, default=methodcaller("to_dict")))
