@@ -1,46 +1,181 @@
-"""Where tensors live."""
+"""What a torch device has: the only module that knows of kinds of devices.
 
+Streams, memory counts and their kin are asked of `torch.get_device_module(device)`, so that CUDA, ROCm and Intel's xpu
+take the same path; what a module lacks is done without. The CPU is the special case: it has none of them.
+"""
+
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from .config import AUTO, ConfigError
 
+KINDS = ("cuda", "xpu")  # that "auto" looks for, in this order; ROCm calls itself cuda
+Device = torch.device | str
+
+# how libraries say that memory has run out, where it was not torch's own allocator that noticed
+FULL = (
+    "out of memory",  # CUDA's driver, MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no room for the handle of its workspace
+    "HIPBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MIOPEN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # cuDNN: no engine's workspace fits
+    "Unable to find a valid cuDNN algorithm",
+    "OUT_OF_DEVICE_MEMORY",  # xpu
+)
+
+
+def pick_device(name: str) -> str:
+    """The torch device that a setting names; "auto" is the first of KINDS that is there, else the CPU.
+
+    Raises:
+        ConfigError: no such device here, or one that cannot train.
+    """
+    if name == AUTO:
+        return next((kind for kind in KINDS if _is_there(kind)), "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device = {name!r}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
+    if device.type == "mps":
+        raise ConfigError(f"device = {name!r}: advantages need float64, which Apple's GPUs lack; use 'cpu'")
+    if device.type != "cpu" and not _is_there(device.type):
+        raise ConfigError(
+            f"device = {name!r}: torch sees no such device; use 'cpu', or install a torch that is built for it"
+        )
+    return name
+
+
+def devices() -> list[str]:
+    """Every device here that can train, the CPU last."""
+    there = [kind for kind in KINDS if _is_there(kind)]
+    return [*(f"{kind}:{n}" for kind in there for n in range(getattr(torch, kind).device_count())), "cpu"]
+
+
+def _is_there(kind: str) -> bool:
+    module = getattr(torch, kind, None)
+    return module is not None and hasattr(module, "is_available") and module.is_available()
+
+
+def module_of(device: Device) -> Any:
+    """torch.cuda, torch.xpu, ...; None for the CPU and for meta, which compute at once and count no memory."""
+    device = torch.device(device)
+    return None if device.type in ("cpu", "meta") else torch.get_device_module(device)
+
+
+def streams_of(device: Device) -> Any:
+    """The device's module if copies can run beside its computation (and from page-locked memory), else None."""
+    module = module_of(device)
+    return module if module is not None and hasattr(module, "Stream") and hasattr(module, "current_stream") else None
+
+
+def synchronize(device: Device) -> None:
+    """Wait until the device has done what it was given."""
+    module = module_of(device)
+    if module is not None:
+        module.synchronize(device)
+
+
+def computes_bfloat16(device: Device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware: NVIDIA's from compute capability 8.0 on. False for the CPU."""
+    module = module_of(device)
+    if module is None:
+        return False
+    with module.device(device):  # the question is about the current one
+        return module.is_bf16_supported(including_emulation=False)
+
+
+# ---- memory
+
+
+def free_memory(device: Device) -> int | None:
+    """Bytes that this process may still take: what the driver has, and what torch holds without a tensor in it.
+
+    None if the device does not tell.
+    """
+    module = module_of(device)
+    if module is None or not hasattr(module, "mem_get_info"):
+        return None
+    return module.mem_get_info(device)[0] + module.memory_reserved(device) - module.memory_allocated(device)
+
+
+def allocated_memory(device: Device) -> int:
+    """Bytes of this process's tensors on the device; 0 if it does not count them."""
+    module = module_of(device)
+    return module.memory_allocated(device) if hasattr(module, "memory_allocated") else 0
+
+
+def watch_memory(device: Device) -> None:
+    """Begin to watch for the peak of the memory that this process takes on `device`."""
+    module = module_of(device)
+    if hasattr(module, "reset_peak_memory_stats"):
+        module.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: Device) -> dict[str, float]:
+    """The peak since then in bytes, as a metric; nothing if the device does not count it."""
+    module = module_of(device)
+    counts = hasattr(module, "max_memory_allocated")
+    return {"memory/device": float(module.max_memory_allocated(device))} if counts else {}
+
+
+def release(device: Device) -> None:
+    """Give back what no tensor uses any more: the device's memory, and host memory that was page-locked for it."""
+    gc.collect()
+    module = module_of(device)
+    if module is None:
+        return
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
+    empty_host_cache = getattr(torch._C, "_host_emptyCache", None)  # torch 2.5 and newer
+    if empty_host_cache is not None and torch.device(device).type in KINDS:
+        empty_host_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device is full, be it torch's allocator, the driver or a library."""
+    full = isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
+    return full or isinstance(error, torch.cuda.OutOfMemoryError)
+
 
 @contextmanager
-def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Inside, float32 matrix products on CUDA are TF32: those of a float32 model, of DoRA and of float32 rewards.
+def without_spilling(device: Device) -> Iterator[None]:
+    """Inside, memory that does not fit is an error on Windows too, and can be answered.
+
+    There the driver would silently put it into host memory instead, at a hundredth of the speed.
+    """
+    module = module_of(device)
+    if sys.platform != "win32" or not hasattr(module, "set_per_process_memory_fraction"):
+        yield
+        return
+    own = module.memory_reserved(device)
+    free, total = module.mem_get_info(device)
+    module.set_per_process_memory_fraction(min(1.0, (free + own) / total), device)
+    try:
+        yield
+    finally:
+        module.set_per_process_memory_fraction(1.0, device)
+
+
+# ---- precision
+
+
+@contextmanager
+def tensor_cores(device: Device) -> Iterator[None]:
+    """Inside, float32 matrix products on a GPU are TF32: those of a float32 model, of DoRA and of float32 rewards.
 
     Distances and log-probabilities are sums, which it does not touch.
     """
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
+    if module_of(device) is not None:
         torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def watch_memory(device: torch.device) -> None:
-    """Begin to watch for the peak of the memory that this process takes on `device`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """The peak since then in bytes, as a metric; only CUDA counts it."""
-    return {"memory/device": float(torch.cuda.max_memory_allocated(device))} if device.type == "cuda" else {}
-
-
-def pick_device(name: str) -> str:
-    if name == AUTO:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device = {name!r}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device = {name!r}: torch sees no CUDA device; use 'cpu', or install torch with CUDA")
-    return name

@@ -19,6 +19,7 @@ from .advantages import quasi_norm_reweight
 from .anchors import Pairs, draw_pairs, draw_steps
 from .config import Config
 from .decode import decode
+from .device import synchronize
 from .inpainting import Known
 from .models.text import Conditioning
 from .noise import derive_seed, neighborhood, partly_noised
@@ -67,8 +68,7 @@ class Clock:
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
 
 

@@ -1,11 +1,9 @@
 """How many candidates go through a model at once, and what happens when they are too many."""
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
+from .device import Device, is_out_of_memory, release
 from .errors import UserError
 
 T = TypeVar("T")
@@ -22,8 +20,9 @@ class MicroBatch:
     rounding of another matrix shape: losses and gradients are sums over candidates.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, device: Device = "cpu"):
         self.size = size
+        self.device = device
         self.on_halved: Callable[[str, int], None] = lambda phase, size: None  # told of the phase and the new size
 
     def fit(self, phase: str, work: Callable[[int], T]) -> T:
@@ -35,20 +34,15 @@ class MicroBatch:
         while True:
             try:
                 return work(self.size)
-            except torch.cuda.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 if self.size == 1:
                     raise OutOfMemory(f"out of memory in {phase} with a single candidate ({_short(error)})") from None
             # here the exception is gone, and with it the frames that held what was computed so far
-            release()
+            release(self.device)
             self.size = -(-self.size // 2)
             self.on_halved(phase, self.size)
-
-
-def release() -> None:
-    """Give the device's unused memory back."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _short(error: BaseException) -> str:

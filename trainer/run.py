@@ -13,7 +13,7 @@ from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config, ModelSettings, RewardSettings
 from .control import Control
-from .device import tensor_cores
+from .device import tensor_cores, without_spilling
 from .diagnosis.watch import Watch
 from .errors import UserError
 from .events import Change, Event, Finished, Listener, Saved
@@ -100,7 +100,7 @@ def _train(
         return should_stop() or watch.reason
 
     try:
-        with tensor_cores(setup.policy.device):
+        with tensor_cores(setup.policy.device), without_spilling(setup.policy.device):
             return train(setup, state, on_event=on_event, save=save, should_stop=why_stop, control=control)
     except BaseException as error:
         for listener in (store, *listeners):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .config import AUTO, Config, ConfigError, LoraSettings, require
-from .device import pick_device
+from .device import computes_bfloat16, pick_device
 from .inpainting import Init
 from .micro_batch import MicroBatch
 from .models.encode_image import VaeEncoder, encode_init, fitted, read_pictures
@@ -149,8 +149,8 @@ def assemble(
         conditioning,
         rewards,
         tuple(canvases),
-        micro_batch=MicroBatch(config.run.micro_batch),
-        scored_at_once=MicroBatch(max(drawn, len(config.evaluation.prompts))),
+        micro_batch=MicroBatch(config.run.micro_batch, policy.device),
+        scored_at_once=MicroBatch(drawn, policy.device),
         evaluation=evaluation,
     )
 
@@ -190,7 +190,10 @@ def source_of(config: Config) -> ModelSource:
 def pick_dtype(config: Config) -> str:
     if config.model.dtype != AUTO:
         return config.model.dtype
-    return "bfloat16" if pick_device(config.model.device).startswith("cuda") else "float32"
+    device = pick_device(config.model.device)
+    if device == "cpu":
+        return "float32"
+    return "bfloat16" if computes_bfloat16(device) else "float16"
 
 
 def time_shift(config: Config, policy: FluxPolicy, geometry: Geometry) -> float:

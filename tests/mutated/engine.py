@@ -41,7 +41,7 @@ TARGETS = [
         {
             "never TF32": ('torch.set_float32_matmul_precision("high")', "pass"),
             "TF32 everywhere": (
-                '    if device.type == "cuda":\n        torch.set_float32',
+                '    if module_of(device) is not None:\n        torch.set_float32',
                 "    if True:\n        torch.set_float32",
             ),
             "TF32 for good": ("torch.set_float32_matmul_precision(before)", "pass"),

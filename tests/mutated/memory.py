@@ -52,7 +52,7 @@ TARGETS = [
     Target(
         "trainer/models/memory.py",
         ("test_pinned.py",),
-        {"page-locked without CUDA": ('pinned=self.device.type == "cuda"', "pinned=True")},
+        {"page-locked without CUDA": ("pinned=streams_of(self.device) is not None", "pinned=True")},
     ),
     Target(
         "trainer/models/memory.py",

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
 from ..config import Config, ConfigError
+from ..device import allocated_memory
 from ..events import Event, IterationDone
 from ..loop import train
 from ..setup import prepare
@@ -37,19 +36,18 @@ def measure(run: Callable[[list[str]], str]) -> list[dict[str, float]]:
 
 
 def peak(config: Config) -> dict[str, float]:
-    """Peak MiB of two iterations above the loaded model: device memory on CUDA, this process's memory on the CPU."""
+    """Peak MiB of two iterations above the loaded model: of the device if it counts, else of this process."""
     setup = prepare(replace(config, run=replace(config.run, iterations=2)))
     state = new_state(setup)
-    on_cuda = setup.policy.device.type == "cuda"
-    loaded = torch.cuda.memory_allocated() if on_cuda else _peak_resident()
+    loaded = allocated_memory(setup.policy.device) or _peak_resident()
     peaks = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, IterationDone) and on_cuda:
+        if isinstance(event, IterationDone) and "memory/device" in event.metrics:
             peaks.append(event.metrics["memory/device"])
 
     train(setup, state, on_event=listen, save=lambda _: None)
-    highest = max(peaks) if on_cuda else _peak_resident()
+    highest = max(peaks) if peaks else _peak_resident()
     return {"loaded_mib": round(loaded / MIB, 1), "iteration_mib": round((highest - loaded) / MIB, 1)}
 
 

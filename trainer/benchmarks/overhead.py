@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..config import Config
+from ..device import synchronize
 from ..loop import train
 from ..metrics import open_store
 from ..setup import prepare
@@ -77,8 +78,7 @@ def bare_calls(setup: Setup) -> Callable[[], None]:
 def _seconds(function: Callable[[], None], setup: Setup) -> float:
     start = time.perf_counter()
     function()
-    if setup.policy.device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(setup.policy.device)
     return time.perf_counter() - start
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..device import synchronize
 from ..rewards.clip import ClipEncoder, ClipReward, load_encoder
 from ..rewards.preprocess import Preprocess
 
@@ -66,8 +67,7 @@ def random_encoder(device: str) -> ClipEncoder:
 def _seconds(function: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     function()
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return time.perf_counter() - start
 
 

@@ -1,9 +1,12 @@
 """Offload: frozen weights in host memory, copied to the device that computes when a layer needs them, one ahead."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..device import streams_of
 
 Moment = tuple[bool, bool, Tensor]  # whether a backward pass is under way, whether for the layer's own, its weight
 
@@ -12,7 +15,7 @@ Moment = tuple[bool, bool, Tensor]  # whether a backward pass is under way, whet
 class _Copy:
     weight: Tensor  # the one that was copied
     copy: Tensor
-    done: torch.cuda.Event | None
+    done: Any  # an event of the device; None if the copy was made at once
 
 
 class LayerFetcher:
@@ -25,7 +28,8 @@ class LayerFetcher:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._streams = streams_of(device)
+        self._stream = self._streams.Stream(device) if self._streams else None
         self._last: Moment | None = None
         self._next: dict[Moment, Tensor] = {}
         self._ahead: _Copy | None = None
@@ -47,16 +51,16 @@ class LayerFetcher:
         """Its memory is the computing stream's, and what used that memory before is queued there already: the copying
         stream waits for that. So no `record_stream` is needed, which would put off the memory's next use."""
         copy = torch.empty_like(weight, device=self.device)
-        if self.stream is None:
+        if self._stream is None:
             return _Copy(weight, copy.copy_(weight), None)
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
+        self._stream.wait_stream(self._streams.current_stream(self.device))
+        with self._streams.stream(self._stream):
             copy.copy_(weight, non_blocking=True)
-        return _Copy(weight, copy, self.stream.record_event())
+        return _Copy(weight, copy, self._stream.record_event())
 
     def _arrived(self, copied: _Copy) -> Tensor:
         if copied.done is not None:
-            torch.cuda.current_stream(self.device).wait_event(copied.done)
+            self._streams.current_stream(self.device).wait_event(copied.done)
         return copied.copy
 
     def _made_ahead(self, weight: Tensor) -> Tensor | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..device import free_memory, streams_of
 from ..errors import UserError
 from .fetching import LayerFetcher
 from .frozen import FLOAT8, FrozenLinear, quantise
@@ -56,7 +57,7 @@ class Storage:
         self.device = torch.device(device)  # that computes
         self.dtype = dtype  # that it computes in
         # of the weights that are offloaded; if it is not pinned, copies do not run beside the computation
-        self.host = PinnedMemory(torch.device(storage_device), pinned=self.device.type == "cuda")
+        self.host = PinnedMemory(torch.device(storage_device), pinned=streams_of(self.device) is not None)
         if plan.precision == "nf4":
             _bitsandbytes()
 
@@ -155,16 +156,17 @@ def plan_for(
 ) -> MemoryPlan:
     """The plan that the settings `model.memory` and `model.offload` name.
 
-    "auto" is "bf16" where ROOM x the weights are free on the CUDA device, else "fp8", else "fp8" with the smallest
-    offload (of tenths, at least `offload`) that fits; on other devices it is "bf16".
+    "auto" is "bf16" if ROOM x the weights are free on the device, else "fp8", else "fp8" with the smallest offload (of
+    tenths, at least `offload`) that fits. A device that does not count its memory gets "bf16". What a whole training
+    needs beside its weights is counted by `planning.choice`.
     """
-    device = torch.device(device)
+    free = free_memory(device)
     if memory != "auto":
         return MemoryPlan(memory, offload)
-    if device.type != "cuda":
+    if free is None:
         return MemoryPlan("bf16", offload)
     needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
-    return choose(needed, torch.cuda.mem_get_info(device)[0])
+    return choose(needed, free)
 
 
 def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype) -> Keep:
