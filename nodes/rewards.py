@@ -13,7 +13,7 @@ from . import host
 from .wires import CATEGORY, REWARD, NamedReward, searched_by
 
 if TYPE_CHECKING:
-    from ..trainer.rewards import Reward
+    from ..trainer.rewards.base import Reward
 
 SOCKETS = 4
 REWARD_OUTPUT = REWARD.Output(

@@ -37,7 +37,7 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
-        from ..trainer.rewards import score_all, score_on
+        from ..trainer.rewards.base import score_all, score_on
 
         expected = len(trajectories.texts)
         if len(images) != expected:

@@ -2,9 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..trainer.choices import NORMALISATIONS, TEMPERATURE_MODES
 from ..trainer.config import GrpoSettings, OptimizerSettings
-from ..trainer.rewards.combine import NORMALISATIONS
-from ..trainer.surrogate import TEMPERATURE_MODES
 from .wires import CATEGORY, SETTINGS, Settings, searched_by
 
 G, A = GrpoSettings(), OptimizerSettings()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..trainer.inpainting import Init
-    from ..trainer.rewards import Reward
+    from ..trainer.rewards.base import Reward
 
 NOTHING, ANY = "nothing", "any problem"
 
@@ -225,7 +225,7 @@ def train(
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
     from ..trainer.early_stop import EarlyStop
     from ..trainer.lock import exclusive
-    from ..trainer.rewards import move
+    from ..trainer.rewards.base import move
     from ..trainer.run import LORA as LORA_FILE
     from ..trainer.run import start_run
     from ..trainer.setup import assemble

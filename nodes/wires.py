@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..trainer.config import GrpoSettings, OptimizerSettings, RewardSettings
     from ..trainer.iteration import Candidates
     from ..trainer.models.text import Conditioning
-    from ..trainer.rewards import Reward
+    from ..trainer.rewards.base import Reward
     from ..trainer.state import Setup
 
 CATEGORY = "Neighbor GRPO"

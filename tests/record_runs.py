@@ -26,10 +26,10 @@ from trainer.config_file import load_config
 from trainer.evaluate import compare, sample
 from trainer.events import Event, IterationDone
 from trainer.models.text import Conditioning
-from trainer.rewards import Reward
+from trainer.rewards.base import Reward
 from trainer.run import start_run
 from trainer.state import Setup
-from trainer.tiny.build.data import BACKGROUNDS, EMOJI, caption
+from trainer.tiny.build.captions import BACKGROUNDS, EMOJI, caption
 
 TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.jsonl"
 ITERATIONS, LONG, HEALTHY = 32, 96, 20

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .choices import NORMALISATIONS, TEMPERATURE_MODES
 from .diagnosis import CHECKS
 from .errors import UserError
 from .models.geometry import Geometry
-from .rewards.combine import NORMALISATIONS
 from .solvers import SOLVERS
-from .surrogate import TEMPERATURE_MODES
 
 AUTO = "auto"
 MEMORY = (AUTO, "bf16", "fp8", "nf4")

@@ -22,7 +22,7 @@ from .config import (
     SamplingSettings,
     require,
 )
-from .models.encode_image import PictureError, digest, read_pictures
+from .models.picture_files import PictureError, digest, read_pictures
 from .models.source import EMBEDDED, HUB, ModelError, resolve
 from .rewards import KINDS
 

@@ -24,7 +24,8 @@ from .inpainting import Known
 from .models.text import Conditioning
 from .noise import derive_seed, neighborhood, partly_noised
 from .prompts import prompt_order
-from .rewards import Combined, Reward, combine, score_all, score_on
+from .rewards.base import Reward, score_all, score_on
+from .rewards.combine import Combined, combine
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .state import Setup, State
 from .surrogate import softmax_temperature

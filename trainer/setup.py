@@ -11,17 +11,19 @@ from .config import AUTO, Config, ConfigError, LoraSettings, require
 from .device import computes_bfloat16, pick_device
 from .inpainting import Init
 from .micro_batch import MicroBatch
-from .models.encode_image import VaeEncoder, encode_init, fitted, read_pictures
+from .models.encode_image import VaeEncoder, encode_init, fitted
 from .models.flux import DTYPES, FluxPolicy, load_flux
 from .models.geometry import FILL_CHANNELS, Geometry
 from .models.lora import ADAPTER, attach_lora, detach_lora
 from .models.lora_start import start_from
 from .models.lora_targets import LoraError
+from .models.picture_files import read_pictures
 from .models.source import ModelSource, resolve
 from .models.text import Conditioning, encode_sets
 from .models.tokens import text_tokens
 from .noise import derive_seed
-from .rewards import Reward, build, move
+from .rewards import build
+from .rewards.base import Reward, move
 from .schedule import resolution_mu, sigma_grid
 from .state import Canvas, Setup
 

@@ -7,15 +7,17 @@ from a float64 grid as Python numbers.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # a setting is checked against SOLVERS, without torch
+    from torch import Tensor
 
-Velocity = Callable[[Tensor, float], Tensor]
-Step = tuple[Tensor, Tensor, Tensor]  # x_j, v_j, x_{j+1}
-Solver = Callable[[Velocity, Tensor, Sequence[float]], Iterator[Step]]
+Velocity = Callable[["Tensor", float], "Tensor"]
+Step = tuple["Tensor", "Tensor", "Tensor"]  # x_j, v_j, x_{j+1}
+Solver = Callable[[Velocity, "Tensor", Sequence[float]], Iterator[Step]]
 
 
-def euler(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+def euler(velocity: Velocity, x: "Tensor", sigmas: Sequence[float]) -> Iterator[Step]:
     """First order, one evaluation a step."""
     for s, s_next in zip(sigmas, sigmas[1:], strict=False):
         v = velocity(x, s)
@@ -24,7 +26,7 @@ def euler(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[St
         x = x_next
 
 
-def heun(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+def heun(velocity: Velocity, x: "Tensor", sigmas: Sequence[float]) -> Iterator[Step]:
     """Second order, two evaluations a step (one in the last: at sigma 0 nothing is left to correct)."""
     for s, s_next in zip(sigmas, sigmas[1:], strict=False):
         h = s_next - s
@@ -36,7 +38,7 @@ def heun(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Ste
         x = x_next
 
 
-def adams_bashforth_2(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+def adams_bashforth_2(velocity: Velocity, x: "Tensor", sigmas: Sequence[float]) -> Iterator[Step]:
     """Second order, one evaluation a step: v is extrapolated to the middle of the step from the last two.
 
     Variable steps: x_{j+1} = x_j + h * (v_j + h / (2 * h_prev) * (v_j - v_{j-1})).
@@ -51,7 +53,7 @@ def adams_bashforth_2(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) ->
         x, v_prev, h_prev = x_next, v, h
 
 
-def dpmpp_2m(velocity: Velocity, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
+def dpmpp_2m(velocity: Velocity, x: "Tensor", sigmas: Sequence[float]) -> Iterator[Step]:
     """DPM-Solver++(2M), arXiv 2211.01095, for alpha = 1 - sigma: the paper's solver. One evaluation a step.
 
     Second order in lambda = log(alpha / sigma). lambda is infinite at sigma 1 and 0; in these limits the steps that

@@ -15,7 +15,7 @@ from .models.geometry import Geometry
 from .models.text import Conditioning
 from .noise import derive_seed
 from .prompts import prompt_order
-from .rewards import Reward
+from .rewards.base import Reward
 from .update import Ema, make_optimizer
 
 SIZES = 5  # stream of random numbers, beside those of iteration.py and setup.py

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")
+from .choices import TEMPERATURE_MODES
+
+STEEPEST = 20.0  # of a log-ratio that is raised: e^20 is 5e8
 
 
 def leap(x: Tensor, v: Tensor, step_size: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def clipped_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, clip
         clip: eps, above 0.
     """
     log_ratio = log_new - log_old
-    rho = log_ratio.exp()  # [M, G]
+    rho = log_ratio.clamp(-STEEPEST, STEEPEST).exp()  # [M, G]; far outside the clip, and no infinity
     plain = advantages * rho
     clipped = advantages * rho.clamp(1 - clip, 1 + clip)
     loss = -torch.minimum(plain, clipped).sum(-1)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rewards import Reward, RewardUnavailable, move
+from .rewards import RewardUnavailable
+from .rewards.base import Reward, move
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions; each pause is twice the one before
 LOOK = 0.1  # seconds between two looks at whether to stop

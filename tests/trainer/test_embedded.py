@@ -14,8 +14,8 @@ from transformers import CLIPModel
 
 from trainer import tiny
 from trainer.rewards.clip_kinds import clip
+from trainer.tiny.build.captions import COMBINATIONS, caption
 from trainer.tiny.build.card import CHOICES, generate, right_caption_share
-from trainer.tiny.build.data import COMBINATIONS, caption
 from trainer.tiny.build.text import clip_vocabulary
 
 ROOT = Path(__file__).parents[2]

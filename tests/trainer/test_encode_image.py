@@ -16,9 +16,10 @@ from trainer.config import ConfigError
 from trainer.config_file import load_config, parse
 from trainer.errors import UserError
 from trainer.iteration import Clock, collect, draw, improve, sample_candidates
-from trainer.models.encode_image import PictureError, VaeEncoder, fill_conditioning, fitted, latent_mask, read_pictures
+from trainer.models.encode_image import VaeEncoder, fill_conditioning, fitted, latent_mask
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
+from trainer.models.picture_files import PictureError, read_pictures
 from trainer.models.source import resolve
 from trainer.models.text import encode_prompts
 from trainer.rollout import micro_batched, rollout

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainer.rewards import RewardError, build, check_prompts
-from trainer.rewards.ocr import SETTINGS, levenshtein, quoted, similarity
+from trainer.rewards.ocr import SETTINGS, levenshtein, similarity
+from trainer.rewards.quoted import quoted
 from trainer.run import start_run
 
 TEXT = sorted((Path(__file__).parent / "text").glob("*.png"))

@@ -8,8 +8,8 @@ import torch
 from trainer.config_file import load_config
 from trainer.evaluate import sample
 from trainer.loop import train
-from trainer.rewards import build, score_on
-from trainer.rewards.base import on_device
+from trainer.rewards import build
+from trainer.rewards.base import on_device, score_on
 from trainer.setup import assemble, build_rewards, encode, prepare
 from trainer.state import new_state
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from trainer.rewards import RewardError, score_all
+from trainer.rewards import RewardError
+from trainer.rewards.base import score_all
 
 GOOD = torch.rand(3, 3, 6, 4, generator=torch.Generator().manual_seed(0))
 

@@ -17,7 +17,7 @@ from ..pictures import before_after
 from ..run import LORA, start_run
 from ..setup import encode
 from ..state import Setup
-from ..tiny.build.data import COMBINATIONS, EMOJI, caption
+from ..tiny.build.captions import COMBINATIONS, EMOJI, caption
 from .output import print_json, say
 from .terminal import INTERRUPTED, ProgressBar, interruptible, quiet_libraries
 

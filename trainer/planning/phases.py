@@ -19,7 +19,7 @@ from ..models.geometry import Geometry
 from ..models.lora import ADAPTER
 from ..models.memory import MemoryPlan, Storage
 from ..models.text import BATCH, Conditioning
-from ..rewards import Reward, move, score_on
+from ..rewards.base import Reward, move, score_on
 from ..rollout import BatchVelocity
 from ..setup import add_lora, assemble, sees_mask
 from ..solvers import EVALUATIONS

@@ -11,8 +11,7 @@ from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
 from .. import tiny
 from ..config import AUTO, RewardSettings
-from ..rewards import Reward
-from ..rewards.base import pick_dtype
+from ..rewards.base import Reward, pick_dtype
 from ..rewards.clip import ClipEncoder, ClipReward
 from ..rewards.image_reward import HEAD, LENGTH, Blip
 from ..rewards.preprocess import Preprocess

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp import hdrs, web
 
 from ..refusal import Refused
-from ..rewards import Reward, RewardError, RewardUnavailable
+from ..rewards import RewardError, RewardUnavailable
+from ..rewards.base import Reward
 from .admission import FULL_FOR, Admission
 from .batching import Batcher, Scores
 from .config import ServerSettings

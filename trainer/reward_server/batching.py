@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..rewards import Reward, RewardError
+from ..rewards import RewardError
+from ..rewards.base import Reward
 from .pictures import as_float
 
 log = logging.getLogger(__name__)

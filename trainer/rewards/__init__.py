@@ -1,53 +1,49 @@
-"""Rewards: one file a family. `build` makes one from its kind, the name a config uses."""
+"""Rewards: one file a family. `build` makes one from its kind, the name a config uses.
+
+Nothing in this file imports torch: a config's rewards are checked before that. See `base` for what a reward is.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import tiny
-from .base import Reward, RewardError, RewardUnavailable, move, score_all, score_on
-from .combine import Combined, combine
-from .ocr import OcrReward, quoted
-from .pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
-from .vlm import VlmJudge
+from .errors import RewardError, RewardUnavailable
+from .quoted import quoted
 
-__all__ = [
-    "KINDS",
-    "Combined",
-    "Kind",
-    "Reward",
-    "RewardError",
-    "RewardUnavailable",
-    "build",
-    "check_prompts",
-    "combine",
-    "move",
-    "score_all",
-    "score_on",
-]
+if TYPE_CHECKING:
+    from .base import Reward
+
+__all__ = ["KINDS", "Kind", "RewardError", "RewardUnavailable", "build", "check_prompts"]
 
 
 @dataclass(frozen=True)
 class Kind:
     """A family member: how it is made, `make(device=..., **options)`, the options it takes and those it needs."""
 
-    make: Callable[..., Reward]
+    make: "Callable[..., Reward]"
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     check_prompt: Callable[[str], object] | None = None  # raises RewardError for one that it cannot score
 
 
-def _late(module: str, name: str) -> Callable[..., Reward]:
-    """`name` of the module, which is imported when a reward of it is made: transformers takes seconds."""
+def _late(module: str, name: str) -> "Callable[..., Reward]":
+    """`name` of the module, which is imported when a reward of it is made: torch and transformers take seconds."""
 
-    def make(**options: Any) -> Reward:
+    def make(**options: Any) -> "Reward":
         return getattr(import_module(f".{module}", __package__), name)(**options)
 
     return make
 
 
-_clip = _late("clip_kinds", "clip")
+def _pixels(name: str) -> "Callable[..., Reward]":
+    """A reward that computes where the pictures are, and has no options."""
+    make = _late("pixels", name)
+    return lambda device: make()
+
+
+_clip, _ocr, _judge = _late("clip_kinds", "clip"), _late("ocr", "OcrReward"), _late("vlm", "VlmJudge")
 
 VLM = ("url", "model", "template", "pattern", "scale", "size", "concurrency", "timeout", "retries", "token_env")
 
@@ -64,18 +60,18 @@ KINDS: dict[str, Kind] = {
     "reference-similarity": Kind(
         _late("references", "reference_similarity"), ("path", "references", "compare", "dtype"), needs=("references",)
     ),
-    "colourfulness": Kind(lambda device: Colourfulness()),
-    "sharpness": Kind(lambda device: Sharpness()),
-    "jpeg-compressibility": Kind(lambda device: JpegCompressibility()),
-    "jpeg-incompressibility": Kind(lambda device: JpegIncompressibility()),
+    "colourfulness": Kind(_pixels("Colourfulness")),
+    "sharpness": Kind(_pixels("Sharpness")),
+    "jpeg-compressibility": Kind(_pixels("JpegCompressibility")),
+    "jpeg-incompressibility": Kind(_pixels("JpegIncompressibility")),
     "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries"), needs=("url",)),
     "imagereward": Kind(_late("image_reward", "image_reward"), ("path", "dtype")),
-    "ocr": Kind(lambda device: OcrReward(), check_prompt=quoted),
-    "vlm-judge": Kind(lambda device, **options: VlmJudge(**options), VLM, needs=("url",)),
+    "ocr": Kind(lambda device: _ocr(), check_prompt=quoted),
+    "vlm-judge": Kind(lambda device, **options: _judge(**options), VLM, needs=("url",)),
 }
 
 
-def build(kind: str, options: Mapping[str, Any], device: str) -> Reward:
+def build(kind: str, options: Mapping[str, Any], device: str) -> "Reward":
     """The reward of a kind. Raises RewardError where its files are missing or damaged."""
     return KINDS[kind].make(device=device, **options)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .base import RewardError
 from .clip import ClipEncoder
 from .clip_kinds import load_openai_clip
+from .errors import RewardError
 from .preprocess import Preprocess
 from .tensor_files import read_tensors
 from .weights import find

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from .errors import RewardError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOLERANCE = 1e-3  # below 0 and above 1, as rounding and resizing leave it
@@ -54,18 +54,6 @@ def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
     for reward in rewards:
         if hasattr(reward, "to"):
             reward.to(device)
-
-
-class RewardError(UserError):
-    """A reward that cannot be built, or pictures that it cannot score, with the reason and the remedy in one line."""
-
-
-class RewardUnavailable(RewardError):
-    """A reward that does not answer for now, and may again: a run waits for it. `is_back` asks whether it would."""
-
-    def __init__(self, reason: str, is_back: Callable[[], bool] = lambda: True):
-        super().__init__(reason)
-        self.is_back = is_back
 
 
 def score_all(rewards: Mapping[str, Reward], images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:

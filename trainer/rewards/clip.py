@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel
 
-from .base import RewardError, pick_dtype
+from .base import pick_dtype
 from .clip_files import read_clip
 from .clip_tokens import Tokens
+from .errors import RewardError
 from .preprocess import Preprocess
 
 # of a cosine and the model's logit scale, exp() of what is stored

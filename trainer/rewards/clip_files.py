@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from .base import RewardError
 from .clip_tokens import END, START, VOCABULARY, Tokens, clip_tokens
+from .errors import RewardError
 from .tensor_files import read_tensors
 
 OPEN_CLIP = "visual.conv1.weight"  # every OpenCLIP vision transformer has it

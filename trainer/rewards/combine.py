@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..advantages import FLAT, group_advantages
-
-NORMALISATIONS = ("advantage", "raw")
+from ..choices import NORMALISATIONS
 
 
 @dataclass(frozen=True)

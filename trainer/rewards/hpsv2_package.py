@@ -18,10 +18,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .base import RewardError
 from .clip import keep
 from .clip_files import configuration, transformers_names
 from .clip_tokens import as_open_clip, clip_tokens
+from .errors import RewardError
 from .tensor_files import read_tensors
 from .weights import find
 

@@ -10,7 +10,8 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from .base import RewardError, pick_dtype
+from .base import pick_dtype
+from .errors import RewardError
 from .preprocess import Preprocess
 from .tensor_files import read_tensors
 from .weights import find

@@ -1,16 +1,14 @@
 """Text rendering: does the text that a prompt puts in quotes stand in the picture?"""
 
-import re
 import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .base import RewardError
+from .errors import RewardError
+from .quoted import plain, quoted
 
-# Single quotes do not count: they are apostrophes far more often ("the dog's bowl, the cat's bed").
-QUOTED = re.compile(r'["“”„«»「]([^"“”„«»「」]*)["“”«»」]')
 SETTINGS = {
     "Global.use_cls": False,  # no search for text that stands on its head
     "Global.log_level": "error",  # "no text found" is a score, not a warning
@@ -47,31 +45,12 @@ class OcrReward:
         return "".join(self.reader(pixels).txts or ())
 
 
-def quoted(prompt: str) -> str:
-    """The first part of a prompt that stands in double quotes of any kind.
-
-    Raises:
-        RewardError: there is none, or nothing is in it.
-    """
-    found = QUOTED.search(prompt)
-    if not found or not plain(found[1]):
-        shown = prompt if len(prompt) <= 80 else prompt[:80] + "…"
-        raise RewardError(
-            f'OCR reward: the prompt {shown!r} has no text in double quotes to look for, as in: a sign that says "OPEN"'
-        )
-    return found[1]
-
-
 def similarity(read: str, target: str) -> float:
     """Of two texts, 0 to 1: see OcrReward."""
     read, target = plain(read), plain(target)
     if target in read:
         return 1.0
     return 1 - min(levenshtein(read, target), len(target)) / len(target)
-
-
-def plain(text: str) -> str:
-    return "".join(text.split()).lower()
 
 
 def levenshtein(a: str, b: str) -> int:

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .base import RewardError, pick_dtype
+from .base import pick_dtype
 from .clip import ClipEncoder, image_settings, unit
 from .clip_kinds import load_any
+from .errors import RewardError
 from .preprocess import Preprocess
 from .weights import find
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .base import RewardError, RewardUnavailable, check_images
+from .base import check_images
+from .errors import RewardError, RewardUnavailable
 from .transport import Server, token_in
 
 FORM_BYTES = 2**16  # of a request, beside the pictures and prompts

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .base import RewardError
+from .errors import RewardError
 
 PYTORCH = (".pt", ".pth", ".bin", ".ckpt")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import RewardError
 from .clip import ClipEncoder
 from .clip_kinds import load_any
+from .errors import RewardError
 from .preprocess import Preprocess
 
 

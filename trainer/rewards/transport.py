@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from .base import RewardError, RewardUnavailable
+from .errors import RewardError, RewardUnavailable
 
 AGAIN = (408, 429, 502, 503, 504)  # what may be otherwise a little later
 CONNECT_TIMEOUT = 10.0  # seconds

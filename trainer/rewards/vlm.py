@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .base import RewardError
+from .errors import RewardError
 from .transport import Server, token_in
 
 # the question that UnifiedReward (Wang et al., arXiv 2503.05236) was trained on

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base import RewardError
+from .errors import RewardError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from PIL import Image
 from ...rewards.clip import ClipReward
 from ...rewards.clip_kinds import clip
 from ...tiles import to_pictures
-from .data import COMBINATIONS, EMOJI, SIZE, Compositions, caption
+from .captions import COMBINATIONS, EMOJI, caption
+from .data import SIZE, Compositions
 
 CAPTIONS, CHOICES = 200, 32
 STEPS = 20

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from .data import COMBINATIONS, SIZE, Compositions, caption
+from .captions import COMBINATIONS, caption
+from .data import SIZE, Compositions
 from .fit import fit
 from .text import clip_tokenizer
 

@@ -8,7 +8,8 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from .data import COMBINATIONS, STEADY, VARIED, Compositions, Placement, caption
+from .captions import COMBINATIONS, caption
+from .data import STEADY, VARIED, Compositions, Placement
 from .fit import fit
 from .text import CLIP_LENGTH, clip_tokenizer, t5_tokenizer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from .data import COMBINATIONS, caption
+from .captions import COMBINATIONS, caption
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_LENGTH = 77  # tokens, as in FLUX

@@ -1,0 +1,4 @@
+"""Names that settings choose among and stages tell apart; without torch, so that a wrong one is answered at once."""
+
+TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")  # see `surrogate.softmax_temperature`
+NORMALISATIONS = ("advantage", "raw")  # see `rewards.combine`
