@@ -4,13 +4,13 @@
     x = torch.ones(3, device="card")     # card.CARD is torch.device("card:0")
 
 - Tensors of two devices in one operation are refused, as CUDA does (numbers [] and indices excepted).
-- Memory is counted (`card.memory`: live, peak, reserved) and has a limit: beyond it, torch.OutOfMemoryError. Fresh memory
-  is NaN. `memory.fails = {n}` makes the n-th allocation fail, once.
-- What makes the host wait is listed with its place (`card.waits`): .item(), .cpu(), .tolist(), a boolean mask, and a copy
-  to the card that is not `non_blocking`, as torch.cuda.set_sync_debug_mode has it.
-- A copy on another stream happens only if somebody waits for it; until then the destination is NaN. Two uses of the same
-  memory by two streams without a wait between them are refused (`card.Race`), also if the memory was given back and taken
-  again in between: a missing wait is seen at once and every time, which no real card offers.
+- Memory is counted (`card.memory`: live, peak, reserved) and has a limit: beyond it, torch.OutOfMemoryError. Fresh
+  memory is NaN. `memory.fails = {n}` makes the n-th allocation fail, once.
+- What makes the host wait is listed with its place (`card.waits`): .item(), .cpu(), .tolist(), a boolean mask, and a
+  copy to the card that is not `non_blocking`, as torch.cuda.set_sync_debug_mode has it.
+- A copy on another stream happens only if somebody waits for it; until then the destination is NaN. Two uses of the
+  same memory by two streams without a wait between them are refused (`card.Race`), also if the memory was given back
+  and taken again in between: a missing wait is seen at once and every time, which no real card offers.
 
 `torch.get_device_module("card")` offers what torch.cuda does: Stream, Event, stream, current_stream, mem_get_info,
 memory_allocated, ... What it cannot show: kernels, seconds, fragments of memory, workspaces, compile.
@@ -23,14 +23,14 @@ import functools
 from collections.abc import Iterator
 
 import torch
-from torch.optim.optimizer import _foreach_supported_types
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
-
 from card_attention import attention
 from card_memory import TOTAL, memory
+from card_operations import run
 from card_streams import COMPUTING, Event, Race, Stream, Streams, races, streams
-from card_tensor import NAME, Card, run
+from card_tensor import NAME, Card
 from card_waits import Wait, waited, waits
+from torch.optim.optimizer import _foreach_supported_types
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 __all__ = [
     "CARD",

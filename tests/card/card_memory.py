@@ -8,7 +8,6 @@ import weakref
 from dataclasses import dataclass, field
 
 import torch
-
 from card_streams import Stream, seen, streams
 
 TOTAL = 2**36  # bytes, if nobody sets a limit

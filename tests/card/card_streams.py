@@ -31,7 +31,7 @@ def refuse(what: str) -> None:
 class Stream:
     """As torch.cuda.Stream."""
 
-    alive: "weakref.WeakSet[Stream]" = weakref.WeakSet()
+    alive: ClassVar["weakref.WeakSet[Stream]"] = weakref.WeakSet()
 
     def __init__(self, device=None, priority: int = 0):
         Stream.alive.add(self)

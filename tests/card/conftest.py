@@ -2,9 +2,8 @@
 
 import gc
 
-import pytest
-
 import card
+import pytest
 
 
 @pytest.fixture(autouse=True)
