@@ -90,7 +90,6 @@ def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFi
 
 
 def read_lora_file(path: Path) -> LoraFile:
-    from safetensors import safe_open
+    from ..trainer.safe_file import read_file
 
-    with safe_open(path, "pt") as file:
-        return LoraFile({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
+    return LoraFile(*read_file(path))

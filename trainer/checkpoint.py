@@ -8,22 +8,24 @@ place in the prompts: these two numbers are the whole state of the generators an
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UserError
+from .safe_file import read_file
+
+if TYPE_CHECKING:  # whether a run may go on is checked without torch
+    import torch
+    from torch import Tensor
 
 STATE = "state.json"
 TENSORS = ("lora", "average", "optimizer")
-UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)
+UNREADABLE = (OSError, ValueError, KeyError)
 KEPT = 2  # whole checkpoints; the older one serves if the newer one is damaged on disk
+
+T = TypeVar("T")
 
 
 class CheckpointError(UserError):
@@ -35,16 +37,19 @@ class Checkpoint:
     """Everything needed to go on after `iteration` iterations."""
 
     iteration: int
-    lora: Mapping[str, Tensor]
-    average: Mapping[str, Tensor]  # EMA of the LoRA
-    optimizer: Mapping[str, Tensor]  # see `optimizer_tensors`
+    lora: Mapping[str, "Tensor"]
+    average: Mapping[str, "Tensor"]  # EMA of the LoRA
+    optimizer: Mapping[str, "Tensor"]  # see `optimizer_tensors`
     counters: Mapping[str, int]
     settings: Mapping[str, Any]
     changes: Sequence[Mapping[str, Any]] = ()  # that a person made during the run, see `events.Change`
+    gradients: Mapping[str, Any] = field(default_factory=dict)  # see `update.GradientHistory`
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write `folder/<iteration>` aside, flush it to disk, rename it; only then remove the oldest ones."""
+    from safetensors.torch import save_file
+
     target = folder / f"{checkpoint.iteration:06d}"
     partial = folder / f"{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -58,6 +63,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "counters": dict(checkpoint.counters),
         "settings": checkpoint.settings,
         "changes": list(checkpoint.changes),
+        "gradients": dict(checkpoint.gradients),
         "bytes": {name: (partial / _file(name)).stat().st_size for name in TENSORS},
     }
     (partial / STATE).write_text(json.dumps(state, indent=1), "utf-8")
@@ -80,10 +86,19 @@ def load(folder: Path) -> Checkpoint | None:
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole.
     """
+    return _newest(folder, _read)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """What `save` wrote into its state.json: the same as `load`, but for the tensors. It needs no torch."""
+    return _newest(folder, _state)
+
+
+def _newest(folder: Path, read: Callable[[Path], T]) -> T | None:
     errors = []
     for path in reversed(checkpoints(folder)):
         try:
-            return _read(path)
+            return read(path)
         except UNREADABLE as error:
             errors.append(f"{path.name}: {error}")
     if errors:
@@ -106,19 +121,25 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _read(path: Path) -> Checkpoint:
+def _state(path: Path) -> dict[str, Any]:
     state = json.loads((path / STATE).read_text("utf-8"))
     for name, size in state["bytes"].items():
         found = (path / _file(name)).stat().st_size
         if found != size:
             raise ValueError(f"{_file(name)} has {found} bytes of {size}")
-    tensors = {name: load_file(path / _file(name)) for name in TENSORS}
+    return state
+
+
+def _read(path: Path) -> Checkpoint:
+    state = _state(path)
+    tensors = {name: read_file(path / _file(name))[0] for name in TENSORS}
     return Checkpoint(
         state["iteration"],
         **tensors,
         counters=state["counters"],
         settings=state["settings"],
         changes=state.get("changes", ()),
+        gradients=state.get("gradients", {}),
     )
 
 
@@ -137,7 +158,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: "torch.optim.Optimizer", parameters: Mapping[str, "Tensor"]) -> "dict[str, Tensor]":
     """The optimiser's state by the names of the parameters: `<parameter>/<exp_avg, exp_avg_sq or step>`."""
     return {
         f"{name}/{key}": value
@@ -147,10 +168,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str,
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+    optimizer: "torch.optim.Optimizer", parameters: Mapping[str, "Tensor"], tensors: Mapping[str, "Tensor"]
 ) -> None:
+    """Put copies of `optimizer_tensors` into a new optimiser."""
     for full_name, value in tensors.items():
         name, _, key = full_name.rpartition("/")
         # AdamW keeps its step count on the CPU
         device = "cpu" if key == "step" else parameters[name].device
-        optimizer.state[parameters[name]][key] = value.to(device)
+        optimizer.state[parameters[name]][key] = value.to(device, copy=True)

@@ -4,6 +4,7 @@ from . import (
     board,
     diagnosis,
     engine,
+    files,
     memory,
     models,
     planning,
@@ -16,5 +17,5 @@ from . import (
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, memory, planning, engine, steering, diagnosis, board)
+FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

@@ -181,11 +181,6 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/safe_tensor.py",
-        ("test_transformer_files.py",),
-        {"all rows for some": ("torch.cat([mapped[r] for r in rows]) if rows else", "")},
-    ),
-    Target(
         "trainer/benchmarks/storage.py",
         ("test_memory_plans.py",),
         {
@@ -213,16 +208,6 @@ TARGETS = [
             "the parts are weights too": ("            used |= parts.keys()\n", ""),
             "without bitsandbytes": ("            _require(tensor)\n", ""),
         },
-    ),
-    Target(
-        "trainer/models/safe_tensor.py",
-        ("test_nf4.py",),
-        {"parts are in one file": ("if t.path == path", "")},
-    ),
-    Target(
-        "trainer/models/safe_tensor.py",
-        ("test_loading_memory.py",),
-        {"pages stay mapped": ("if rows else mapped.clone()", "if rows else mapped")},
     ),
     Target(
         "trainer/models/parts.py",

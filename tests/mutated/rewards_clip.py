@@ -93,7 +93,7 @@ TARGETS = [
             "code is run": ("weights_only=True", "weights_only=False"),
             "state dict not unwrapped": ('loaded.get("state_dict", loaded)', "loaded"),
             "distributed names kept": ('name.removeprefix("module.")', "name"),
-            "cut files uncaught": ("SafetensorError, zipfile.BadZipFile, RuntimeError", "RuntimeError"),
+            "cut files uncaught": ("DamagedFile, zipfile.BadZipFile, RuntimeError", "RuntimeError"),
             "empty files pass": ("if not tensors:", "if tensors is None:"),
         },
     ),

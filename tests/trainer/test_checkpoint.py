@@ -114,10 +114,17 @@ def test_a_restored_optimizer_goes_on_exactly():
     first = parameters()
     optimizer = torch.optim.AdamW(list(first.values()), lr=0.1)
     steps(optimizer, first, range(3))
-    saved = {k: v.clone() for k, v in optimizer_tensors(optimizer, first).items()}
+    kept = {k: v.clone() for k, v in optimizer_tensors(optimizer, first).items()}
+    # as parts of one memory, which whoever goes on must neither keep nor change
+    whole_buffer = torch.cat([v.flatten() for v in kept.values()])
+    parts = whole_buffer.split([v.numel() for v in kept.values()])
+    saved = {k: part.view(v.shape) for (k, v), part in zip(kept.items(), parts, strict=True)}
 
     second = {k: torch.nn.Parameter(v.detach().clone()) for k, v in first.items()}
     resumed = torch.optim.AdamW(list(second.values()), lr=0.1)
     restore_optimizer(resumed, second, saved)
+    restored = optimizer_tensors(resumed, second).values()
+    assert [v.untyped_storage().nbytes() for v in restored] == [v.nbytes for v in kept.values()]
     steps(resumed, second, range(3, 6))
+    assert all(torch.equal(saved[k], kept[k]) for k in kept)
     assert all(torch.equal(second[k], whole[k]) for k in whole)

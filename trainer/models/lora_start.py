@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..safe_file import DamagedFile, read_file
 from .headers import damage
 from .lora import MAGNITUDE, lora_layers, row_norms
 from .lora_names import spellings, turned
@@ -46,9 +46,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         LoraError: it is no such file.
     """
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        return read_file(path)
+    except (OSError, DamagedFile) as error:
         raise LoraError(damage(path, error)) from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .safe_tensor import SafeTensor, mapped_together
+from .safe_tensor import SafeTensor
 from .source import ModelError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FourBitTensor:
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
-        state = mapped_together(self.parts)
+        state = {name: part.read() for name, part in self.parts.items()}
         packed = state.pop(self.name)
         numbers = dequantize_4bit(packed, QuantState.from_dict(state, device="cpu")).reshape(self.shape)
         return torch.cat([numbers[r] for r in rows]) if rows else numbers

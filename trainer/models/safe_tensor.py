@@ -1,13 +1,12 @@
 """Tensors in safetensors files, of which the values are read when they are needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..safe_file import DamagedFile, Entry, read_header, read_values, written
 from .headers import damage
 from .source import ModelError
 
@@ -18,28 +17,30 @@ class SafeTensor:
 
     path: Path
     name: str
-    shape: tuple[int, ...]
-    dtype: str
+    entry: Entry
+    written: tuple[int, int]  # of the file whose header has this entry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.entry.dtype
 
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
-        (mapped,) = mapped_together({self.name: self}).values()
-        return torch.cat([mapped[r] for r in rows]) if rows else mapped.clone()
+        """See `Stored`.
 
-
-def mapped_together(tensors: Mapping[str, SafeTensor]) -> dict[str, Tensor]:
-    """Their values, each file opened once and then closed: what is mapped lives as long as its tensor.
-
-    Raises:
-        ModelError: a file was changed or removed since its header was read.
-    """
-    values = {}
-    for path in {tensor.path for tensor in tensors.values()}:
+        Raises:
+            ModelError: the file was changed or removed since its header was read.
+        """
         try:
-            with safe_open(path, "pt") as file:
-                values |= {key: file.get_tensor(t.name) for key, t in tensors.items() if t.path == path}
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path}: {', '.join(tensors)} cannot be read ({error})") from error
-    return values
+            with self.path.open("rb", buffering=0) as file:
+                if written(file) != self.written:
+                    raise DamagedFile("the file was changed while it was read")
+                return read_values(file, self.entry, rows)
+        except (OSError, DamagedFile) as error:
+            raise ModelError(f"{self.path}: {self.name} cannot be read ({error})") from error
 
 
 def listed(path: Path) -> Iterator[SafeTensor]:
@@ -49,9 +50,9 @@ def listed(path: Path) -> Iterator[SafeTensor]:
         ModelError: it is not a safetensors file, or not all of it is there.
     """
     try:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                header = file.get_slice(name)
-                yield SafeTensor(path, name, tuple(header.get_shape()), header.get_dtype())
-    except (OSError, SafetensorError) as error:
+        with path.open("rb") as file:
+            header = read_header(file)
+    except (OSError, DamagedFile) as error:
         raise ModelError(damage(path, error)) from error
+    for name, entry in header.entries.items():
+        yield SafeTensor(path, name, entry, header.written)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from .. import tiny
 from ..errors import UserError
+from ..safe_file import DamagedFile, unmap
 from .headers import damage, tensor_names
 
 EMBEDDED = "embedded"
@@ -63,7 +64,7 @@ class ModelSource:
     def _holds(self, prefix: str) -> bool:
         try:
             return self.file.suffix != GGUF and any(name.startswith(prefix) for name in tensor_names(self.file))
-        except (OSError, SafetensorError) as error:
+        except (OSError, DamagedFile) as error:
             raise ModelError(damage(self.file, error)) from error
 
     def _download(self, part: str) -> str:
@@ -90,6 +91,7 @@ class ModelSource:
         missing = sorted(report["missing_keys"])
         if missing:
             raise self.error(f"its {part} lacks {len(missing)} weights, the first is {missing[0]}")
+        unmap(model)
         return model
 
     def error(self, reason: str) -> ModelError:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
+from ..safe_file import unmap
 from .clip_tokens import END, START, VOCABULARY, Tokens, clip_tokens
 from .errors import RewardError
 from .tensor_files import read_tensors
@@ -65,6 +66,7 @@ def _from_folder(folder: Path) -> CLIPModel:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise RewardError(f"CLIP: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
     _refuse_misfits(folder, info["missing_keys"], info["unexpected_keys"])
+    unmap(model)
     return model
 
 

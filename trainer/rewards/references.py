@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..safe_file import unmap
 from .base import pick_dtype
 from .clip import ClipEncoder, image_settings, unit
 from .clip_kinds import load_any
@@ -34,6 +35,7 @@ class DinoEncoder:
             raise RewardError(f"DINOv2: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
         if info["missing_keys"]:
             raise RewardError(f"DINOv2: {folder} lacks {min(info['missing_keys'])}: it is another model, or cut")
+        unmap(model)
         self.model = model.eval().requires_grad_(False).to(device, dtype)
 
     def to(self, device: str | torch.device) -> "DinoEncoder":
