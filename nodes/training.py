@@ -226,8 +226,8 @@ def train(
     from ..trainer.early_stop import EarlyStop
     from ..trainer.lock import exclusive
     from ..trainer.rewards.base import move
-    from ..trainer.run import LORA as LORA_FILE
     from ..trainer.run import start_run
+    from ..trainer.run_folder import LORA as LORA_FILE
     from ..trainer.setup import assemble
 
     device, looked_at = config.model.device, evaluation.conditioning if evaluation else None

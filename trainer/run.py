@@ -1,17 +1,15 @@
 """A run on disk: a folder with its settings, checkpoints, store and LoRA; starting it and going on with it."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from . import __version__
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
-from .config import Config, ModelSettings, RewardSettings
+from .config import Config
 from .control import Control
 from .device import tensor_cores, without_spilling
 from .diagnosis.watch import Watch
@@ -22,23 +20,9 @@ from .loop import train
 from .metrics import RunStore, open_store
 from .models.lora import set_weights
 from .models.lora_export import export_lora, file_tensors
-from .rewards import check_prompts
+from .run_folder import CHECKPOINTS, LORA, check_run
 from .setup import prepare
 from .state import Setup, State, new_state
-
-CHECKPOINTS = "checkpoint"
-LORA = "lora.safetensors"
-# settings that may change when a run goes on: they do not alter what an iteration computes
-FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards", "base_every", "stop_on")
-# how the model's weights are kept may change: a run goes on on another machine, with other memory
-KEPT = ("memory", "offload", "checkpointing")
-APART = ("evaluation",)  # whole sections like that
-# how a reward is reached may change too: a server moves
-REACH = ("url", "token_env", "timeout", "retries")
-
-
-class RunError(UserError):
-    """A run folder that cannot be started or continued, with the remedy in one line."""
 
 
 def start_run(
@@ -55,16 +39,15 @@ def start_run(
     `should_stop` and `control` are those of `loop.train`. `load` makes the setup, once the folder is known to fit.
 
     Raises:
-        RunError: the folder holds a run already (and not `resume`), or another one than `config` describes.
-        RewardError: a reward cannot score one of the prompts.
+        RunError, RewardError, CheckpointError: see `check_run`.
         Busy: another process is training in the folder.
     """
-    check_prompts((r.kind for r in config.rewards), (*config.prompts, *config.evaluation.prompts))
     folder = Path(config.run.folder)
     with exclusive(
         str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"
     ):
-        checkpoint = find_checkpoint(config, resume)
+        check_run(config, resume)
+        checkpoint = load_checkpoint(folder / CHECKPOINTS)
         setup = load(config)
         state = restore(setup, checkpoint) if checkpoint else new_state(setup)
         with open_store(folder, config.run.tiles_every) as store:
@@ -115,44 +98,6 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, UserError) and lines:
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def find_checkpoint(config: Config, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from; checks that the folder's state fits the wish, before anything is loaded."""
-    folder = Path(config.run.folder)
-    checkpoint = load_checkpoint(folder / CHECKPOINTS)
-    if checkpoint is None:
-        return None
-    if not resume:
-        raise RunError(
-            f"{folder} already holds a run of {checkpoint.iteration} iterations: use --resume, or another folder"
-        )
-    changed = differences(completed(checkpoint.settings), json.loads(json.dumps(config.to_dict())))
-    if changed:
-        raise RunError(
-            f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder"
-        )
-    return checkpoint
-
-
-def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an older version stored, with the defaults of what it did not know yet."""
-    defaults = json.loads(json.dumps(Config(ModelSettings(""), ("",), (RewardSettings("none"),)).to_dict()))
-    return {
-        name: {**default, **stored[name]} if isinstance(default, dict) and name in stored else stored.get(name, default)
-        for name, default in defaults.items()
-    }
-
-
-def differences(old: object, new: object, name: str = "") -> list[str]:
-    """What differs between two settings trees, but for what is free to change, as 'grpo.clip was 0.2, is 0.3'."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        free = {"": APART, "run": FREE, "model": KEPT}.get(name, REACH if name.endswith(".options") else ())
-        keys = [k for k in (*old, *(k for k in new if k not in old)) if k not in free]
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{name}.{i}")]
-    return [] if old == new else [f"{name} was {old!r}, is {new!r}"]
 
 
 def snapshot(setup: Setup, state: State) -> Checkpoint:

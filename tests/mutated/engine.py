@@ -136,7 +136,14 @@ TARGETS = [
                 "state.average.shadow if config.optimizer.ema_decay else setup.lora",
                 "setup.lora",
             ),
+        },
+    ),
+    Target(
+        "trainer/run_folder.py",
+        ("test_run.py", "test_mistakes.py"),
+        {
             "other settings accepted": ("    if changed:", "    if False:"),
+            "a folder is trained in twice": ("    if not resume:", "    if False:"),
         },
     ),
     Target(

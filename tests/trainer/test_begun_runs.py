@@ -16,7 +16,8 @@ from trainer.config_file import load_config
 from trainer.evaluate import base_pictures, evaluate
 from trainer.events import IterationDone
 from trainer.iteration import Clock, sample_candidates
-from trainer.run import LORA, RunError, start_run
+from trainer.run import start_run
+from trainer.run_folder import LORA, RunError
 from trainer.setup import prepare
 
 SIZES = "[[64, 64], [96, 48], [48, 96]]"

@@ -18,7 +18,8 @@ from trainer.models.lora import ADAPTER, attach_lora, set_weights
 from trainer.models.lora_export import file_tensors
 from trainer.models.lora_start import start_from
 from trainer.models.lora_targets import LoraError, target_layers
-from trainer.run import LORA, start_run
+from trainer.run import start_run
+from trainer.run_folder import LORA
 
 ALPHA = 6.0
 

@@ -19,7 +19,7 @@ from trainer.models.frozen import FrozenLinear
 from trainer.models.memory import MemoryPlan, MemoryPlanError, Storage, blocks, choose, plan_for, sizes, visiting
 from trainer.models.source import resolve
 from trainer.models.text import Conditioning, encode_sets
-from trainer.run import differences
+from trainer.run_folder import differences
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, "00000"), (0.4, "00101"), (0.6, "01011"), (1.0, "11111")])

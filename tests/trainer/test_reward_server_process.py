@@ -17,7 +17,8 @@ from trainer.config_file import load_config
 from trainer.events import IterationDone, Resumed, Saved, Waiting
 from trainer.metrics import DATABASE
 from trainer.rewards import build
-from trainer.run import LORA, start_run
+from trainer.run import start_run
+from trainer.run_folder import LORA
 
 
 def kill_in_mid_request(process):

@@ -20,7 +20,8 @@ from trainer.config_file import load_config
 from trainer.lock import Busy
 from trainer.metrics import DATABASE
 from trainer.models.lora_targets import LoraError
-from trainer.run import LORA, RunError, completed, differences, start_run
+from trainer.run import start_run
+from trainer.run_folder import LORA, RunError, completed, differences
 
 ITERATIONS, KILLS = 20, 8
 

@@ -14,7 +14,8 @@ from trainer.control import Control
 from trainer.errors import UserError
 from trainer.events import Changed, Finished, IterationDone
 from trainer.metrics import DATABASE, open_store
-from trainer.run import LORA, start_run
+from trainer.run import start_run
+from trainer.run_folder import LORA
 
 SETTINGS = ["run.iterations=8", "run.save_every=4", "optimizer.warmup=0"]
 CHANGES = [{"iteration": 2, "learning_rate": 5e-4, "strength": 0.5}, {"iteration": 5, "learning_rate": 2e-3}]

@@ -17,7 +17,8 @@ from trainer.events import Finished, Resumed, Waiting
 from trainer.loop import train
 from trainer.metrics import DATABASE
 from trainer.rewards import RewardUnavailable, build
-from trainer.run import RunError, start_run
+from trainer.run import start_run
+from trainer.run_folder import RunError
 from trainer.setup import prepare
 from trainer.state import new_state
 
