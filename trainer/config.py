@@ -65,6 +65,8 @@ class ModelSettings:
         require(fits, "model.text_tokens", tokens, "must be between 1 and 512, or 'auto'")
         one_of("model.memory", self.memory, MEMORY)
         require(0 <= self.offload <= 1, "model.offload", self.offload, "must be between 0 and 1")
+        remedy = "compiled blocks need their weights on the device: use model.compile = false, or offload = 0"
+        require(not (self.compile and self.offload), "model.offload", self.offload, remedy)
         only_resident = self.memory == "nf4" and self.offload
         require(
             not only_resident, "model.offload", self.offload, "4-bit weights stay on the device: use memory = 'fp8'"
@@ -189,13 +191,13 @@ class OptimizerSettings:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    max_grad_ratio: float = 4.0  # of a gradient's norm to the median of the last 50; a larger one is scaled down
     warmup: int = 0  # updates
     ema_decay: float = 0.0  # of the exported LoRA's average; 0 exports the weights themselves
 
     def __post_init__(self):
-        for name in ("learning_rate", "max_grad_norm"):
-            require(getattr(self, name) > 0, f"optimizer.{name}", getattr(self, name), "must be above 0")
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be above 0")
+        require(self.max_grad_ratio >= 1, "optimizer.max_grad_ratio", self.max_grad_ratio, "must be at least 1")
         for name in ("beta1", "beta2", "ema_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name}", value, "must be at least 0 and below 1")

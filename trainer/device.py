@@ -83,7 +83,7 @@ def synchronize(device: Device) -> None:
 
 
 def computes_bfloat16(device: Device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware: NVIDIA's from compute capability 8.0 on. False for the CPU."""
+    """Whether the device multiplies bfloat16 in hardware, as NVIDIA's from compute capability 8.0 on; not the CPU."""
     module = module_of(device)
     if module is None:
         return False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .events import Evaluated
-from .iteration import decode_all, score_pictures, solve
+from .iteration import conditioning_of, decode_all, score_pictures, solve
 from .models.text import Conditioning
 from .noise import base_noise
 from .state import Setup
@@ -45,15 +45,20 @@ class Difference:
 
 
 def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], seeds: Sequence[int]) -> Samples:
-    """One picture for each (prompt, seed) pair, by the same solver as in training.
+    """One picture for each (prompt, seed) pair, by the same solver as in training and in parts as large.
 
     Args:
         conditioning: of `prompts`, in their order.
         seeds: as many as prompts.
     """
-    images = draw(setup, conditioning, seeds, init_of(setup, prompts))
+    inits, images = init_of(setup, prompts), []
+    at_once = setup.config.grpo.prompts_per_iteration * setup.config.grpo.group_size  # an iteration holds as many
+    for start in range(0, len(prompts), at_once):
+        part = slice(start, start + at_once)
+        images.append(draw(setup, conditioning[part], seeds[part], inits[part]).cpu())
+    images = torch.cat(images)
     scores = score_pictures(setup, images, prompts)
-    return Samples(images.cpu(), {name: values.cpu() for name, values in scores.items()})
+    return Samples(images, {name: values.cpu() for name, values in scores.items()})
 
 
 def both(setup: Setup, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Samples, Samples]:
@@ -85,7 +90,7 @@ def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts
 
 def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:
     """What the base noises of neighborhoods become, [P, 3, H, W]; `prompts` count in config.prompts."""
-    return draw(setup, setup.conditioning[torch.tensor(prompts, device=setup.policy.device)], seeds, prompts)
+    return draw(setup, conditioning_of(setup, prompts), seeds, prompts)
 
 
 def evaluate(setup: Setup, iteration: int) -> Evaluated:

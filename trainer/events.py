@@ -14,14 +14,18 @@ class Started:
 
 @dataclass(frozen=True)
 class SelfTested:
-    """Before the first iteration: how far the ratio of new to old policy is from 1, where it must be 1."""
+    """Before the first iteration: how far the update's policy is from the rollout's, which it must be."""
 
     iteration: int
     ratio_error: float  # |rho - 1|
+    velocity_error: float  # ||v - v_old|| / ||v_old||, the larger of the first and the last step's
     cause: str  # of an error above the tolerance of the model's precision; empty below
 
     def __str__(self) -> str:
-        found = f"|rho - 1| is {self.ratio_error:.2g} before the first update"
+        found = (
+            f"before the first update |rho - 1| is {self.ratio_error:.2g}, and velocities differ by "
+            f"{self.velocity_error:.2g} of their size"
+        )
         return f"{found}: {self.cause}" if self.cause else found
 
 

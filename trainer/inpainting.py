@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Init:
-    """Pictures to begin from: one for all prompts, or one for each."""
+    """Pictures to begin from: one for all prompts, or one for each. They wait on the CPU."""
 
     latents: Tensor  # in the transformer's units, [1 or prompts, 16, height / 8, width / 8]
     # True where a picture is drawn anew, [height / 8, width / 8] bool, on the CPU; None: everywhere
@@ -21,6 +21,10 @@ class Init:
         """The same with one row for each of these prompts."""
         rows = list(prompts) if len(self.latents) > 1 else [0] * len(prompts)
         return replace(self, latents=self.latents[rows], fill=None if self.fill is None else self.fill[rows])
+
+    def to(self, device: torch.device) -> "Init":
+        """The same on the device that computes, but for the mask, whose area is counted on the CPU."""
+        return replace(self, latents=self.latents.to(device), fill=None if self.fill is None else self.fill.to(device))
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from .rewards.combine import Combined, combine
 from .rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from .state import Setup, State
 from .surrogate import softmax_temperature
-from .update import PairMetrics, accumulate_gradient, step_optimizer, warmed_up
+from .update import LOSS_SCALE, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
 
 NOISE, STEPS, PAIRS = 1, 2, 3  # streams of random numbers; setup.py and state.py have others
+ALIKE = "no group has rewards that differ"  # why an update is skipped: by chance, and by no fault
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
     eps = geometry.pack(noise.to(device))
     if setup.init is None:
         return eps, rows, None
-    z = geometry.pack(setup.init.of(prompts).latents.to(eps))[rows]
+    z = geometry.pack(setup.init.of(prompts).to(device).latents.to(eps.dtype))[rows]
     mask = setup.init.mask
     known = None if mask is None else Known.outside(geometry.pack_mask(mask), z, eps)
     return partly_noised(z, eps, setup.sigmas[0].item()), rows, known
@@ -147,16 +148,19 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
 
 
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Every reward's scores of pictures [N, 3, H, W] and their N prompts, [N] each."""
+    """Every reward's scores of pictures [N, 3, H, W], which may wait on the host, and their N prompts, [N] each."""
+
+    device = setup.policy.device
 
     def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
         return setup.scored_at_once.fit("reward", lambda size: scores_of(rewards, size))
 
     def scores_of(rewards: Mapping[str, Reward], size: int) -> dict[str, Tensor]:
-        parts = [score_all(rewards, images[i : i + size], texts[i : i + size]) for i in range(0, len(images), size)]
+        starts = range(0, len(images), size)
+        parts = [score_all(rewards, images[i : i + size].to(device), texts[i : i + size]) for i in starts]
         return {name: torch.cat([part[name] for part in parts]) for name in rewards}
 
-    return score_on(setup.policy.device, setup.rewards, score, stay=not setup.config.run.offload_rewards)
+    return score_on(device, setup.rewards, score, stay=not setup.config.run.offload_rewards)
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
@@ -171,14 +175,14 @@ def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> B
 
 
 def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:
-    return setup.conditioning[torch.tensor(prompts, device=setup.policy.device)]
+    return setup.conditioning[list(prompts)]
 
 
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
     if setup.init is not None:
-        init = setup.init.of(prompts)
-        seen = setup.geometry.pack(init.latents.to(setup.policy.device)) if init.reference else None
+        init = setup.init.of(prompts).to(setup.policy.device)
+        seen = setup.geometry.pack(init.latents) if init.reference else None
         conditioning = replace(conditioning, fill=init.fill, reference=seen)
     return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
 
@@ -200,7 +204,7 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     grpo, optimizer, trajectories = setup.config.grpo, setup.config.optimizer, group.candidates.trajectories
     if len(pairs) == 0:
         finite = all(group.scores[name].isfinite().all() for name in setup.config.weights)
-        return {}, "no group has rewards that differ" if finite else "a reward was not a finite number"
+        return {}, ALIKE if finite else "a reward was not a finite number"
 
     prompts, group_size = group.advantages.shape
     candidates = trajectories.inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
@@ -226,13 +230,16 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
             normaliser=prompts * grpo.anchors * grpo.trained_steps,
             reference=reference,
             kl_weight=grpo.kl_weight,
+            loss_scale=LOSS_SCALE,
         )
 
     skipped, measured, norms = "", [], []
     for _ in range(grpo.updates_per_rollout):
         measured.append(setup.micro_batch.fit("update", gradient))
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
-        norm, applied = step_optimizer(state.optimizer, optimizer.max_grad_norm, lr)
+        norm, applied = step_optimizer(
+            state.optimizer, state.gradients, max_ratio=optimizer.max_grad_ratio, lr=lr, loss_scale=LOSS_SCALE
+        )
         norms.append(norm)
         if applied:
             state.updates += 1
@@ -261,7 +268,7 @@ def _remember(setup: Setup, state: State) -> Callable[[], None]:
     weights = {name: p.detach().clone() for name, p in setup.lora.items()}
     optimizer = copy.deepcopy(state.optimizer.state_dict())
     shadow = {name: p.clone() for name, p in state.average.shadow.items()}
-    counters = state.updates, state.average.updates
+    counters, gradients = (state.updates, state.average.updates), copy.deepcopy(state.gradients)
 
     def restore() -> None:
         with torch.no_grad():
@@ -270,12 +277,13 @@ def _remember(setup: Setup, state: State) -> Callable[[], None]:
         state.optimizer.load_state_dict(optimizer)
         state.average.shadow = shadow
         state.updates, state.average.updates = counters
+        state.gradients = gradients
 
     return restore
 
 
 def _read(measured: Sequence[PairMetrics]) -> dict[str, float]:
-    """Metrics of an iteration's updates: the ratio error at the start, the others of the last update."""
+    """Metrics of an iteration's updates: the errors are those at the start, the others of the last update."""
     first, last = measured[0], measured[-1]
     values = {
         "loss": last.loss,
@@ -283,7 +291,10 @@ def _read(measured: Sequence[PairMetrics]) -> dict[str, float]:
         "kl_old": last.kl_old,
         "kl_reference": last.kl_reference,
         "ratio_error": first.ratio_error,
+        "velocity_error": first.velocity_error,
     }
+    if len(measured) > 1:  # how far the policy has moved since the rollout
+        values["velocity_shift"] = last.velocity_error
     return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 

@@ -26,7 +26,7 @@ from .events import (
     Unpaused,
     Waiting,
 )
-from .iteration import Clock, Group, all_or_nothing, collect, draw, improve
+from .iteration import ALIKE, Clock, Group, all_or_nothing, collect, draw, improve
 from .micro_batch import OutOfMemory
 from .planning.advice import lower
 from .rewards import RewardUnavailable
@@ -35,7 +35,9 @@ from .state import Setup, State
 from .surrogate import mean_pairwise_distance, pairwise_distances
 from .waiting import LOOK, patient, wait_until_back
 
-PATIENCE = 3  # iterations without an update, one after the other, that end a run
+# groups without an update, one after the other, that end a run: a reward of 0 and 1 is alike in many a group by chance
+PATIENCE = 30
+FAULTY = 10  # groups that an iteration counts for if its numbers are not finite, which is no chance
 
 
 def train(
@@ -47,7 +49,7 @@ def train(
     should_stop: Callable[[], bool | str] = lambda: False,
     control: Control | None = None,
 ) -> str:
-    """Run iterations until all are done, someone asks for a stop, or PATIENCE in a row brought no update.
+    """Run iterations until all are done, someone asks for a stop, or PATIENCE groups in a row brought no update.
 
     `should_stop` is asked between iterations, and may answer with the reason; `control` is obeyed there. Whatever a
     model call runs may also raise `Stopped` (see `FluxPolicy.before_call`): that iteration is then undone and counts as
@@ -111,10 +113,11 @@ def train(
             keep(False)
             advice = lower(replace(setup.config, run=replace(run, micro_batch=1)))
             raise UserError(f"{error}: set {advice}. Saved after {state.iteration} iterations") from error
-        state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
+        groups = config.grpo.prompts_per_iteration if skipped == ALIKE else FAULTY
+        state.skipped_in_row = state.skipped_in_row + groups if skipped else 0
         state.iteration += 1
         if state.skipped_in_row >= PATIENCE:
-            reason = f"gave up: no update in {PATIENCE} iterations in a row, the last time because {skipped}"
+            reason = f"gave up: one iteration after the other without an update, the last time because {skipped}"
             break
         if state.iteration % run.save_every == 0:
             keep(False)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from . import __version__
@@ -23,6 +24,7 @@ from .models.lora_export import export_lora, file_tensors
 from .run_folder import CHECKPOINTS, LORA, check_run
 from .setup import prepare
 from .state import Setup, State, new_state
+from .update import GradientHistory
 
 
 def start_run(
@@ -113,6 +115,7 @@ def snapshot(setup: Setup, state: State) -> Checkpoint:
         },
         settings=setup.config.to_dict(),
         changes=[change.to_dict() for change in state.changes],
+        gradients=asdict(state.gradients),
     )
 
 
@@ -129,6 +132,7 @@ def restore(setup: Setup, checkpoint: Checkpoint) -> State:
     # a run that gave up gets a new chance when it is resumed
     state.skipped_in_row = 0
     state.changes = [Change(**change) for change in checkpoint.changes]
+    state.gradients = GradientHistory(**checkpoint.gradients)
     return state
 
 

@@ -16,7 +16,7 @@ from .models.text import Conditioning
 from .noise import derive_seed
 from .prompts import prompt_order
 from .rewards.base import Reward
-from .update import Ema, make_optimizer
+from .update import Ema, GradientHistory, make_optimizer
 
 SIZES = 5  # stream of random numbers, beside those of iteration.py and setup.py
 
@@ -71,7 +71,8 @@ class State:
     average: Ema
     iteration: int = 0  # iterations done
     updates: int = 0  # optimiser steps done
-    skipped_in_row: int = 0
+    skipped_in_row: int = 0  # groups, see `loop.PATIENCE`
+    gradients: GradientHistory = field(default_factory=GradientHistory)
     changes: list[Change] = field(default_factory=list)  # that a person made, in the order of their iterations
 
 

@@ -1,8 +1,9 @@
 """Stage 7: gradients of the pairs, the optimiser step, and the average of the LoRA."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 from .anchors import Pairs
 from .rollout import BatchVelocity, Trajectories
 from .surrogate import clipped_objective, kl_divergence, leap, log_policy
+
+# in front of the loss: gradients inside a float16 model would underflow. A power of two rounds nothing
+LOSS_SCALE = 2.0**16
+TYPICAL = 1e-3  # root mean square of the gradients as AdamW sees them; its eps is 1e-8
+WINDOW, ENOUGH = 50, 8  # norms that are remembered, and how many make a median
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class PairMetrics:
     kl_old: Tensor  # KL(pi_old || pi_theta)
     kl_reference: Tensor  # KL(pi_theta || pi_reference); 0 where it was not asked for
     ratio_error: Tensor  # largest |rho - 1|
+    # largest ||v - v_old|| / ||v_old||: it tells another policy at any size, and |rho - 1| falls with 1 / sqrt(D)
+    velocity_error: Tensor
 
 
 def accumulate_gradient(
@@ -35,6 +43,7 @@ def accumulate_gradient(
     normaliser: int,
     reference: BatchVelocity | None = None,
     kl_weight: float = 0.0,
+    loss_scale: float = 1.0,
 ) -> PairMetrics:
     """Add the gradient of the objective over all pairs to the LoRA's, `micro_batch` pairs at a time.
 
@@ -48,12 +57,13 @@ def accumulate_gradient(
         normaliser: what the sum over pairs is divided by: all P * B * K drawn pairs, trained or not.
         reference: the policy without its LoRA; evaluated only when kl_weight is not 0.
         kl_weight: of KL(pi_theta || pi_reference).
+        loss_scale: what the gradient is multiplied by; no metric is.
     """
     prompts, group_size = advantages.shape
     inside = trajectories.inside
     candidates_of = inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
     totals = advantages.new_zeros(4)
-    ratio_error = advantages.new_zeros(())
+    ratio_error, velocity_error = advantages.new_zeros(2)
     for start in range(0, len(pairs), micro_batch):
         prompt, anchor, k = (t[start : start + micro_batch] for t in (pairs.prompt, pairs.anchor, pairs.step))
         row = prompt * group_size + anchor
@@ -61,7 +71,8 @@ def accumulate_gradient(
         candidates, tau_k = candidates_of[k, prompt], tau[k, prompt]  # [m, G, *latent], [m]
         sigma, step_size = trajectories.sigma[k], trajectories.step_size[k]
 
-        log_new = log_policy(candidates, inside(leap(x, velocity(x, sigma, prompt), step_size)), tau_k)
+        v = velocity(x, sigma, prompt)
+        log_new = log_policy(candidates, inside(leap(x, v, step_size)), tau_k)
         log_old = log_policy(candidates, inside(leap(x, v_old, step_size)), tau_k)
         result = clipped_objective(log_new, log_old, advantages[prompt], clip)
         loss, kl = result.loss, torch.zeros_like(result.loss)
@@ -71,26 +82,69 @@ def accumulate_gradient(
                 log_reference = log_policy(candidates, inside(x_reference), tau_k)
             kl = kl_divergence(log_new, log_reference)
             loss = loss + kl_weight * kl
-        (loss.sum() / normaliser).backward()
+        (loss.sum() * (loss_scale / normaliser)).backward()
 
         totals += torch.stack([loss.detach(), result.clip_fraction, result.kl_old, kl.detach()]).sum(1)
         ratio_error = torch.maximum(ratio_error, result.log_ratio.expm1().abs().max())
+        velocity_error = torch.maximum(velocity_error, relative_error(inside(v.detach()), inside(v_old)).max())
     loss, clip_fraction, kl_old, kl_reference = (totals / max(1, len(pairs))).unbind()
-    return PairMetrics(loss * len(pairs) / normaliser, clip_fraction, kl_old, kl_reference, ratio_error)
+    loss = loss * len(pairs) / normaliser
+    return PairMetrics(loss, clip_fraction, kl_old, kl_reference, ratio_error, velocity_error)
 
 
-def step_optimizer(optimizer: torch.optim.Optimizer, max_norm: float, lr: float) -> tuple[float, bool]:
-    """Clip the gradients to `max_norm`, take one step at `lr`, and clear them.
+def relative_error(v: Tensor, v_old: Tensor) -> Tensor:
+    """||v - v_old|| / ||v_old|| of velocities [M, *latent]: [M]."""
+    return (v - v_old).flatten(1).norm(dim=1) / v_old.flatten(1).norm(dim=1)
 
-    A gradient that is not finite leaves parameters and optimiser state as they were.
+
+@dataclass
+class GradientHistory:
+    """What the gradients of a run have been like.
+
+    FLUX's are about 1e-8 a number, as small as AdamW's eps. They are brought to a root mean square of TYPICAL by a
+    power of two, found at the first update and kept: eps is then small beside a true gradient and large beside the
+    rounding of numbers that have none, at any resolution and for any reward.
+    """
+
+    exponent: int | None = None  # of that power; None before the first update
+    norms: list[float] = field(default_factory=list)  # of the last WINDOW updates, before clipping
+
+    def limit(self, max_ratio: float) -> float:
+        """The largest norm that is not clipped: max_ratio x the median; none before ENOUGH updates."""
+        return max_ratio * statistics.median(self.norms) if len(self.norms) >= ENOUGH else math.inf
+
+    def add(self, norm: float, numbers: int) -> None:
+        if self.exponent is None and norm > 0:
+            self.exponent = round(math.log2(TYPICAL * math.sqrt(numbers) / norm))
+        self.norms = [*self.norms[1 - WINDOW :], norm]
+
+
+def step_optimizer(
+    optimizer: torch.optim.Optimizer,
+    history: GradientHistory,
+    *,
+    max_ratio: float,
+    lr: float,
+    loss_scale: float = 1.0,
+) -> tuple[float, bool]:
+    """Clip the gradients to `max_ratio` times their usual norm, take one step at `lr`, and clear them.
+
+    A gradient that is not finite leaves parameters, optimiser state and history as they were.
+
+    Args:
+        loss_scale: what the gradients are multiplied by, see `accumulate_gradient`.
 
     Returns:
-        the gradient's norm before clipping, and whether the step was taken.
+        the gradient's norm before clipping, of the plain loss, and whether the step was taken.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = float(nn.utils.clip_grad_norm_(parameters, math.inf)) / loss_scale
     finite = math.isfinite(norm)
     if finite:
+        limit = history.limit(max_ratio)
+        history.add(norm, sum(p.numel() for p in parameters))
+        unit = 2.0 ** (history.exponent or 0) / loss_scale
+        torch._foreach_mul_([p.grad for p in parameters], unit * min(1.0, limit / norm if norm else 1.0))
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()

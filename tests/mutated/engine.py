@@ -28,8 +28,14 @@ TARGETS = [
         "trainer/self_test.py",
         ("test_self_test.py",),
         {
-            "everything is tolerated": ("if error <= TOLERANCES[policy.dtype]:", "if True:"),
-            "nothing is tolerated": ("if error <= TOLERANCES[policy.dtype]:", "if error == 0:"),
+            "everything is tolerated": ("if not errors[-1] <= TOLERANCES[setup.policy.dtype]:", "if False:"),
+            "nothing is tolerated": ("if not errors[-1] <= TOLERANCES[setup.policy.dtype]:", "if errors[-1]:"),
+            "what is no number is tolerated": (
+                "if not errors[-1] <= TOLERANCES[setup.policy.dtype]:",
+                "if errors[-1] > TOLERANCES[setup.policy.dtype]:",
+            ),
+            "the ratio is compared": ("if not errors[-1] <=", "if not ratios[-1] <="),
+            "the first step alone": ("(sigmas[:2], sigmas[-2:])", "(sigmas[:2],)"),
             "dropout unseen": ("    if training:\n", "    if False:\n"),
             "chance unseen": ("if not torch.equal(again, v_old)", "if False"),
             "the neighbours unseen": ("if not torch.equal(alone, again)", "if False"),
@@ -103,8 +109,8 @@ TARGETS = [
         ("test_loop.py",),
         {
             "a good iteration does not reset the patience": (
-                "state.skipped_in_row + 1 if skipped else 0",
-                "state.skipped_in_row + bool(skipped)",
+                "state.skipped_in_row + groups if skipped else 0",
+                "state.skipped_in_row + groups * bool(skipped)",
             ),
             "saves at the wrong iterations": (
                 "state.iteration % run.save_every == 0",

@@ -114,7 +114,7 @@ def settings(folder: Path, run: Run) -> dict[str, object]:
         "lora": {"rank": 8, "alpha": 8.0, "targets": "all-linear", "start": ""},
         "sampling": {"width": 64, "height": 64, "steps": 8, "solver": "dpm++2m", "shift": "auto"},
         "grpo": {"prompts_per_iteration": len(run.prompts), "group_size": run.group_size, "strength": 0.3, "clip": 0.2},
-        "optimizer": {"learning_rate": 1e-3, "max_grad_norm": 1.0},
+        "optimizer": {"learning_rate": 1e-3, "max_grad_ratio": 4.0},
         "run": {"folder": str(folder), "iterations": run.planned, "seed": 0, "tiles_every": run.tiles_every},
     }
 

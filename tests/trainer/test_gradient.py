@@ -15,7 +15,7 @@ from trainer.anchors import Pairs, draw_pairs
 from trainer.rollout import Trajectories, rollout
 from trainer.schedule import sigma_grid
 from trainer.surrogate import softmax_temperature
-from trainer.update import accumulate_gradient, step_optimizer
+from trainer.update import GradientHistory, accumulate_gradient, step_optimizer
 
 P, G, D, T = 2, 4, 3, 5  # prompts, candidates, latent elements, solver steps
 KEEP = (0, 2, 3)
@@ -77,10 +77,32 @@ def test_ratio_is_exactly_one_at_the_policy_that_made_the_trajectories(policy, c
     """Although the rollout's steps are of second order: the old policy takes the same first-order leap."""
     metrics = gradient(policy, case, pairs_of(ALL))[1]
     assert metrics.ratio_error == 0
+    assert metrics.velocity_error == 0
     assert metrics.kl_old == 0
     assert metrics.clip_fraction == 0
     assert metrics.loss.item() == pytest.approx(0, abs=1e-6)
     assert gradient(moved(policy), case, pairs_of(ALL))[1].ratio_error > 0.01
+
+
+def test_the_velocity_error_is_the_largest_relative_one_of_the_pairs(policy, case):
+    kept, expected = case[0], []
+    moved(policy)
+    for prompt, anchor, k in ALL:
+        row = prompt * G + anchor
+        v = policy(kept.x[k, row : row + 1], kept.sigma[k : k + 1], torch.tensor([prompt]))[0]
+        v_old = kept.v[k, row]
+        expected.append(((v - v_old).square().sum() / v_old.square().sum()).sqrt().item())
+    found = gradient(policy, case, pairs_of(ALL), micro_batch=4)[1].velocity_error.item()
+    assert found == pytest.approx(max(expected), rel=1e-5)
+
+
+def test_a_scale_in_front_of_the_loss_scales_the_gradient_alone(policy, case):
+    moved(policy)
+    plain, metrics = gradient(policy, case, pairs_of(ALL))
+    plain = [g.clone() for g in plain]
+    scaled, other = gradient(policy, case, pairs_of(ALL), loss_scale=1024.0)
+    assert all(torch.equal(a, 1024 * b) for a, b in zip(scaled, plain, strict=True))
+    assert other == metrics
 
 
 def test_gradient_is_the_joint_force_field_through_the_linear_policy(policy, case):
@@ -110,7 +132,7 @@ def test_one_update_moves_the_leap_toward_good_candidates_and_away_from_bad_ones
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     before = leap_of_the_policy()
     accumulate_gradient(policy, kept, pairs, advantages, tau, clip=0.2, micro_batch=4, normaliser=2)
-    assert step_optimizer(optimizer, 1.0, 1e-3)[1]
+    assert step_optimizer(optimizer, GradientHistory(exponent=0), max_ratio=4.0, lr=1e-3)[1]
     after = leap_of_the_policy()
     for prompt, good, bad in ((0, 1, 3), (1, 0, 2)):
         x_good, x_bad = (kept.x_next[1, prompt * G + i] for i in (good, bad))
@@ -142,7 +164,7 @@ def test_micro_batches_change_nothing(policy, case, micro_batch):
     expected, metrics = gradient(policy, case, pairs, micro_batch=8)
     found, other = gradient(policy, case, pairs, micro_batch=micro_batch)
     assert_same(found, expected)
-    for name in ("loss", "clip_fraction", "kl_old", "ratio_error"):
+    for name in ("loss", "clip_fraction", "kl_old", "ratio_error", "velocity_error"):
         torch.testing.assert_close(getattr(other, name), getattr(metrics, name), atol=1e-6, rtol=1e-5)
 
 
@@ -214,7 +236,7 @@ def test_kl_to_the_reference_pulls_the_policy_toward_it(policy, case):
         grads, metrics = gradient(policy, silent, pairs_of(ALL), reference=reference, kl_weight=1.0)
         divergences.append(metrics.kl_reference.item())
         assert any(g.abs().max() > 0 for g in grads)
-        step_optimizer(optimizer, 1.0, 0.1)
+        step_optimizer(optimizer, GradientHistory(exponent=0), max_ratio=4.0, lr=0.1)
     assert divergences[0] > divergences[1] > divergences[2] > 0
     assert all(p.grad is None for p in reference.parameters())
 

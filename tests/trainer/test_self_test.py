@@ -32,7 +32,7 @@ def spoil(setup, monkeypatch):
 
 
 def test_a_healthy_model_passes(setup):
-    assert self_test(setup, 7) == SelfTested(7, 0.0, "")
+    assert self_test(setup, 7) == SelfTested(7, 0.0, 0.0, "")
 
 
 CAUSES = [
@@ -46,7 +46,7 @@ CAUSES = [
 def test_the_cause_is_named(setup, spoil, extra, cause):
     spoil(extra)
     found = self_test(setup, 0)
-    assert found.ratio_error > 1e-3
+    assert found.velocity_error > 1e-2
     assert cause in found.cause
     assert cause in str(found)
 
@@ -60,8 +60,43 @@ def test_dropout_is_named(setup, spoil):
 def test_what_is_within_the_tolerance_is_reported_without_a_cause(setup, spoil):
     spoil(lambda v: 1e-5 * torch.is_grad_enabled() * v)
     found = self_test(setup, 0)
-    assert 0 < found.ratio_error < 1e-4
+    assert 0 < found.velocity_error < 1e-4
     assert found.cause == ""
+
+
+def test_another_velocity_is_found_at_a_size_at_which_the_ratio_does_not_tell_it(config_file, monkeypatch):
+    """Twice the velocity with gradient. |rho - 1| falls with 1 / sqrt(D)."""
+    size = ["sampling.width=512", "sampling.height=512", "run.micro_batch=2"]
+    setup = prepare(load_config(config_file(), [*size, "grpo.temperature_mode='element-mean'"]))
+    forward = setup.policy.transformer.forward
+
+    def doubled(**inputs):
+        return (forward(**inputs)[0] * (2 if torch.is_grad_enabled() else 1),)
+
+    monkeypatch.setattr(setup.policy.transformer, "forward", doubled)
+    found = self_test(setup, 0)
+    assert found.ratio_error < 0.05  # the clip is at 0.2
+    assert found.velocity_error == pytest.approx(1)
+    assert "otherwise with gradient" in found.cause
+
+
+def test_another_velocity_at_the_last_step_alone_is_found(setup, spoil, monkeypatch):
+    forward = setup.policy.transformer.forward
+    last = setup.sigmas[-2].item()
+
+    def spoilt(**inputs):
+        late = torch.is_grad_enabled() and inputs["timestep"].max() <= last + 1e-6
+        return (forward(**inputs)[0] * (1.1 if late else 1),)
+
+    monkeypatch.setattr(setup.policy.transformer, "forward", spoilt)
+    found = self_test(setup, 0)
+    assert found.velocity_error == pytest.approx(0.1, rel=1e-4)
+    assert "otherwise with gradient" in found.cause
+
+
+def test_a_velocity_that_is_no_number_is_found(setup, spoil):
+    spoil(lambda v: float("nan") if torch.is_grad_enabled() else 0.0)
+    assert "otherwise with gradient" in self_test(setup, 0).cause
 
 
 def test_a_run_tells_it_once_before_its_first_iteration(setup):

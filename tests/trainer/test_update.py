@@ -1,12 +1,13 @@
 """The optimiser step, the warm-up and the average of the weights, against the equations written out."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
-from trainer.update import Ema, make_optimizer, step_optimizer, warmed_up
+from trainer.update import Ema, GradientHistory, make_optimizer, step_optimizer, warmed_up
 
 
 def copies(weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -17,34 +18,87 @@ def copies(weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> lis
 def test_a_gradient_that_is_not_finite_leaves_weights_and_optimizer_as_they_were(bad):
     weights = [nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(2))]
     optimizer = make_optimizer(weights, lr=1e-2, betas=(0.9, 0.999), weight_decay=0.1)
+    history = GradientHistory()
 
     def update(value: float) -> tuple[float, bool]:
         weights[0].grad, weights[1].grad = torch.ones(3, 3), torch.tensor([1.0, value])
-        return step_optimizer(optimizer, 1.0, 1e-2)
+        return step_optimizer(optimizer, history, max_ratio=4.0, lr=1e-2)
 
     assert update(1.0)[1]
-    before = copies(weights, optimizer)
+    before, remembered = copies(weights, optimizer), deepcopy(history)
     norm, applied = update(bad)
     assert not applied
     assert not math.isfinite(norm)
     after = copies(weights, optimizer)
     assert len(after) == 2 + 2 * 3  # exp_avg, exp_avg_sq and step of each
     assert all(torch.equal(now, then) for now, then in zip(after, before, strict=True))
+    assert history == remembered
     assert all(w.grad is None for w in weights)  # nothing of it is left for the next update
     assert update(1.0)[1]
     assert not torch.equal(weights[0], before[0])
 
 
-@pytest.mark.parametrize(("max_norm", "length"), [(1.0, 1.0), (100.0, 5.0)])
-def test_a_step_has_the_gradients_length_up_to_the_limit_times_the_learning_rate(max_norm, length):
+@pytest.mark.parametrize(("max_ratio", "length"), [(2.0, 2.0), (100.0, 5.0)])
+@pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
+def test_a_step_has_the_gradients_length_up_to_the_limit_times_the_learning_rate(max_ratio, length, loss_scale):
     weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
-    weights[0].grad, weights[1].grad = torch.tensor([0.0, 3.0]), torch.tensor([4.0])  # together of norm 5
-    norm, applied = step_optimizer(torch.optim.SGD(weights, lr=123.0), max_norm, 0.1)
+    weights[0].grad, weights[1].grad = torch.tensor([0.0, 3.0]) * loss_scale, torch.tensor([4.0]) * loss_scale
+    usual = [0.5, *[1.0] * 5, 7.0, 8.0]  # of median 1; the gradient's norm is 5
+    history, sgd = GradientHistory(exponent=0, norms=usual), torch.optim.SGD(weights, lr=123.0)
+    norm, applied = step_optimizer(sgd, history, max_ratio=max_ratio, lr=0.1, loss_scale=loss_scale)
     assert applied
     assert norm == pytest.approx(5)
     expected = [0.0, -0.1 * length * 0.6, -0.1 * length * 0.8]
     assert [v for w in weights for v in w.tolist()] == pytest.approx(expected, abs=1e-6)
     assert all(w.grad is None for w in weights)
+    assert history.norms == [*usual, pytest.approx(5)]
+
+
+def test_the_usual_norm_is_the_median_of_the_last_fifty_and_unknown_before_eight():
+    history = GradientHistory()
+    for n in range(1, 8):
+        history.add(float(n), 1)
+        assert history.limit(2.0) == math.inf
+    history.add(8.0, 1)
+    assert history.limit(2.0) == 9.0
+    for n in range(9, 101):
+        history.add(float(n), 1)
+    assert history.norms == list(range(51, 101))
+    assert history.limit(1.0) == 75.5
+
+
+def walked(size: float, updates: int = 100) -> torch.Tensor:
+    """How far AdamW moves two numbers in learning rates: one of a true gradient, one of the rounding beside it.
+
+    `size` is the gradient's. A key's shift, which softmax cancels, has such a gradient: 1e-7 of its neighbours', of
+    any sign.
+    """
+    weight, history, signs = nn.Parameter(torch.zeros(2)), GradientHistory(), torch.Generator().manual_seed(0)
+    optimizer = make_optimizer([weight], lr=1.0, betas=(0.9, 0.999), weight_decay=0.0)
+    for _ in range(updates):
+        before = weight.detach().clone()
+        rounding = 1e-7 * torch.randn((), generator=signs).item()
+        weight.grad = size * torch.tensor([1.0, rounding])
+        step_optimizer(optimizer, history, max_ratio=4.0, lr=1.0)
+    return (weight.detach() - before).abs()
+
+
+@pytest.mark.parametrize("size", [1e-10, 1e-8, 1.0, 1e4])
+def test_a_true_gradient_of_any_size_is_followed_and_rounding_is_not(size):
+    true, rounding = walked(size).tolist()
+    assert true == pytest.approx(1, rel=1e-3)
+    assert rounding < 0.05
+
+
+def test_a_gradients_unit_is_a_power_of_two_and_that_of_the_first_update():
+    history = GradientHistory()
+    history.add(0.0, 100)  # of a LoRA that has no effect
+    assert history.exponent is None
+    history.add(3e-7, 100)
+    assert 0.7e-3 < 3e-7 / 10 * 2**history.exponent < 1.5e-3  # root mean square
+    first = history.exponent
+    history.add(5.0, 100)
+    assert history.exponent == first
 
 
 def test_adamw_is_the_equation_written_out():
@@ -53,7 +107,7 @@ def test_adamw_is_the_equation_written_out():
     w, m, v = 1.0, 0.0, 0.0
     for t, g in enumerate((0.3, -0.2, 0.5), 1):
         weight.grad = torch.tensor([g])
-        step_optimizer(optimizer, 10.0, 0.1)
+        step_optimizer(optimizer, GradientHistory(exponent=0), max_ratio=4.0, lr=0.1)
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
         w = w * (1 - 0.1 * 0.5) - 0.1 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.9**t)) + 1e-8)
         assert weight.item() == pytest.approx(w, abs=1e-6)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..device import computes_bfloat16
 from ..rollout import BatchVelocity
 from .compiling import compile_blocks
 from .geometry import Geometry
@@ -57,6 +58,7 @@ class FluxPolicy:
         The model computes in its own precision; x and v are float32.
         """
         self.activate()
+        conditioning = conditioning.to(self.device)
         dtype, fill, reference = self.dtype, conditioning.fill, conditioning.reference
         image_ids = geometry.position_ids(self.device)
         if reference is not None:
@@ -68,16 +70,18 @@ class FluxPolicy:
             self.before_call()
             tokens = x if fill is None else torch.cat([x, fill[rows]], -1)
             tokens = tokens if reference is None else torch.cat([tokens, reference[rows]], 1)
-            v = self.transformer(
-                hidden_states=tokens.to(dtype),
-                timestep=sigma.to(dtype),
-                guidance=sigma.new_full(sigma.shape, self.guidance) if guided else None,
-                encoder_hidden_states=conditioning.embeddings[rows],
-                pooled_projections=conditioning.pooled[rows],
-                txt_ids=text_ids,
-                img_ids=image_ids,
-                return_dict=False,
-            )[0]
+            guidance = sigma.new_full(sigma.shape, self.guidance) if guided else None
+            with exact_times(self.transformer, sigma, guidance):
+                v = self.transformer(
+                    hidden_states=tokens.to(dtype),
+                    timestep=sigma,
+                    guidance=guidance,
+                    encoder_hidden_states=conditioning.embeddings[rows],
+                    pooled_projections=conditioning.pooled[rows],
+                    txt_ids=text_ids,
+                    img_ids=image_ids,
+                    return_dict=False,
+                )[0]
             return v[:, : geometry.tokens].float()
 
         return velocity
@@ -96,6 +100,24 @@ class FluxPolicy:
         """Packed latents [N, tokens, 64] -> images [N, 3, height, width], float32 in [0, 1]."""
         self.before_call()
         return self.decoder(geometry.unpack(x_0))
+
+
+@contextmanager
+def exact_times(transformer: FluxTransformer2DModel, sigma: Tensor, guidance: Tensor | None) -> Iterator[None]:
+    """Inside, the embedding of the time gets sigma and guidance [N] in float32, times 1000, as in ComfyUI.
+
+    diffusers rounds both to the model's precision beforehand: of bfloat16's 8 bits, sigma = 0.9 becomes 0.8984.
+    """
+    times = [1000 * t.float() for t in (sigma, guidance) if t is not None]
+
+    def exactly(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (*times, inputs[-1])  # the last is CLIP's vector
+
+    hook = transformer.time_text_embed.register_forward_pre_hook(exactly)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True)
@@ -133,7 +155,7 @@ def load_flux(
     Args:
         source: where the model is.
         device: a torch device, such as "cuda" or "cpu".
-        dtype: a key of DTYPES, of the transformer and the autoencoder.
+        dtype: a key of DTYPES, of the transformer; the autoencoder's follows, see `vae_dtype`.
         guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
         memory, offload: see `plan_for`.
         checkpointing: whether the blocks' activations are computed again in the backward pass instead of kept.
@@ -145,8 +167,15 @@ def load_flux(
     """
     options = {"checkpointing": checkpointing, "compiled": compiled}
     transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], **options)
-    vae = load_vae(source, dtype=DTYPES[dtype])
+    vae = load_vae(source, dtype=vae_dtype(DTYPES[dtype], device))
     return FluxPolicy(transformer, VaeDecoder(vae), guidance, shifts(source, transformer))
+
+
+def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
+    """What the autoencoder computes in, beside a transformer of `dtype`: float16 is too narrow for FLUX's."""
+    if dtype != torch.float16:
+        return dtype
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
 
 
 def load_placed(

@@ -7,6 +7,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
+from ..device import release
 from .parts import load_encoders
 from .source import ModelSource
 
@@ -15,7 +16,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Embeddings of n prompts, in the model's precision, on its device."""
+    """Embeddings of n prompts, in the model's precision. They wait on the host; a policy takes those that it needs."""
 
     embeddings: Tensor  # T5, [n, tokens, joint_attention_dim]
     pooled: Tensor  # CLIP, [n, pooled_projection_dim]
@@ -28,6 +29,10 @@ class Conditioning:
     def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> "Conditioning":
         fill, reference = (None if seen is None else seen[rows] for seen in (self.fill, self.reference))
         return Conditioning(self.embeddings[rows], self.pooled[rows], fill, reference)
+
+    def to(self, device: torch.device) -> "Conditioning":
+        parts = self.embeddings, self.pooled, self.fill, self.reference
+        return Conditioning(*(None if part is None else part.to(device) for part in parts))
 
 
 def encode_prompts(
@@ -53,7 +58,7 @@ def encode_sets(
 ) -> list[Conditioning]:
     """`encode_prompts` of several sets, each in batches of its own: what else is encoded changes no bit of a set.
 
-    The encoders' weights are kept as the memory plan says, see `plan_for`.
+    The encoders' weights are kept as the memory plan says, see `plan_for`; the embeddings go to the host.
     """
 
     pipeline = FluxPipeline(
@@ -67,7 +72,10 @@ def encode_sets(
         parts = []
         for start in range(0, len(prompts), BATCH):
             batch = list(prompts[start : start + BATCH])
-            parts.append(pipeline.encode_prompt(batch, prompt_2=None, device=device, max_sequence_length=tokens)[:2])
+            both = pipeline.encode_prompt(batch, prompt_2=None, device=device, max_sequence_length=tokens)[:2]
+            parts.append([part.to("cpu", dtype) for part in both])
         embeddings, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
-        encoded.append(Conditioning(embeddings.to(dtype), pooled.to(dtype)))
+        encoded.append(Conditioning(embeddings, pooled))
+    del pipeline
+    release(device)  # the transformer's memory plan looks at what is free
     return encoded

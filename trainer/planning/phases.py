@@ -192,7 +192,7 @@ def _step(setup: Setup, state: State) -> None:
         group["foreach"] = True  # as torch chooses on CUDA: faster, for a copy of the LoRA
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    nn.utils.clip_grad_norm_(setup.lora.values(), setup.config.optimizer.max_grad_norm)
+    nn.utils.clip_grad_norm_(setup.lora.values(), math.inf)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.average.update(setup.lora)

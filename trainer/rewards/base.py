@@ -57,13 +57,15 @@ def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
 
 
 def score_all(rewards: Mapping[str, Reward], images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Scores [N] of each reward, float32. A score may be NaN: its group is then left out of the training.
+    """Scores [N] of each reward, float32, on the pictures' device, wherever a reward answers.
+
+    A score may be NaN: its group is then left out of the training.
 
     Raises:
         RewardError: no pictures [N, 3, H, W] in [0, 1], another number of prompts, or a reward that gives no [N].
     """
     check_images(images, prompts)
-    scores = {name: reward.score(images, prompts).float() for name, reward in rewards.items()}
+    scores = {name: reward.score(images, prompts).to(images.device, torch.float32) for name, reward in rewards.items()}
     for name, values in scores.items():
         if values.shape != (len(images),):
             raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
