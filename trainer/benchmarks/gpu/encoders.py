@@ -1,0 +1,68 @@
+"""Check 13: the text encoders at full size, and the memory plan that is chosen by itself once they are gone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ...models.memory import keeping, plan_for
+from ...models.text import BATCH
+from ...planning import models as shapes
+from ...planning.advice import title
+from .bench import Bench, dtype_of
+from .card import GIB
+from .counts import Case
+from .models import fill
+from .results import Skipped, Value
+
+
+def encoders(bench: Bench) -> Iterator[Value]:
+    if bench.card.free() is None:
+        raise Skipped("this device does not tell how much of its memory is free")
+    bench.drop()
+    for size, expected in bench.sizes.chosen.items():
+        name = f"with {size / GIB:.3g} GiB free"
+        try:
+            with only(bench, size):
+                seconds, finite = encoded(bench)
+                chosen = automatic(bench)
+        except Skipped as error:
+            yield Value(name, f"skipped: {error}")
+            continue
+        yield Value(f"{name}: {BATCH} prompts", seconds, "s")
+        yield Value(f"{name}: embeddings", "finite" if finite else "not finite", equals="finite")
+        yield Value(f"{name}: the transformer's plan", chosen, equals=expected)
+
+
+@contextmanager
+def only(bench: Bench, size: int) -> Iterator[None]:
+    """Inside, `size` bytes of the device are free. Raises Skipped if fewer are."""
+    bench.card.release()
+    beyond = bench.card.free() - size
+    if beyond < 0:
+        raise Skipped(f"{bench.card.free() / GIB:.1f} GiB are free")
+    ballast = torch.empty(beyond, dtype=torch.uint8, device=bench.card.device)
+    try:
+        yield
+    finally:
+        del ballast
+        bench.card.release()
+
+
+@torch.no_grad()
+def encoded(bench: Bench) -> tuple[float, bool]:
+    """(seconds, whether the embeddings are finite) of a batch through T5, kept as the plan for it says."""
+    _, t5 = shapes.text_encoders(bench.sizes.path)
+    device, dtype = str(bench.card.device), dtype_of(bench.sizes)
+    fill(t5, keeping("auto", 0.0, device=device, dtype=dtype)(t5), bench.draw_on)
+    t5.tie_weights()
+    length = shapes.tokens(bench.config(Case("bf16", 0.0, bench.sizes.pixels, 4)).model)
+    ids = torch.arange(BATCH * length, device=device).view(BATCH, length) % t5.config.vocab_size
+    embeddings = t5(ids)[0]
+    return bench.card.seconds(lambda: t5(ids)), bool(embeddings.isfinite().all())
+
+
+def automatic(bench: Bench) -> str:
+    """The plan for the transformer of what is free now: the encoders' memory must have come back."""
+    transformer = shapes.transformer(bench.sizes.path)
+    return title(plan_for(transformer, "auto", 0.0, bench.card.device, dtype_of(bench.sizes)))

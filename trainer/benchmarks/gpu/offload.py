@@ -1,0 +1,136 @@
+"""Checks 2 and 7: copies beside the computation come in time, and cost little."""
+
+import random
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ...device import streams_of
+from ...iteration import policy_velocity
+from ...models.frozen import Fetcher, FrozenLinear
+from ...state import Setup
+from .bench import Bench, latents
+from .card import Card
+from .counts import Case
+from .results import Skipped, Value
+
+POISON = 0xFF  # makes NaN of bfloat16, float16, float32 and float8_e4m3fn
+LONGEST = 2_000_000  # cycles that a stream sleeps: about a millisecond
+HIDDEN = "hidden at micro-batch {}"
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The slow and certain way: a copy that the host waits for."""
+
+    device: torch.device
+
+    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
+        return weight.to(self.device, copy=True)
+
+
+@dataclass(frozen=True)
+class Shaken:
+    """The fetcher under test, with random sleeps in both streams and NaN in the memory that is free."""
+
+    fetcher: Fetcher
+    card: Card
+    lots: random.Random
+
+    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
+        self._sleep(nullcontext())
+        # the memory that the last layer's copy has left: a copy that does not wait for this is overwritten
+        torch.empty_like(weight, device=self.card.device).view(torch.uint8).fill_(POISON)
+        stream = getattr(self.fetcher, "stream", None)
+        if stream is not None:
+            self._sleep(self.card.module.stream(stream))
+        return self.fetcher.fetch(weight, backward=backward)
+
+    def _sleep(self, where: object) -> None:
+        with where:
+            if self.lots.random() < 0.3:
+                self.card.sleep(self.lots.randrange(LONGEST))
+
+
+def races(bench: Bench) -> Iterator[Value]:
+    """Every pass must give the same bits as weights that are copied while the host waits."""
+    for memory in ("bf16", "fp8"):
+        setup = bench.few(Case(memory, 1.0, bench.sizes.narrow_pixels, 2))
+        layers = [m for m in setup.policy.transformer.modules() if isinstance(m, FrozenLinear) and m.fetcher]
+        fetchers = {layer: layer.fetcher for layer in layers}
+        for layer in layers:
+            layer.fetcher = Plain(bench.card.device)
+        v, gradient = passed(setup)
+        yield Value(
+            f"{memory}: finite", "yes" if v.isfinite().all() and gradient.isfinite().all() else "no", equals="yes"
+        )
+        lots = random.Random(0)
+        for layer in layers:
+            layer.fetcher = Shaken(fetchers[layer], bench.card, lots)
+        again = [passed(setup) for _ in range(bench.sizes.passes)]
+        off = [sum(not torch.equal(found[i], exact) for found in again) for i, exact in enumerate((v, gradient))]
+        yield Value(f"{memory}: passes with another velocity", float(off[0]), f"of {len(again)}", high=0)
+        yield Value(f"{memory}: passes with another gradient", float(off[1]), f"of {len(again)}", high=0)
+        del setup, layers, fetchers
+        bench.card.release()
+
+
+def passed(setup: Setup) -> tuple[Tensor, Tensor]:
+    """(velocity, the LoRA's gradient) of one micro-batch, on the CPU.
+
+    Attention is plain mathematics: fused kernels add up gradients in an order that changes.
+    """
+    x, sigma, rows = latents(setup, setup.micro_batch.size)
+    velocity = policy_velocity(setup, [0], setup.micro_batch.size)
+    with sdpa_kernel(SDPBackend.MATH):
+        v = velocity(x, sigma, rows)
+        v.backward(x)
+    gradient = torch.cat([p.grad.float().cpu().flatten() for p in setup.lora.values()])
+    for parameter in setup.lora.values():
+        parameter.grad = None
+    return v.detach().cpu(), gradient
+
+
+def overlap(bench: Bench) -> Iterator[Value]:
+    """Which share of the copying is hidden under the computation: forward passes of 8-bit weights, here and fetched."""
+    if streams_of(bench.card.device) is None:
+        raise Skipped("this device copies while it does nothing else")
+    seconds: dict[float, dict[int, float]] = {}
+    for offload in (0.0, 1.0):
+        setup = bench.full(Case("fp8", offload, bench.sizes.pixels, 4))
+        seconds[offload] = {size: forward(bench, setup, size) for size in bench.sizes.micro_batches}
+    copying = copies(bench, setup)
+    yield Value("copies alone", copying, "s")
+    for size in bench.sizes.micro_batches:
+        expected = bench.card.on_h200(0.65, 1.05) if size == 4 else {}
+        share = hidden(copying, seconds[0.0][size], seconds[1.0][size])
+        yield Value(HIDDEN.format(size), share, **(expected or {"low": 0.2 if size >= 4 else None}))
+
+
+def hidden(copying: float, resident: float, fetched: float) -> float:
+    """The share of `copying` seconds that a forward pass with fetched weights does not last longer for."""
+    return 1 - (fetched - resident) / copying
+
+
+@torch.no_grad()
+def forward(bench: Bench, setup: Setup, size: int, repeats: int = 2) -> float:
+    """Seconds of a forward pass of `size` candidates."""
+    arguments, velocity = latents(setup, size), policy_velocity(setup, [0], size)
+    velocity(*arguments)
+    return bench.card.seconds(lambda: velocity(*arguments), repeats)
+
+
+def copies(bench: Bench, setup: Setup) -> float:
+    """Seconds in which every offloaded weight is copied to the device, one after the other."""
+    layers = [m for m in setup.policy.transformer.modules() if isinstance(m, FrozenLinear) and m.fetcher]
+
+    def copy() -> None:
+        for layer in layers:
+            torch.empty_like(layer.weight, device=bench.card.device).copy_(layer.weight, non_blocking=True)
+
+    copy()
+    return bench.card.seconds(copy)

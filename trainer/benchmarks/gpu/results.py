@@ -1,0 +1,75 @@
+"""What a check finds: values with their expected ranges, and what they come to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OK, DEVIATES, SKIPPED, FAILED = "ok", "deviates", "skipped", "failed"
+
+
+class Skipped(Exception):
+    """A check, or a part of one, that cannot be done on this card: says why in one line."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured value, and what is expected of it; nothing is if all three bounds are None."""
+
+    name: str
+    value: float | str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    equals: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the value is as expected. NaN never is, if anything is expected."""
+        if self.equals is not None:
+            return self.value == self.equals
+        above = self.low is None or self.low <= self.value
+        return above and (self.high is None or self.value <= self.high)
+
+    @property
+    def expected(self) -> str:
+        if self.equals is not None:
+            return self.equals
+        if self.low is not None and self.high is not None:
+            return f"{self.low:.4g} to {self.high:.4g}" if self.low != self.high else f"{self.low:.4g}"
+        if self.low is not None:
+            return f"at least {self.low:.4g}"
+        return "" if self.high is None else f"at most {self.high:.4g}"
+
+    def __str__(self) -> str:
+        shown = self.value if isinstance(self.value, str) else f"{self.value:.4g}"
+        return f"{shown} {self.unit}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        keys = {"name": self.name, "value": self.value, "unit": self.unit, "expected": self.expected}
+        return {**keys, "ok": self.ok}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check."""
+
+    number: int
+    name: str
+    status: str
+    values: list[Value] = field(default_factory=list)
+    seconds: float = 0.0
+    reason: str = ""  # why it deviates, was skipped or failed
+    trace: str = ""  # of an exception
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "seconds": round(self.seconds, 2), "values": [value.to_dict() for value in self.values]}
+
+    def value(self, name: str) -> float | str | None:
+        """The value of that name, None if the check did not get so far."""
+        return next((value.value for value in self.values if value.name == name), None)
+
+
+def judged(values: list[Value]) -> tuple[str, str]:
+    """(status, reason) of a check that went through."""
+    odd = [value for value in values if not value.ok]
+    reason = "; ".join(f"{value.name} is {value}, expected {value.expected}" for value in odd)
+    return (DEVIATES if odd else OK), reason
