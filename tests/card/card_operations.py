@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,6 @@ from card_copies import COPIES, between, copied, deferred, touch, wait
 from card_memory import memory, poisoned
 from card_streams import COMPUTING, streams
 from card_tensor import NAME, Card
-from torch.utils._pytree import tree_iter, tree_map
 
 aten = torch.ops.aten
 FRESH = (
@@ -67,7 +67,7 @@ def run(function, args: tuple, kwargs: dict[str, Any]):
     known = facts(function)
     if known.composite and (parts := function.decompose(*args, **kwargs)) is not NotImplemented:
         return parts
-    tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
     if function is aten._has_compatible_shallow_copy_type.default:  # Module.to asks: may `.data =` be used?
         return all(isinstance(x, Card) for x in tensors)
     if function in COPIES and between(function, args, kwargs):
@@ -86,7 +86,7 @@ def run(function, args: tuple, kwargs: dict[str, Any]):
 
 
 def _computed(function, known: Facts, args, kwargs, tensors):
-    raw_args, raw_kwargs = tree_map(_raw, (args, kwargs))
+    raw_args, raw_kwargs = [_raw(x) for x in args], {name: _raw(x) for name, x in kwargs.items()}
     if raw_kwargs.get("device") is not None and torch.device(raw_kwargs["device"]).type == NAME:
         raw_kwargs["device"] = "cpu"
     raw_kwargs.pop("pin_memory", None)
@@ -98,11 +98,24 @@ def _computed(function, known: Facts, args, kwargs, tensors):
             poisoned(result)
         if type(result) is torch.Tensor:
             return _wrapped(result, tensors)
-        return tree_map(lambda x: _wrapped(x, tensors), result)
+        if isinstance(result, (list, tuple)):
+            return [_wrapped(x, tensors) for x in result]
+        return result
 
 
 def _raw(x):
+    """An argument as the CPU takes it. Lists of tensors are never nested."""
+    if isinstance(x, (list, tuple)):
+        return [t.raw if isinstance(t, Card) else t for t in x]
     return x.raw if isinstance(x, Card) else x
+
+
+def _tensors(arguments) -> Iterator[torch.Tensor]:
+    for x in arguments:
+        if isinstance(x, torch.Tensor):
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from (t for t in x if isinstance(t, torch.Tensor))
 
 
 def _wrapped(x, tensors):
@@ -151,9 +164,11 @@ def _use(known: Facts, args, kwargs, tensors) -> None:
     Raises:
         Race: another stream may not be done with it.
     """
-    written = {id(x) for place in known.writes for x in tree_iter(_argument(place, args, kwargs))}
+    if known.view:
+        return
+    written = {id(x) for x in _tensors(_argument(place, args, kwargs) for place in known.writes)}
     for x in tensors:
-        if isinstance(x, Card) and not known.view:
+        if isinstance(x, Card):
             touch(x.block, write=id(x) in written)
 
 
