@@ -1,14 +1,16 @@
 """From settings to a loaded Setup."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from .config import AUTO, Config, ConfigError, LoraSettings, require
-from .device import computes_bfloat16, pick_device
+from .device import computes_bfloat16, free_memory, pick_device
 from .inpainting import Init
 from .micro_batch import MicroBatch
 from .models.encode_image import VaeEncoder, encode_init, fitted
@@ -27,6 +29,8 @@ from .rewards.base import Reward, move
 from .schedule import resolution_mu, sigma_grid
 from .state import Canvas, Setup
 
+log = logging.getLogger(__name__)
+
 LORA_SEED = 4  # stream of random numbers, beside those of iteration.py
 
 
@@ -36,24 +40,30 @@ def prepare(config: Config) -> Setup:
     Raises:
         ConfigError, ModelError, RewardError: what is wrong with a setting or a file, in one line.
     """
+    from .planning.choice import choose  # it plans with `assemble`
+
     device = pick_device(config.model.device)
     sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
     conditioning, evaluation = (*encode_all(config, sets), None)[:2]
-    source = source_of(config)
+    dtype = pick_dtype(config)
+    choice = choose(replace(config, model=replace(config.model, dtype=dtype)), free_memory(device))
+    if config.model.compile and choice.plan.offload:
+        log.warning("model.compile = true: left out, as offloaded weights break the compiled graph in every layer")
     policy = load_flux(
-        source,
+        source_of(config),
         device=device,
-        dtype=pick_dtype(config),
+        dtype=dtype,
         guidance=config.model.guidance,
-        memory=config.model.memory,
-        offload=config.model.offload,
+        memory=choice.plan.precision,
+        offload=choice.plan.offload,
         checkpointing=config.model.checkpointing,
-        compiled=config.model.compile,
+        compiled=config.model.compile and not choice.plan.offload,
     )
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
     inits = read_inits(config, policy)
-    return assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
+    setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
+    return replace(setup, micro_batch=MicroBatch(choice.micro_batch, policy.device))
 
 
 def read_inits(config: Config, policy: FluxPolicy) -> list[Init]:
