@@ -56,8 +56,10 @@ class Memory:
         if block is None:
             return self._take(storage._cdata, storage.nbytes())
         if block.size != storage.nbytes():  # an `out=` or a resize_ that grew
-            self._count(storage.nbytes() - block.size)
+            grown = storage.nbytes() - block.size
+            self._count(grown)
             block.size = storage.nbytes()
+            weakref.finalize(block, self._give, grown, block.owner, {}, set()).atexit = False
         return block
 
     def restart_peak(self) -> None:
