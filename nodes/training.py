@@ -224,18 +224,16 @@ def train(
 ) -> tuple[LoraFile, str]:
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
     from ..trainer.early_stop import EarlyStop
-    from ..trainer.lock import exclusive
     from ..trainer.rewards.base import move
     from ..trainer.run import start_run
     from ..trainer.run_folder import LORA as LORA_FILE
     from ..trainer.setup import assemble
 
     device, looked_at = config.model.device, evaluation.conditioning if evaluation else None
-    host.free_models()
+    host.free_models(device)
     stop = EarlyStop(config.weights, early_stop)
-    busy = f"another training is running on {device}: wait for it, or cancel it"
     advice = host.memory_advice(config)
-    with host.training_mode(), exclusive(f"device {device}", busy), advice:
+    with host.training_mode(), advice:
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
             with service.live(Path(config.run.folder)) as (control, announcer):

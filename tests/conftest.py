@@ -1,6 +1,7 @@
 """Small random models of the real classes, shared by the tests."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from trainer import tiny
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_locks(tmp_path_factory):
+    """Locks lie in the folder for temporary files: tests that run side by side do not wait for one device."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("locks"))
+    yield
+    tempfile.tempdir = before
 
 
 def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:

@@ -12,11 +12,11 @@ from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config
 from .control import Control
-from .device import tensor_cores, without_spilling
+from .device import pick_device, tensor_cores, without_spilling
 from .diagnosis.watch import Watch
 from .errors import UserError
 from .events import Change, Event, Finished, Listener, Saved
-from .lock import exclusive
+from .lock import exclusive, training_on
 from .loop import train
 from .metrics import RunStore, open_store
 from .models.lora import set_weights
@@ -42,12 +42,11 @@ def start_run(
 
     Raises:
         RunError, RewardError, CheckpointError: see `check_run`.
-        Busy: another process is training in the folder.
+        Busy: another process is training in the folder, or on the device.
     """
     folder = Path(config.run.folder)
-    with exclusive(
-        str(folder.absolute()), f"{folder} is being trained by another process: wait for it, or use another folder"
-    ):
+    taken = f"{folder} is being trained by another process: wait for it, or use another folder"
+    with exclusive(str(folder.absolute()), taken), training_on(pick_device(config.model.device)):
         check_run(config, resume)
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
         setup = load(config)

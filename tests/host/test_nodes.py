@@ -11,8 +11,6 @@ from PIL import Image
 from queued import fails, pictures, run
 from safetensors import safe_open
 
-from trainer.lock import exclusive
-
 FLUX = "diffusers.models.transformers.transformer_flux.FluxTransformer2DModel"
 PARAMETER = "torch.nn.parameter.Parameter"
 
@@ -154,15 +152,6 @@ def test_memory_returns_to_its_level_after_each_training(server):
         parameters.append(seen["count"])
     assert levels[3] - levels[1] < 30, levels  # MiB; the first runs fill caches
     assert parameters[0] == parameters[3] > 0  # not one LoRA stays behind
-
-
-def test_a_second_training_on_the_device_is_refused_with_the_reason(server, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(server.base))  # where this server keeps its locks
-    with exclusive("device cpu", "taken"):
-        assert "another training is running on cpu: wait for it, or cancel it" in fails(
-            server, graphs.train(name="busy")
-        )
-    assert run(server, graphs.train(name="free"))["5"].startswith("complete")
 
 
 def test_sizes_take_turns_in_a_training_and_from_step_to_step(server):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer import lock
-from trainer.lock import Busy, exclusive, held
+from trainer.lock import Busy, exclusive, held, training_on
 
 
 def hold(name, ready):
@@ -108,3 +108,12 @@ def test_a_folder_is_the_same_by_whatever_link(tmp_path):
     with exclusive(str(tmp_path / "link"), "busy"):
         assert held(str(tmp_path / "folder"))
         assert not held("folder")
+
+
+def test_a_device_has_room_for_one_training_by_whatever_name_and_the_cpu_for_several():
+    busy = "another training is running on cuda: wait for it, or cancel it"
+    with training_on("cuda:0"), training_on("cuda:1"), training_on("cpu"), training_on("cpu"):
+        with pytest.raises(Busy, match=busy), training_on("cuda"):
+            pass
+    with training_on("cuda"):
+        pass
