@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import card
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -17,9 +18,11 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session", autouse=True)
 def own_locks(tmp_path_factory):
     """Locks lie in the folder for temporary files: tests that run side by side do not wait for one device."""
-    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("locks"))
-    yield
-    tempfile.tempdir = before
+    with pytest.MonkeyPatch.context() as patch:
+        locks = str(tmp_path_factory.mktemp("locks"))
+        patch.setenv("TMPDIR", locks)  # of child processes
+        patch.setattr(tempfile, "tempdir", locks)
+        yield
 
 
 def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:
@@ -111,13 +114,30 @@ def flux_fill(flux_dev, tmp_path_factory) -> Path:
     return folder
 
 
+def pytest_generate_tests(metafunc):
+    """Tests marked `also_on_card` that use a device run on the CPU and on the card made of the CPU (tests/card)."""
+    if "device" in metafunc.fixturenames and metafunc.definition.get_closest_marker("also_on_card"):
+        metafunc.parametrize("device", ["cpu", pytest.param("card", marks=pytest.mark.card)], indirect=True)
+
+
 @pytest.fixture
-def config_file(flux_dev, tmp_path):
+def device(request):
+    """Where a run computes: the CPU, but see `pytest_generate_tests`."""
+    name = getattr(request, "param", "cpu")
+    card.reset()
+    with card.pinning() if name == "card" else nullcontext():
+        yield name
+    assert card.races == []
+
+
+@pytest.fixture
+def config_file(flux_dev, tmp_path, device):
     """Writes a TOML file of a short run on the random FLUX; keyword arguments replace whole sections."""
+    model = f"path = {str(flux_dev)!r}\ndevice = {device!r}\ntext_tokens = 12\ndtype = 'float32'"
 
     def write(name: str = "config.toml", **sections: str) -> Path:
         tables = {
-            "model": f"path = {str(flux_dev)!r}\ndevice = 'cpu'\ntext_tokens = 12",
+            "model": model,
             "lora": "rank = 4\nalpha = 8",
             "sampling": "width = 64\nheight = 64\nsteps = 4",
             "grpo": "group_size = 4\nanchors = 2\ntrained_steps = 2\nprompts_per_iteration = 2",
