@@ -3,7 +3,10 @@
 import argparse
 import sys
 from importlib import import_module
+from types import ModuleType
 
+from .cli.libraries import apart
+from .cli.output import note
 from .errors import UserError
 
 COMMANDS = {
@@ -18,29 +21,45 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run one command; returns the exit code (2 for what the user can put right)."""
+    return run(*parse(argv))
+
+
+def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The command's module, and what it is asked for.
+
+    Raises:
+        SystemExit: --help, or a mistake, which is printed.
+    """
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split(":")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
-    wanted = next((a for a in (sys.argv[1:] if argv is None else argv) if a in names), None)
+    wanted = next((a for a in argv if a in names), None)
     module = None
-    if wanted:  # one command's libraries only: --help answers at once
+    if wanted:  # one command's modules only
         module = import_module(f".cli.{wanted.replace('-', '_')}", __package__)
         names[wanted].add_argument(
             "--json", action="store_true", help="print one JSON object on stdout, and nothing else"
         )
         module.add_arguments(names[wanted])
-    arguments = parser.parse_args(argv)
+    return module, parser.parse_args(argv)
+
+
+def run(module: ModuleType, arguments: argparse.Namespace) -> int:
+    """A command imports torch and the like in its `main`, once all that is known without them has been checked."""
     try:
         return module.main(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return 2
     except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoint is what remains
-        print("interrupted", file=sys.stderr)
+        note("interrupted")
         return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command = parse(sys.argv[1:])
+    with apart():
+        code = run(*command)
+    sys.exit(code)

@@ -47,10 +47,9 @@ def main(argv: list[str]) -> int:
 
 
 def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
-    from trainer.cli.demo import CONFIG, conclude, prompts
-    from trainer.cli.terminal import quiet_libraries
+    from trainer.cli.demo import CONFIG, prompts
+    from trainer.cli.libraries import apart
     from trainer.config_file import load_config
-    from trainer.setup import prepare
 
     trained, tested = prompts()
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}"])
@@ -63,9 +62,12 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
         seconds = time.monotonic() - started
     run = Path(texts(graph, outputs, "Train").partition(": ")[2])
     lora = Path(texts(graph, outputs, "SaveLora"))
-    quiet_libraries()
-    setup = prepare(replace(config, lora=replace(config.lora, start=str(lora))))
-    return conclude(setup, tested, run, lora, seconds, complete=True, as_json=arguments.json)
+    with apart():
+        from trainer.cli.demo_report import conclude
+        from trainer.setup import prepare
+
+        setup = prepare(replace(config, lora=replace(config.lora, start=str(lora))))
+        return conclude(setup, tested, run, lora, seconds, complete=True, as_json=arguments.json)
 
 
 def with_settings(graph: dict[str, Any], config: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from trainer.models.memory import MemoryPlan
 from trainer.models.source import ModelError
 from trainer.planning import models
 from trainer.planning.advice import GIB
+from trainer.planning.config import read_config
 from trainer.planning.phases import PHASES, predict
-from trainer.planning.report import read_config
 
 LORA = 65_372_160  # parameters of rank 16 on all linear layers of FLUX.1's blocks
 FLUX = 11_901_408_320

@@ -8,8 +8,9 @@ from PIL import Image
 from trainer.__main__ import main
 from trainer.models.memory import MemoryPlan
 from trainer.planning.advice import GIB, RESERVE
+from trainer.planning.config import read_config
 from trainer.planning.phases import PHASES, Peak, predict
-from trainer.planning.report import Prediction, Report, read_config
+from trainer.planning.report import Prediction, Report
 
 
 def test_the_largest_of_several_sizes_is_counted(config_file):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..device import synchronize
+from ..device import pick_device, synchronize
 from ..rewards.clip import ClipEncoder, ClipReward, load_encoder
 from ..rewards.preprocess import Preprocess
 
@@ -26,6 +26,7 @@ def measure(path: str, device: str, batch: int, edge: int, pairs: int) -> dict[s
 
     Returns medians in seconds, and the median of the pairwise ratios.
     """
+    device = pick_device(device)
     encoder = load_encoder(Path(path), device, "auto") if path else random_encoder(device)
     reward = ClipReward(encoder, Preprocess(encoder.size, letterbox=True))
     images = torch.rand(batch, 3, edge, edge * 3 // 4, generator=torch.Generator().manual_seed(0)).to(device)

@@ -4,17 +4,14 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from ..benchmarks import history, init, memory, overhead, reward, storage
-from ..config import AUTO, Config
+from ..config import AUTO, Config, ConfigError
 from ..config_file import load_config
-from ..setup import pick_device
+from . import bench_gpu
 from .demo import CONFIG
 from .output import print_json, say
-from .terminal import quiet_libraries
 
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
 COLOURS = [  # a reward that rises within a few iterations
@@ -25,7 +22,7 @@ COLOURS = [  # a reward that rises within a few iterations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=COMMANDS)
+    parser.add_argument("name", choices=[*COMMANDS, "gpu"])
     parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument(
@@ -41,16 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--edge", type=int, default=512, help="pixels of a picture's longer edge (reward), default: 512"
     )
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # one row of the memory table
+    bench_gpu.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    quiet_libraries()
+    if arguments.name == "gpu":
+        return bench_gpu.main(arguments)
+    given = COMMANDS[arguments.name](arguments)
+    benchmark = import_module(f"..benchmarks.{arguments.name}", __package__)
     if arguments.peak:
-        print_json(memory.peak(config_of(arguments, PROMPTS)))
+        print_json(benchmark.peak(config_of(arguments, PROMPTS)))
         return 0
-    measure, table = COMMANDS[arguments.name]
-    result = measure(arguments)
-    print_json(result) if arguments.json else say(table(result))
+    result = benchmark.measure(*given)
+    print_json(result) if arguments.json else say(benchmark.table(result))
     return 0
 
 
@@ -59,18 +59,31 @@ def config_of(arguments: argparse.Namespace, *defaults: str) -> Config:
     return load_config(arguments.config, [*(defaults if arguments.config == CONFIG else ()), *arguments.set])
 
 
-def in_own_process(arguments: argparse.Namespace, extra: list[str]) -> str:
-    """A process's peak memory never falls, so each row needs a process of its own."""
-    sets = [word for override in [*arguments.set, *extra] for word in ("--set", override)]
-    command = [sys.executable, "-m", "trainer", "bench", "memory", "--peak", "--config", str(arguments.config), *sets]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def each_by_itself(arguments: argparse.Namespace) -> Callable[[list[str]], str]:
+    """Measures with some overrides in a process of its own, as a process's peak memory never falls."""
+    config_of(arguments, PROMPTS)  # a mistake is answered by this process
+
+    def run(extra: list[str]) -> str:
+        sets = [word for override in [*arguments.set, *extra] for word in ("--set", override)]
+        line = [sys.executable, "-m", "trainer", "bench", "memory", "--peak", "--config", str(arguments.config), *sets]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+    return run
 
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], Any], Callable[[Any], str]]] = {
-    "history": (lambda a: history.measure(a.length, a.iterations), history.table),
-    "init": (lambda a: init.measure(config_of(a, *COLOURS), a.seeds), init.table),
-    "memory": (lambda a: memory.measure(partial(in_own_process, a)), memory.table),
-    "overhead": (lambda a: overhead.measure(config_of(a, PROMPTS), a.iterations), overhead.table),
-    "reward": (lambda a: reward.measure(a.clip, pick_device(AUTO), a.batch, a.edge, a.iterations), reward.table),
-    "storage": (lambda a: storage.measure(config_of(a, PROMPTS)), storage.table),
+def clip_of(arguments: argparse.Namespace) -> str:
+    """--clip, which has to be there."""
+    if arguments.clip and not Path(arguments.clip).exists():
+        raise ConfigError(f"--clip {arguments.clip}: there is no such file or folder")
+    return arguments.clip
+
+
+# what `measure` of trainer/benchmarks/<name>.py is given; its `table` prints the result
+COMMANDS: dict[str, Callable[[argparse.Namespace], tuple]] = {
+    "history": lambda a: (a.length, a.iterations),
+    "init": lambda a: (config_of(a, *COLOURS), a.seeds),
+    "memory": lambda a: (each_by_itself(a),),
+    "overhead": lambda a: (config_of(a, PROMPTS), a.iterations),
+    "reward": lambda a: (clip_of(a), AUTO, a.batch, a.edge, a.iterations),
+    "storage": lambda a: (config_of(a, PROMPTS),),
 }

@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 
 from ..board.app import serve
 from ..serving import is_loopback
-from .output import print_json, say
+from .output import note, print_json, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         if not is_loopback(arguments.host):
-            print(f"warning: anyone who reaches {url} sees the runs, and may rename and delete them", file=sys.stderr)
+            note(f"warning: anyone who reaches {url} sees the runs, and may rename and delete them")
         if arguments.json:
             print_json({"url": url, "runs": str(arguments.runs)})
-            sys.stdout.flush()
         else:
             say(f"{arguments.runs}: {url}")
 

@@ -1,11 +1,10 @@
 """`python -m trainer plan [CONFIG.toml] [--vram GIB]`: will it fit, and at what cost? Needs no GPU and no weights."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from .output import print_json, say
-from .terminal import quiet_libraries
+from ..planning.config import check_vram, read_config
+from .output import note, print_json, say
 
 FLUX_DEV = Path(__file__).parents[1] / "planning/flux-dev.toml"
 
@@ -21,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    quiet_libraries()
-    from ..planning.report import plan, read_config
-
     config = read_config(arguments.config, arguments.set)
-    report = plan(config, arguments.vram, progress=lambda name: print(f"counting {name} ...", file=sys.stderr))
+    check_vram(arguments.vram)
+    from ..planning.report import plan
+
+    report = plan(config, arguments.vram, progress=lambda name: note(f"counting {name} ..."))
     print_json(report.to_dict()) if arguments.json else say("\n".join(report.lines()))
     return 0

@@ -3,13 +3,13 @@
 import argparse
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 from ..config import ConfigError
+from ..reward_server.config import load_server_config
+from ..rewards import check_weights
 from ..serving import is_loopback
-from .output import print_json, say
-from .terminal import quiet_transformers
+from .output import note, print_json, say
 
 TOKEN = "NEIGHBOR_GRPO_REWARD_TOKEN"
 EPILOG = f"""\
@@ -63,26 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from ..reward_server.config import load_server_config
-
     rewards, settings = load_server_config(arguments.config)
     token = read_token(arguments.token_file)
+    for reward in rewards:
+        check_weights(reward.kind, reward.options)
     from ..device import pick_device
     from ..reward_server.app import Service
     from ..reward_server.serve import serve
     from ..rewards import build
 
-    quiet_transformers()
     device = pick_device(settings.device)
     built = {r.label: build(r.kind, r.options, device) for r in rewards}
     kinds = {r.label: r.kind for r in rewards}
 
     def ready(url: str) -> None:
         if not token and not is_loopback(arguments.host):
-            print(f"warning: anyone who reaches {url} may score: set a token", file=sys.stderr, flush=True)
+            note(f"warning: anyone who reaches {url} may score: set a token")
         if arguments.json:
             print_json({"url": url, "rewards": list(built)})
-            sys.stdout.flush()
         else:
             say(f"{', '.join(built)}: {url}")
 

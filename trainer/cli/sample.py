@@ -4,15 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from ..config import Config, ConfigError
+from PIL import Image
+
+from ..config import Config, ConfigError, require
 from ..config_file import parse
-from ..evaluate import both, compare
-from ..models.lora_start import read_tensors
-from ..pictures import before_after
-from ..run import LORA
-from ..setup import prepare
+from ..models.headers import damage, metadata
+from ..rewards import check_prompts, check_weights
+from ..run_folder import LORA
+from ..safe_file import DamagedFile
 from .output import print_json, say
-from .terminal import quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    path = arguments.lora / LORA if arguments.lora.is_dir() else arguments.lora
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
-    quiet_libraries()
-    setup = prepare(config_of(path, read_tensors(path)[1], arguments.prompts))
+    config = checked(arguments)
+    from ..evaluate import both, compare
+    from ..pictures import before_after
+    from ..setup import prepare
 
+    setup = prepare(config)
     prompts = [p for p in arguments.prompts for _ in arguments.seeds]
     before, after = both(setup, prompts, arguments.seeds * len(arguments.prompts))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,29 @@ def main(arguments: argparse.Namespace) -> int:
             say(f"{name}: {r['before']:.4f} -> {r['after']:.4f} ({r['difference']:+.4f} +- {r['standard_error']:.4f})")
         say(f"grid: {arguments.output}")
     return 0
+
+
+def checked(arguments: argparse.Namespace) -> Config:
+    """The settings to draw with.
+
+    Raises:
+        ConfigError, RewardError: what can be known to be wrong before anything is loaded.
+    """
+    path = arguments.lora / LORA if arguments.lora.is_dir() else arguments.lora
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
+    kinds = Image.registered_extensions()
+    require(
+        arguments.output.suffix.lower() in kinds, "--output", str(arguments.output), "must be a picture, as grid.png"
+    )
+    try:
+        config = config_of(path, metadata(path), arguments.prompts)
+    except (OSError, DamagedFile) as error:
+        raise ConfigError(damage(path, error)) from error
+    check_prompts((r.kind for r in config.rewards), config.prompts)
+    for reward in config.rewards:
+        check_weights(reward.kind, reward.options)
+    return config
 
 
 def config_of(path: Path, metadata: dict[str, str], prompts: list[str]) -> Config:

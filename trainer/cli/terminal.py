@@ -1,9 +1,9 @@
 """What a person at a terminal sees of a run, and how Ctrl-C ends it."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,6 +14,7 @@ from ..events import (
     Finished,
     Halved,
     IterationDone,
+    Listener,
     Paused,
     Resumed,
     SelfTested,
@@ -22,6 +23,8 @@ from ..events import (
     Unpaused,
     Waiting,
 )
+from .libraries import keep_log
+from .output import note, terminal
 
 INTERRUPTED = 130  # exit code, as a shell reports SIGINT
 
@@ -37,7 +40,7 @@ class ProgressBar:
         match event:
             case Started():
                 self.bar = tqdm(
-                    total=event.iterations, initial=event.iteration, unit="it", dynamic_ncols=True, file=sys.stderr,
+                    total=event.iterations, initial=event.iteration, unit="it", dynamic_ncols=True, file=terminal.err,
                     bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
                 )  # fmt: skip
             case IterationDone():
@@ -65,7 +68,17 @@ class ProgressBar:
                 self.bar.close()
 
     def write(self, iteration: int, message: str) -> None:
-        self.bar.write(f"iteration {iteration}: {message}", file=sys.stderr)
+        note(f"iteration {iteration}: {message}")
+
+
+def logged_in(folder: Path) -> Listener:
+    """A listener: what libraries say goes into the run's folder, once that is there."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Started):
+            keep_log(folder)
+
+    return listen
 
 
 class Interrupt:
@@ -81,7 +94,7 @@ class Interrupt:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
-        print("\nfinishing this iteration, then saving (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
+        print("\nfinishing this iteration, then saving (Ctrl-C again to stop at once)", file=terminal.err, flush=True)
 
 
 @contextmanager
@@ -92,17 +105,3 @@ def interruptible() -> Iterator[Interrupt]:
         yield interrupt
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def quiet_libraries() -> None:
-    """No progress bars for models that load in a moment: the run's own bar is the one to look at."""
-    import diffusers
-
-    diffusers.utils.logging.disable_progress_bar()
-    quiet_transformers()
-
-
-def quiet_transformers() -> None:
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()

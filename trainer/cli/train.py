@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 from ..config_file import load_config
+from ..rewards import check_weights
+from ..run_folder import LORA, check_run
 from .output import print_json, say
-from .terminal import INTERRUPTED, ProgressBar, interruptible, quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,22 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)
-    from ..run import LORA, start_run  # diffusers and all: a mistake in the config is answered before
+    for reward in config.rewards:
+        check_weights(reward.kind, reward.options)
+    check_run(config, arguments.resume)
+    from ..run import start_run
+    from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 
-    last: dict[str, float] = {}
+    folder, last = Path(config.run.folder), {}
 
     def remember(event: object) -> None:
         last.update(getattr(event, "metrics", {}))
 
-    quiet_libraries()
     with interruptible() as interrupt:
         reason, _ = start_run(
             config,
             resume=arguments.resume,
-            listeners=[ProgressBar(list(config.weights)), remember],
+            listeners=[logged_in(folder), ProgressBar(list(config.weights)), remember],
             should_stop=lambda: bool(interrupt),
         )
-    folder = Path(config.run.folder)
     if arguments.json:
         print_json({"run": str(folder), "lora": str(folder / LORA), "reason": reason, "last": last})
     else:

@@ -22,6 +22,16 @@ def tensor_names(path: Path) -> list[str]:
         return list(read_header(file).entries)
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself.
+
+    Raises:
+        OSError, DamagedFile: see `tensor_names`.
+    """
+    with path.open("rb") as file:
+        return dict(read_header(file).metadata)
+
+
 def damage(path: Path, error: Exception) -> str:
     """Why a file cannot be read as safetensors, in one line with the remedy."""
     return f"{path} is not a whole safetensors file ({_disguise(path) or error}): download it again"

@@ -1,6 +1,6 @@
 """Going on from a LoRA file, under whichever of the names that ComfyUI accepts for FLUX it was written."""
 
-import warnings
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from .headers import damage
 from .lora import MAGNITUDE, lora_layers, row_norms
 from .lora_names import spellings, turned
 from .lora_targets import LoraError, linear_layers
+
+log = logging.getLogger(__name__)
 
 # endings of names
 ENDINGS = {
@@ -66,7 +68,7 @@ def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]]) -> dict[str, 
     tensors, _ = read_tensors(path)
     text = [name for name in tensors if name.startswith(TEXT_ENCODERS)]
     if text:
-        warnings.warn(f"{path}: {len(text)} tensors for the text encoders are left out", stacklevel=2)
+        log.warning("%s: %d tensors for the text encoders are left out", path, len(text))
     known, layers = spellings(sizes), {}
     for name in sorted(tensors.keys() - set(text)):
         # some end like others, but only one leaves the name of a layer

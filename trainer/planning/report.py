@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import Config, ConfigError
-from ..config_file import parse, read_table
+from ..config import Config
 from ..models.memory import MemoryPlan, sizes
-from ..models.source import EMBEDDED, HUB
 from . import advice, models, rewards
 from .advice import GIB
+from .config import check_vram
 from .phases import FIXED, PHASES, Peak, predict
 
 # a weight in 4 bits: bitsandbytes has a scale in 8 bits for each 64 of them, and one in float32 for each 256 scales
@@ -87,6 +85,7 @@ class Report:
         """Plain data; memory in bytes."""
         return {
             "notes": self.notes,
+            "size": list(self.config.sampling.largest),
             "reserve": round(advice.RESERVE * GIB),
             "plans": [
                 {
@@ -126,26 +125,8 @@ def plan(config: Config, vram: float | None = None, progress: Callable[[str], No
         vram: GiB of the card in question.
         progress: told the name of each plan before it is counted.
     """
-    if vram is not None and vram <= 0:
-        raise ConfigError(f"vram = {vram:g}: must be the card's memory in GiB, such as 16")
+    check_vram(vram)
     return Report(config, tuple(_predictions(config, vram, progress)), vram)
-
-
-def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
-    """`load_config` of a run whose model need not be there yet.
-
-    Raises:
-        ConfigError: what is wrong with the file, in one line.
-    """
-    table = read_table(path, overrides)
-    model = table.get("model")
-    named = model.get("path") if isinstance(model, Mapping) else None
-    if not isinstance(named, str):
-        return parse(table, path.parent)  # which says what is missing
-    config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
-    if named != EMBEDDED and not named.startswith(HUB):
-        named = str((path.parent / Path(named).expanduser()).absolute())
-    return replace(config, model=replace(config.model, path=named))
 
 
 def _predictions(config: Config, vram: float | None, progress: Callable[[str], None]) -> Iterator[Prediction]:

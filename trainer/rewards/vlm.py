@@ -18,6 +18,8 @@ from torch import Tensor
 from .errors import RewardError
 from .transport import Server, token_in
 
+log = logging.getLogger(__name__)
+
 # the question that UnifiedReward (Wang et al., arXiv 2503.05236) was trained on
 UNIFIED_REWARD = """\
 You are given a text caption and a generated image based on that caption. \
@@ -112,9 +114,7 @@ class VlmJudge:
                 return score
         if not self.warned:
             self.warned = True
-            logging.warning(
-                f"VLM judge: no score from 0 to {self.scale:g} in {answer[-200:]!r}: its picture counts as NaN"
-            )
+            log.warning("VLM judge: no score from 0 to %g in %r: its picture counts as NaN", self.scale, answer[-200:])
         return math.nan
 
     def read(self, answer: str) -> float:

@@ -1,0 +1,65 @@
+"""What the demo says in the end: base model and LoRA, compared on prompts and seeds that were not trained on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import Config
+from ..evaluate import UNSEEN, Difference, both, compare
+from ..pictures import before_after
+from ..setup import encode
+from ..state import Setup
+from .output import print_json, say
+
+SEEDS = 6  # pictures of each tested prompt
+RISE = 3.0  # standard errors that the trained reward has to rise by
+
+
+def conclude(
+    setup: Setup, tested: list[str], folder: Path, lora: Path, seconds: float, *, complete: bool, as_json: bool
+) -> int:
+    """Compare, print, store `folder/report.json` and the grid; returns the exit code: 0 where the reward rose."""
+    rewards = test(setup, tested, folder / "before_after.png")
+    rose = complete and all(rewards[name].rise >= RISE for name in setup.config.weights)
+    report = {
+        "rewards": {name: r.to_dict() for name, r in rewards.items()},
+        "seconds": round(seconds, 1),
+        "pictures": len(tested) * SEEDS,
+        "run": str(folder),
+        "grid": str(folder / "before_after.png"),
+        "lora": str(lora),
+        "rose": rose,
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if as_json:
+        print_json(report)
+        return 0 if rose else 1
+    say(f"\ntrained in {seconds:.0f} s; {report['pictures']} pictures of {len(tested)} prompts not trained on:\n")
+    say(summary(setup.config, rewards))
+    say(f"\nrun:   {report['run']}\ngrid:  {report['grid']}\nLoRA:  {report['lora']}")
+    if not rose:
+        say(f"the trained reward did not rise by {RISE:g} standard errors" + ("" if complete else ": the run gave up"))
+    return 0 if rose else 1
+
+
+def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
+    """Compare base model and LoRA on SEEDS pictures of each prompt; the first of each goes to `grid`."""
+    config = setup.config
+    prompts = [p for p in tested for _ in range(SEEDS)]
+    seeds = range(UNSEEN, UNSEEN + len(prompts))
+    setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
+    before, after = both(setup, prompts, seeds)
+    first = slice(None, None, SEEDS)
+    before_after(before.images[first], after.images[first], prompts[first]).save(grid)
+    return {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
+
+
+def summary(config: Config, rewards: dict[str, Difference]) -> str:
+    """The table for a person: one row a reward, the rise in standard errors."""
+    held_out = {r.label for r in config.rewards if r.held_out}
+    lines = [f"{'reward':<30}{'before':>9}{'after':>9}{'difference':>12}{'+-':>9}{'rise':>9}"]
+    for name, r in rewards.items():
+        label = f"{name} ({'held out' if name in held_out else 'trained'})"
+        numbers = f"{r.before:9.4f}{r.after:9.4f}{r.difference:+12.4f}{r.standard_error:9.4f}{r.rise:6.1f} SE"
+        lines.append(f"{label:<30}{numbers}")
+    return "\n".join(lines)

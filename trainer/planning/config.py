@@ -1,0 +1,32 @@
+"""What is planned: a config whose model need not be there yet, and a card."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import Config, ConfigError
+from ..config_file import parse, read_table
+from ..models.source import EMBEDDED, HUB
+
+
+def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """`load_config` of a run whose model need not be there yet.
+
+    Raises:
+        ConfigError: what is wrong with the file, in one line.
+    """
+    table = read_table(path, overrides)
+    model = table.get("model")
+    named = model.get("path") if isinstance(model, Mapping) else None
+    if not isinstance(named, str):
+        return parse(table, path.parent)  # which says what is missing
+    config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
+    if named != EMBEDDED and not named.startswith(HUB):
+        named = str((path.parent / Path(named).expanduser()).absolute())
+    return replace(config, model=replace(config.model, path=named))
+
+
+def check_vram(vram: float | None) -> None:
+    """Raises ConfigError if the card's GiB, where one is asked about, cannot be."""
+    if vram is not None and not vram > 0:
+        raise ConfigError(f"vram = {vram:g}: must be the card's memory in GiB, such as 16")
