@@ -7,10 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config import Config, GrpoSettings, LoraSettings, ModelSettings, RewardSettings, RunSettings, SamplingSettings
+from ...config import (
+    AUTO,
+    Config,
+    GrpoSettings,
+    LoraSettings,
+    ModelSettings,
+    RewardSettings,
+    RunSettings,
+    SamplingSettings,
+)
 from ...iteration import Clock, Group, collect, draw, improve
 from ...models.flux import DTYPES
 from ...planning.advice import RESERVE
+from ...planning.rewards import FLOAT32
+from ...rewards.base import pick_dtype
 from ...setup import assemble
 from ...state import Setup, State
 from .card import GIB, Card
@@ -73,7 +84,7 @@ class Bench:
 
     @property
     def reward_dtype(self) -> torch.dtype:
-        return torch.float32 if self.card.device.type == "cpu" else torch.float16  # as a reward's own "auto"
+        return torch.float32 if self.sizes.reward in FLOAT32 else pick_dtype(AUTO, str(self.card.device))
 
     def few(self, case: Case, **grpo: Any) -> Setup:
         """A few blocks of the full width: the caller's alone, and gone with it."""

@@ -5,10 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
-from ...models.memory import keeping, plan_for
+from ...config import Config
+from ...models.memory import MemoryPlan, keeping
 from ...models.text import BATCH
 from ...planning import models as shapes
 from ...planning.advice import title
+from ...planning.choice import choose
+from ...planning.phases import Peak
 from .bench import Bench, dtype_of
 from .card import GIB
 from .counts import Case
@@ -63,6 +66,11 @@ def encoded(bench: Bench) -> tuple[float, bool]:
 
 
 def automatic(bench: Bench) -> str:
-    """The plan for the transformer of what is free now: the encoders' memory must have come back."""
-    transformer = shapes.transformer(bench.sizes.path)
-    return title(plan_for(transformer, "auto", 0.0, bench.card.device, dtype_of(bench.sizes)))
+    """What a run on what is free now would choose: the encoders' memory must have come back."""
+    config = bench.config(Case("auto", 0.0, bench.sizes.pixels, 4))
+
+    def counted(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
+        case = Case(plan.precision, plan.offload, bench.sizes.pixels, config.run.micro_batch)
+        return {phase: Peak(size, 0) for phase, size in bench.counts.of(case, config).items()}
+
+    return title(choose(config, bench.card.free(), counted).plan)

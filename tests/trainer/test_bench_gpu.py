@@ -1,0 +1,274 @@
+"""`bench gpu`, the harness: what a check says is its result, whatever happens in it, and it is on disk at once."""
+
+import json
+import math
+import time
+
+import pytest
+import torch
+from small_bench import bench_of, check
+from test_cli import call
+
+from trainer.benchmarks.gpu.again import in_another_process
+from trainer.benchmarks.gpu.card import Card, Watched
+from trainer.benchmarks.gpu.command import main, wanted
+from trainer.benchmarks.gpu.counts import LOADED, Case, Counts
+from trainer.benchmarks.gpu.harness import Check, attempt, run, written
+from trainer.benchmarks.gpu.memory import cases
+from trainer.benchmarks.gpu.results import Result, Skipped, Value
+from trainer.benchmarks.gpu.table import CHECKS, all_well, lines, summary
+from trainer.config import ConfigError
+from trainer.errors import UserError
+from trainer.models.memory import MemoryPlan
+from trainer.planning.phases import Peak
+from trainer.planning.report import Prediction, Report
+
+
+def good(bench):
+    yield Value("good", 1.0, "s", high=1.0)
+
+
+def odd(bench):
+    yield from good(bench)
+    yield Value("odd", 2.0, "s", high=1.0)
+
+
+def broken(bench):
+    yield from good(bench)
+    raise ValueError("no kernel\nfor this")
+
+
+def absent(bench):
+    raise Skipped("this device has no wings")
+    yield
+
+
+TABLE = [Check(n, f.__name__, 1.0, f, "") for n, f in enumerate((good, odd, broken, absent))]
+
+
+@pytest.fixture
+def bench(flux_dev):
+    return bench_of(flux_dev)
+
+
+@pytest.mark.parametrize(
+    ("value", "ok", "expected"),
+    [
+        (Value("v", 2.0, low=1, high=2), True, "1 to 2"),
+        (Value("v", 2.01, low=1, high=2), False, "1 to 2"),
+        (Value("v", 0.99, low=1), False, "at least 1"),
+        (Value("v", 1.0, high=1), True, "at most 1"),
+        (Value("v", 0.0, low=0, high=0), True, "0"),
+        (Value("v", math.nan, low=0), False, "at least 0"),
+        (Value("v", math.nan, high=0), False, "at most 0"),
+        (Value("v", math.nan), True, ""),
+        (Value("v", "fp8", equals="fp8"), True, "fp8"),
+        (Value("v", "bf16", equals="fp8"), False, "fp8"),
+    ],
+)
+def test_a_value_is_held_against_its_range_and_not_a_number_never_fits(value, ok, expected):
+    assert (value.ok, value.expected) == (ok, expected)
+
+
+def test_each_check_has_its_own_try_and_the_next_one_goes_on(bench):
+    told = []
+    results = run(bench, TABLE, budget=100, began=time.monotonic(), tell=told.append)
+    assert results == told
+    assert [r.status for r in results] == ["ok", "deviates", "failed", "skipped"]
+    assert [r.reason for r in results] == [
+        "",
+        "odd is 2 s, expected at most 1",
+        "ValueError: no kernel",
+        "this device has no wings",
+    ]
+    assert [len(r.values) for r in results] == [1, 2, 1, 0]  # what was found before the exception is kept
+    assert "in broken" in results[2].trace
+    assert not any(r.trace for r in (results[0], results[1], results[3]))
+
+
+def test_a_failed_check_leaves_no_model_behind(bench):
+    bench.loaded = (("bf16", 0.0), None)
+    attempt(TABLE[1], bench)
+    assert bench.loaded
+    attempt(TABLE[2], bench)
+    assert bench.loaded is None
+
+
+def test_what_would_end_after_the_budget_is_not_begun(bench):
+    table = [Check(0, "long", 50.0, broken, ""), Check(1, "short", 1.0, good, "")]
+    began = time.monotonic() - 70  # 30 of 100 seconds are left
+    long, short = run(bench, table, budget=100, began=began, tell=lambda _: None)
+    assert (long.status, short.status) == ("skipped", "ok")
+    assert long.reason.startswith("takes about 50 s, of the budget ")
+
+
+def test_the_file_is_whole_after_every_check(bench, tmp_path):
+    path, seen = tmp_path / "results" / "gpu.json", []
+
+    def tell(result):
+        written(path, {"card": "none"}, list(bench.results.values()))
+        seen.append(json.loads(path.read_text("utf-8")))
+
+    run(bench, TABLE, budget=100, began=time.monotonic(), tell=tell)
+    assert [len(report["checks"]) for report in seen] == [1, 2, 3, 4]
+    assert seen[-1]["head"] == {"card": "none"}
+    assert seen[-1]["checks"][1] | {"seconds": 0} == {
+        "number": 1,
+        "name": "odd",
+        "status": "deviates",
+        "values": [
+            {"name": "good", "value": 1.0, "unit": "s", "expected": "at most 1", "ok": True},
+            {"name": "odd", "value": 2.0, "unit": "s", "expected": "at most 1", "ok": False},
+        ],
+        "seconds": 0,
+        "reason": "odd is 2 s, expected at most 1",
+        "trace": "",
+    }
+    assert [p.name for p in path.parent.iterdir()] == ["gpu.json"]
+
+
+def test_a_person_sees_a_star_where_a_value_is_odd(bench):
+    rows = lines(attempt(TABLE[1], bench))
+    assert rows[0].split()[:3] == ["1", "odd", "deviates"]
+    assert [row.split()[0] for row in rows[1:]] == ["good", "*"]
+    assert "this device has no wings" in lines(attempt(TABLE[3], bench))[0]
+
+
+def test_only_odd_and_failed_checks_are_not_well():
+    ok, off, failed, skipped = (Result(0, "", status) for status in ("ok", "deviates", "failed", "skipped"))
+    assert all_well([ok, skipped])
+    assert not all_well([ok, off])
+    assert not all_well([ok, failed])
+    assert summary([ok, ok, skipped]) == "2 ok, 1 skipped"
+
+
+def test_the_table_numbers_its_checks_from_0_and_only_names_some_of_them():
+    assert [c.number for c in CHECKS] == list(range(16))
+    assert [c.number for c in wanted("")] == list(range(16))
+    assert [c.number for c in wanted("4, 2")] == [2, 4]
+    with pytest.raises(UserError, match="--only 2,99: '99' is no check, they are 0 to 15"):
+        wanted("2,99")
+
+
+def test_without_a_gpu_the_command_is_one_line_and_exit_code_2():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    result = call("bench", "gpu", "--json")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: bench gpu: torch sees no GPU here; it needs an NVIDIA card and a torch that is built for CUDA\n"
+    )
+
+
+class Options:
+    only, plans, first_case, budget = "0,2", (), False, 0.0
+
+    def __init__(self, json, out):
+        self.json, self.out = json, out
+
+
+def test_the_command_prints_a_head_and_a_line_for_each_check(tmp_path, capsys):
+    """With a budget in which nothing is begun: full-size models belong on a card."""
+    out = tmp_path / "gpu.json"
+    assert main("cpu", Options(True, out)) == 0
+    head, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    assert head["head"]["torch"] == torch.__version__
+    assert [(row["number"], row["status"]) for row in rows] == [(0, "skipped"), (2, "skipped")]
+    assert json.loads(out.read_text("utf-8"))["checks"] == rows
+    assert main("cpu", Options(False, None)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("card cpu, torch ")
+    assert printed[-1] == "2 skipped"
+
+
+REPORT = {
+    "size": [512, 512],
+    "plans": [
+        {"memory": "fp8", "offload": 1, "micro_batch": 2, "estimated": False, "phases": {"update": {"device": 7}}},
+        {"memory": "nf4", "offload": 0, "micro_batch": 2, "estimated": True, "phases": {"update": {"device": 8}}},
+    ],
+}
+
+
+def test_counts_come_from_files_of_the_plan_command_one_or_several(tmp_path):
+    one, several = tmp_path / "one.json", tmp_path / "several.json"
+    one.write_text(json.dumps(REPORT))
+    several.write_text(json.dumps([{**REPORT, "size": [256, 256]}, {**REPORT, "size": [512, 768]}]))
+    known = Counts([one, several]).known
+    assert known == {Case("fp8", 1.0, 512, 2): {"update": 7}, Case("fp8", 1.0, 256, 2): {"update": 7}}
+    assert Counts([one]).of(Case("fp8", 1.0, 512, 2), None) == {"update": 7}
+
+
+@pytest.mark.parametrize("text", ["{}", "[3]", "no", '{"size": [1, 1], "plans": [{}]}'])
+def test_a_file_of_something_else_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "plans.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"--plans .*plans.json: no counts of plans") as caught:
+        Counts([path])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Counts([tmp_path / "none.json"])
+
+
+def test_counts_that_no_file_has_are_made_by_the_planner_once(bench, monkeypatch):
+    case, asked = Case("fp8", 0.0, 64, 4), []
+    counted = bench.counts.of(case, bench.config(case))
+    assert counted["update"] > counted["decode"] > 0
+    monkeypatch.setattr("trainer.benchmarks.gpu.counts.predict", lambda *_: asked.append(1))
+    assert bench.counts.of(case, bench.config(case)) is counted
+    assert not asked
+
+
+def test_what_the_plan_command_says_is_what_is_read_here(bench, tmp_path):
+    config = bench.config(Case("bf16", 0.0, 96, 2))
+    peaks = {"load": Peak(5, 6), "update": Peak(7, 8)}
+    estimate = Prediction(MemoryPlan("nf4"), peaks, estimated=True)
+    smaller = Prediction(MemoryPlan("fp8", 1.0), peaks, micro_batch=1)
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(Report(config, (Prediction(MemoryPlan(), peaks), estimate, smaller)).to_dict()))
+    counted = {"load": 5, "update": 7}
+    assert Counts([path]).known == {Case("bf16", 0.0, 96, 2): counted, Case("fp8", 1.0, 96, 1): counted}
+
+
+def test_a_model_that_does_not_fit_the_card_is_skipped_with_both_numbers(bench, monkeypatch):
+    monkeypatch.setattr(Card, "free", lambda self: 2**30)
+    bench.counts.known = {case: dict.fromkeys(LOADED, 2**24) for case, _ in cases(bench)}
+    with pytest.raises(Skipped, match=r"bf16, 64 px, micro-batch 4 needs 1\.0 GiB, 1\.0 are free"):
+        bench.full(Case("bf16", 0.0, 64, 4))
+    result = attempt(CHECKS[4], bench)
+    assert result.status == "ok"
+    assert all("skipped: " in str(value) for value in result.values)
+    assert attempt(CHECKS[3], bench).status == "skipped"
+
+
+def test_the_same_plan_is_loaded_once_and_another_one_in_its_place(bench):
+    first = bench.full(Case("bf16", 0.0, 64, 4))
+    other = bench.full(Case("bf16", 0.0, 96, 1))
+    assert first.policy is other.policy
+    assert (other.geometry.width, other.micro_batch.size) == (96, 1)
+    assert bench.full(Case("fp8", 0.0, 64, 4)).policy is not first.policy
+    assert bench.loaded[0] == ("fp8", 0.0)
+
+
+def test_the_clock_of_the_checks_reads_seconds_and_no_memory_on_the_cpu():
+    clock = Watched(Card("cpu"))
+    with clock.phase("rollout"):
+        pass
+    assert clock.seconds["rollout"] >= 0
+    assert not clock.peaks
+    with pytest.raises(Skipped, match="this device has no max_memory_allocated"):
+        clock.card.peaks()
+
+
+def test_another_process_that_dies_is_told_by_its_last_words(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match=r"the other process ended with 2: error: bench gpu: torch sees no GPU"):
+        in_another_process([], 10.0)((2, 4), {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"})
+
+
+@pytest.mark.parametrize("number", [7, 9, 11, 13, 15])
+def test_what_a_device_lacks_is_a_reason_to_skip(bench, number):
+    result = check(number, bench)
+    assert result.status == "skipped"
+    assert "this device" in result.reason
