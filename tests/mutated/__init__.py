@@ -2,6 +2,7 @@
 
 from . import (
     board,
+    cli,
     diagnosis,
     engine,
     files,
@@ -17,5 +18,5 @@ from . import (
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board)
+FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board, cli)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

@@ -77,6 +77,13 @@ TARGETS = [
                 "median, worst = float(curve.values.min())",
             ),
             "spikes are normal": ("SPIKE = 10.0", "SPIKE = 100.0"),
+            "velocities may differ": ("OTHER = 0.02", "OTHER = 0.5"),
+            "bfloat16 is a fault": ("OTHER = 0.02", "OTHER = 0.01"),
+            "policies may run away": ("MOVED = 0.2", "MOVED = 0.5"),
+            "one large step is too far": (
+                "np.median(recent.values) <= MOVED",
+                "recent.values.max() <= MOVED",
+            ),
             "a rise is a fall": ("if rise <= -SURE:", "if abs(rise) >= SURE:"),
         },
     ),

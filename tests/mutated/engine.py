@@ -45,9 +45,15 @@ TARGETS = [
         "trainer/device.py",
         ("test_device.py",),
         {
+            "only torch says that memory is out": ("isinstance(error, RuntimeError) and any(", "False and any("),
+            "any error is out of memory": ("any(text in str(error) for text in FULL)", "True"),
+            "every exception may say it": ("isinstance(error, RuntimeError) and any(", "any("),
+            "spills on Windows": ('if sys.platform != "win32" or not', "if not"),
+            "what torch holds is not counted": ("(free + own) / total", "free / total"),
+            "a fraction for good": ("module.set_per_process_memory_fraction(1.0, device)", "pass"),
             "never TF32": ('torch.set_float32_matmul_precision("high")', "pass"),
             "TF32 everywhere": (
-                '    if module_of(device) is not None:\n        torch.set_float32',
+                "    if module_of(device) is not None:\n        torch.set_float32",
                 "    if True:\n        torch.set_float32",
             ),
             "TF32 for good": ("torch.set_float32_matmul_precision(before)", "pass"),

@@ -16,10 +16,16 @@ TARGETS = [
                 "ImageOps.fit(picture, (geometry.width, geometry.height),",
                 "picture.resize((geometry.width, geometry.height),",
             ),
-            "a camera's turn ignored": ("return ImageOps.exif_transpose(picture)", "return picture.copy()"),
             "any masked pixel masks": ("avg_pool2d(mask[None], 8)[0] >= 0.5", "max_pool2d(mask[None], 8)[0] >= 0.5"),
             "the hole is black": ("torch.where(hole.bool(), 0.5, images)", "torch.where(hole.bool(), 0.0, images)"),
             "mask's pixels in another order": (".permute(1, 3, 0, 2)", ".permute(3, 1, 0, 2)"),
+        },
+    ),
+    Target(
+        "trainer/models/picture_files.py",
+        ("test_encode_image.py",),
+        {
+            "a camera's turn ignored": ("return ImageOps.exif_transpose(picture)", "return picture.copy()"),
             "digest of the first picture": (
                 "for picture in pictures:\n        total",
                 "for picture in pictures[:1]:\n        total",
@@ -135,6 +141,9 @@ TARGETS = [
             ),
             "pictures not centred": ("/ 2 + 0.5", "/ 2"),
             "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
+            "times rounded to the model's precision": ("return (*times, inputs[-1])", "return inputs"),
+            "times in the unit of sigma": ("1000 * t.float()", "t.float()"),
+            "a hook for each call": ("        hook.remove()", "        pass"),
             "a reference is part of the picture": ("geometry.position_ids(self.device, picture=1)", "image_ids"),
             "reference tokens are drawn": ("v[:, : geometry.tokens]", "v[:, -geometry.tokens :]"),
             "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),

@@ -200,6 +200,7 @@ TARGETS = [
         "trainer/surrogate.py",
         ("test_surrogate.py",),
         {
+            "a ratio without bounds": ("log_ratio.clamp(-STEEPEST, STEEPEST).exp()", "log_ratio.exp()"),
             "leap of the wrong sign": ("return x + step_size", "return x - step_size"),
             "mean distance for sum": (".square().flatten(2).sum(-1)", ".square().flatten(2).mean(-1)"),
             "distance not squared": (".square().flatten(2).sum(-1)", ".flatten(2).norm(dim=-1)"),

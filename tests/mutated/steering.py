@@ -92,6 +92,11 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/run_folder.py",
+        ("test_evaluation.py",),
+        {"evaluation prompts are fixed": ('APART = ("evaluation",)', "APART = ()")},
+    ),
+    Target(
         "trainer/run.py",
         ("test_run_control.py", "test_evaluation.py"),
         {
@@ -103,7 +108,6 @@ TARGETS = [
             "the first try's changes stay": ("store.set_info(changes=[], started=None)", "pass"),
             "a failure is not told": ('listener(Finished(state.iteration, f"failed', 'str((state.iteration, f"failed'),
             "a listener's own error hides the first": ("with suppress(Exception):", "if True:"),
-            "evaluation prompts are fixed": ('APART = ("evaluation",)', "APART = ()"),
             "changes to come are told by the LoRA": (
                 "if change.iteration < state.iteration]",
                 "if change.iteration < 3]",

@@ -5,7 +5,20 @@ from contextlib import suppress
 import pytest
 import torch
 
-from trainer.device import tensor_cores
+from trainer.config import ConfigError
+from trainer.device import (
+    allocated_memory,
+    computes_bfloat16,
+    free_memory,
+    is_out_of_memory,
+    peak_memory,
+    pick_device,
+    release,
+    streams_of,
+    synchronize,
+    tensor_cores,
+    without_spilling,
+)
 
 
 @pytest.mark.parametrize(("device", "inside"), [("cuda", "high"), ("cpu", "highest")])
@@ -19,3 +32,67 @@ def test_float32_products_use_tensor_cores_on_cuda_and_while_training_alone(devi
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 2x3)"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_recognised_whoever_says_it(error, full):
+    assert is_out_of_memory(error) is full
+
+
+def test_the_cpu_counts_no_memory_has_no_streams_and_is_always_done():
+    assert free_memory("cpu") is None
+    assert peak_memory("cpu") == {}
+    assert allocated_memory("cpu") == 0
+    assert streams_of("cpu") is streams_of("meta") is None
+    assert not computes_bfloat16("cpu")
+    synchronize("cpu")
+    release("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nonsense", "not a torch device"),
+        ("xpu:1", "torch sees no such device"),
+        ("mps", "advantages need float64, which Apple's GPUs lack"),
+    ],
+)
+def test_a_device_that_cannot_train_is_refused_in_one_line(name, reason):
+    with pytest.raises(ConfigError, match=reason) as refused:
+        pick_device(name)
+    assert repr(name) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+class Windows:
+    """What torch.cuda has of it, and the fractions that were set."""
+
+    def __init__(self):
+        self.set = []
+        self.mem_get_info = lambda device: (6, 16)
+        self.memory_reserved = lambda device: 2
+        self.set_per_process_memory_fraction = lambda fraction, device: self.set.append(fraction)
+
+
+@pytest.mark.parametrize(("system", "expected"), [("win32", [0.5, 1.0]), ("linux", [])])
+def test_memory_does_not_spill_into_the_host_on_windows_while_training(monkeypatch, system, expected):
+    module = Windows()
+    monkeypatch.setattr("trainer.device.module_of", lambda device: module)
+    monkeypatch.setattr("sys.platform", system)
+    with suppress(ZeroDivisionError), without_spilling("cuda"):
+        assert module.set == expected[:1]
+        raise ZeroDivisionError
+    assert module.set == expected

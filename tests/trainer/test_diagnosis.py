@@ -235,6 +235,22 @@ def test_a_ratio_other_than_one_before_the_update_is_told():
     assert not trust_region(record(ratio_error=[1e-3] * 6))
 
 
+def test_another_velocity_before_the_update_is_told_at_sizes_at_which_the_ratio_is_blind():
+    blind = [1e-3] * 6
+    found = trust_region(record(ratio_error=blind, velocity_error=[0.3] * 6))
+    assert found.evidence.startswith("The velocity differs by 0.3 of its size from the rollout's")
+    assert found.severity == "warning"
+    assert not trust_region(record(ratio_error=blind, velocity_error=[0.015] * 6))  # bfloat16
+
+
+def test_updates_that_move_the_policy_far_are_told_where_nothing_is_clipped():
+    found = trust_region(record(clip_fraction=[0.0] * 6, velocity_shift=[0.4] * 6))
+    assert found.evidence == "The updates on one rollout move the velocity by 40% of its size."
+    assert found.severity == "problem"
+    assert not trust_region(record(velocity_shift=[0.05] * 6))
+    assert not trust_region(record(velocity_shift=[0.05, 0.05, 0.4, 0.05, 0.05, 0.05]))  # one large step
+
+
 def test_a_gradient_far_above_its_median_is_told():
     norms = np.exp(0.3 * noise(0, 20))
     assert not trust_region(record(grad_norm=norms))

@@ -8,7 +8,7 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from trainer.config import Config, ModelSettings, RewardSettings, SamplingSettings
+from trainer.config import Config, ConfigError, ModelSettings, RewardSettings, SamplingSettings
 from trainer.decode import decode
 from trainer.models.flux import load_flux
 from trainer.models.geometry import Geometry
@@ -139,3 +139,25 @@ def test_the_network_is_asked_for_hub_names_only(flux_dev):
     resolve(str(flux_dev)).load(Part, "transformer")
     resolve("hub:owner/name").load(Part, "transformer")
     assert seen == [(str(flux_dev), True), ("owner/name", False)]
+
+
+def test_sigma_and_guidance_reach_the_embedding_in_float32_as_in_comfyui(flux_dev):
+    """bfloat16 has 8 bits: 0.9 and 0.8991 would be one sigma, and 3.5 x 1000 would be 3504."""
+    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="bfloat16", guidance=3.5)
+    geometry, seen = Geometry(64, 64), []
+    embedding = policy.transformer.time_text_embed
+    embedding.time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    conditioning = encode_prompts(resolve(str(flux_dev)), PROMPTS[:1], tokens=12, device="cpu", dtype=torch.bfloat16)
+    velocity, row = policy.velocity(conditioning, geometry), torch.zeros(1, dtype=torch.int64)
+    x = torch.randn(1, geometry.tokens, 64, generator=torch.Generator().manual_seed(0))
+    first, second = (velocity(x, torch.tensor([sigma]), row) for sigma in (0.9, 0.8991))
+    assert [t.dtype for t in seen] == [torch.float32] * 4
+    assert torch.cat(seen).tolist() == pytest.approx([900, 3500, 899.1, 3500], rel=1e-6)
+    assert not torch.equal(first, second)
+    assert not embedding._forward_pre_hooks  # nothing stays on the model
+
+
+@pytest.mark.parametrize("offload", [0.1, 1.0])
+def test_compiled_blocks_with_offloaded_weights_are_refused(offload):
+    with pytest.raises(ConfigError, match=r"model.offload = .*: compiled blocks need their weights on the device"):
+        ModelSettings("embedded", compile=True, offload=offload)

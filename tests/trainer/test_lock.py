@@ -112,8 +112,8 @@ def test_a_folder_is_the_same_by_whatever_link(tmp_path):
 
 def test_a_device_has_room_for_one_training_by_whatever_name_and_the_cpu_for_several():
     busy = "another training is running on cuda: wait for it, or cancel it"
-    with training_on("cuda:0"), training_on("cuda:1"), training_on("cpu"), training_on("cpu"):
-        with pytest.raises(Busy, match=busy), training_on("cuda"):
-            pass
+    others = training_on("cuda:1"), training_on("cpu"), training_on("cpu")
+    with training_on("cuda:0"), others[0], others[1], others[2], pytest.raises(Busy, match=busy):
+        training_on("cuda").__enter__()
     with training_on("cuda"):
         pass

@@ -203,3 +203,14 @@ def test_distances_are_root_mean_squared_differences_of_any_two_candidates():
     distances = pairwise_distances(candidates)
     assert distances.shape == (2, 3, 3)
     torch.testing.assert_close(distances.double(), torch.tensor(expected).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("apart", [100.0, -100.0])
+def test_a_ratio_beyond_float32_is_no_infinity(apart):
+    """e^100 overflows: the loss and its gradient stay numbers, and the candidate is clipped as any far outside."""
+    log_new = torch.tensor([[apart, 0.0]], requires_grad=True)
+    result = clipped_objective(log_new, torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), 0.2)
+    result.loss.sum().backward()
+    assert result.loss.isfinite().all()
+    assert log_new.grad.isfinite().all()
+    assert result.log_ratio[0, 0] == apart  # what is reported stays as it is

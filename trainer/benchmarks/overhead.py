@@ -11,7 +11,7 @@ import torch
 
 from ..config import Config
 from ..device import synchronize
-from ..loop import train
+from ..loop import iterate
 from ..metrics import open_store
 from ..setup import prepare
 from ..solvers import EVALUATIONS
@@ -19,18 +19,20 @@ from ..state import Setup, new_state
 
 
 def measure(config: Config, iterations: int) -> dict[str, float]:
-    """Alternate whole iterations (with the run store writing) and the same number of bare model calls.
+    """Alternate whole iterations (with the run store writing) and as many bare model calls.
+
+    Base noises are not drawn: their pictures, once in `run.base_every` iterations, are model calls of their own.
 
     Returns medians in seconds, and the median of the pairwise ratios.
     """
-    setup = prepare(config)
+    setup = prepare(replace(config, run=replace(config.run, base_every=0)))
     bare = bare_calls(setup)
     with tempfile.TemporaryDirectory() as folder, open_store(Path(folder), config.run.tiles_every) as store:
         state = new_state(setup)
 
         def iteration() -> None:
-            one = replace(setup, config=replace(config, run=replace(config.run, iterations=state.iteration + 1)))
-            train(one, state, on_event=store, save=lambda _: None)
+            iterate(setup, state, store)
+            state.iteration += 1
 
         for warm_up in (iteration, bare):
             warm_up()

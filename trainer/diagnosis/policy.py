@@ -13,6 +13,8 @@ SURE = 5.0  # standard errors
 CLIPPED = 0.5  # share of the terms of an iteration
 SPIKE = 10.0  # times the median gradient norm
 UNEQUAL = 0.01  # |rho - 1| before an update, which should be 0
+OTHER = 0.02  # of its size, how far the velocity before an update may be from the rollout's: bfloat16's rounding
+MOVED = 0.2  # the same before the last of several updates: ten times what healthy runs move
 
 
 def mode_collapse(record: Record) -> Finding | None:
@@ -51,7 +53,7 @@ def mode_collapse(record: Record) -> Finding | None:
 
 def trust_region(record: Record) -> Finding | None:
     """Updates went too far: most terms were clipped, gradients shot up, or the trained reward itself fell."""
-    evidence = _clipped(record) or _unequal(record) or _spike(record) or _fallen(record)
+    evidence = _clipped(record) or _unequal(record) or _moved(record) or _spike(record) or _fallen(record)
     if evidence is None:
         return None
     text, since, severity = evidence
@@ -70,11 +72,29 @@ def _clipped(record: Record) -> tuple[str, int, str] | None:
 
 
 def _unequal(record: Record) -> tuple[str, int, str] | None:
-    recent = record.curve("ratio_error").last()
-    if not len(recent) or np.median(recent.values) <= UNEQUAL:
+    """The velocities tell it at any size; the ratio is what runs of before have, and is blind for large pictures."""
+    for name, limit, what in (
+        ("velocity_error", OTHER, "The velocity differs by {:.2g} of its size from the rollout's"),
+        ("ratio_error", UNEQUAL, "|rho - 1| is {:.2g}"),
+    ):
+        recent = record.curve(name).last()
+        if len(recent) and np.median(recent.values) > limit:
+            text = f"{what.format(np.median(recent.values))} before the first update of an iteration, where it should "
+            text += "be 0: rollout and update do not compute the same policy."
+            return text, int(recent.iterations[0]), "warning"
+    return None
+
+
+def _moved(record: Record) -> tuple[str, int, str] | None:
+    """Several updates on one rollout went so far that its candidates tell little of the policy any more.
+
+    The clip fraction and the KL say the same for small pictures alone: both fall with the number of latent elements.
+    """
+    recent = record.curve("velocity_shift").last()
+    if not len(recent) or np.median(recent.values) <= MOVED:
         return None
-    return (f"|rho - 1| is {np.median(recent.values):.2g} before the first update of an iteration, where it should be "
-            "0: rollout and update do not compute the same policy.", int(recent.iterations[0]), "warning")  # fmt: skip
+    return (f"The updates on one rollout move the velocity by {np.median(recent.values):.0%} of its size.",
+            int(recent.iterations[0]), "problem")  # fmt: skip
 
 
 def _spike(record: Record) -> tuple[str, int, str] | None:

@@ -96,6 +96,8 @@ const METRICS = /** @type {Record<string, string>} */ ({
   kl_reference: "to the reference",
   ratio_error: "|ρ − 1| at the start",
   rho_error: "|ρ − 1| at the start",
+  velocity_error: "before the update",
+  velocity_shift: "before the last update",
   flatness: "flatness of the advantages",
   diversity: "diversity (mean pairwise distance)",
   skipped_groups: "skipped groups",

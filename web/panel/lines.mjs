@@ -26,6 +26,7 @@ export const SMALL = [
   { title: "clip fraction", names: ["clip_fraction"] },
   { title: "approximate KL", names: ["approx_kl", "kl_old", "kl_reference"] },
   { title: "|ρ − 1| at the start", names: ["rho_error", "ratio_error"] },
+  { title: "velocity, apart from the rollout's", names: ["velocity_error", "velocity_shift"] },
   { title: "flatness of the advantages", names: ["flatness"] },
   { title: "diversity (mean pairwise distance)", names: ["diversity"] },
   { title: "skipped groups", names: ["skipped_groups"] },
