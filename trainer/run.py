@@ -44,9 +44,9 @@ def start_run(
         RunError, RewardError, CheckpointError: see `check_run`.
         Busy: another process is training in the folder, or on the device.
     """
-    folder = Path(config.run.folder)
+    folder, device = Path(config.run.folder), pick_device(config.model.device)
     taken = f"{folder} is being trained by another process: wait for it, or use another folder"
-    with exclusive(str(folder.absolute()), taken), training_on(pick_device(config.model.device)):
+    with exclusive(str(folder.absolute()), taken), training_on(device), without_spilling(device):
         check_run(config, resume)
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
         setup = load(config)
@@ -84,7 +84,7 @@ def _train(
         return should_stop() or watch.reason
 
     try:
-        with tensor_cores(setup.policy.device), without_spilling(setup.policy.device):
+        with tensor_cores(setup.policy.device):
             return train(setup, state, on_event=on_event, save=save, should_stop=why_stop, control=control)
     except BaseException as error:
         for listener in (store, *listeners):

@@ -64,8 +64,8 @@ TARGETS = [
         ("test_reference.py",),
         {
             "the first prompt's reference": (
-                "geometry.pack(init.latents.to",
-                "geometry.pack(setup.init.latents[:1].to",
+                "seen = setup.geometry.pack(init.latents)",
+                "seen = setup.geometry.pack(init.latents[:1])",
             ),
             "nothing is seen": ("if init.reference else None", "if False else None"),
         },

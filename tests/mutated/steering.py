@@ -78,8 +78,8 @@ TARGETS = [
                 "base_noise(setup.geometry.latent_shape, seed + 1) for",
             ),
             "every base picture of the first prompt": (
-                "torch.tensor(prompts, device=setup.policy.device)",
-                "torch.tensor([0] * len(prompts), device=setup.policy.device)",
+                "draw(setup, conditioning_of(setup, prompts), seeds",
+                "draw(setup, conditioning_of(setup, [0] * len(prompts)), seeds",
             ),
             "every picture from the first init": (
                 "known.index(text) if text in known else 0 for",
@@ -89,6 +89,15 @@ TARGETS = [
                 "sample(setup, setup.evaluation,",
                 "sample(setup, setup.conditioning,",
             ),
+        },
+    ),
+    Target(
+        "trainer/evaluate.py",
+        ("test_evaluation_parts.py",),
+        {
+            "all pictures at once": ("range(0, len(prompts), at_once)", "range(0, len(prompts), 999)"),
+            "the first part's prompts": ("draw(setup, conditioning[part],", "draw(setup, conditioning[:at_once],"),
+            "the first part's seeds": ("seeds[part], inits", "seeds[:at_once], inits"),
         },
     ),
     Target(

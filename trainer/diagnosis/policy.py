@@ -14,7 +14,7 @@ CLIPPED = 0.5  # share of the terms of an iteration
 SPIKE = 10.0  # times the median gradient norm
 UNEQUAL = 0.01  # |rho - 1| before an update, which should be 0
 OTHER = 0.02  # of its size, how far the velocity before an update may be from the rollout's: bfloat16's rounding
-MOVED = 0.2  # the same before the last of several updates: ten times what healthy runs move
+MOVED = 0.2  # the same before the last of several updates: healthy runs move 0.02 to 0.05
 
 
 def mode_collapse(record: Record) -> Finding | None:
