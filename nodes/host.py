@@ -1,7 +1,9 @@
 """What the nodes need from ComfyUI: its device, its folders, its progress bar, its Cancel button."""
 
+import functools
 import logging
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +14,8 @@ import torch
 from comfy import model_management
 from comfy.utils import ProgressBar
 
-from ..trainer.config import Config
+from ..trainer.config import Config, ConfigError
+from ..trainer.device import is_out_of_memory, pick_device, release
 from ..trainer.errors import Stopped, UserError
 from ..trainer.events import (
     Changed,
@@ -33,15 +36,21 @@ from ..trainer.planning.advice import lower
 from ..trainer.tiles import to_pictures
 
 PREVIEW_EDGE = 512  # pixels
+EVERYTHING = 1e30  # bytes, as ComfyUI itself asks for all of a device
 
 
 def device() -> str:
-    return str(model_management.get_torch_device())
+    """ComfyUI's device; the CPU if nothing can be trained on that, and the log says why."""
+    return _usable(str(model_management.get_torch_device()))
 
 
-def devices() -> list[str]:
-    """Every device that torch could train on here."""
-    return [*(f"cuda:{n}" for n in range(torch.cuda.device_count())), "cpu"]
+@functools.cache  # so that the log says it once
+def _usable(device: str) -> str:
+    try:
+        return pick_device(device)
+    except ConfigError as error:
+        logging.warning(f"Neighbor GRPO trains on the CPU: {error}")
+        return "cpu"
 
 
 @contextmanager
@@ -51,10 +60,24 @@ def training_mode() -> Iterator[None]:
         yield
 
 
-def free_models() -> None:
-    """Ask ComfyUI to take its own models off the device: training needs the room."""
+def free_models(device: str) -> None:
+    """Ask ComfyUI to take its own models off `device`, and off the one that it uses: training needs the room."""
     model_management.unload_all_models()
+    if torch.device(device) != model_management.get_torch_device():
+        model_management.free_memory(EVERYTHING, torch.device(device))
     model_management.soft_empty_cache()
+    release(device)
+
+
+def left_free(device: str) -> int:
+    """Bytes of `device` that model.memory = "auto" does not use: those of --reserve-vram, or ComfyUI's own reserve.
+
+    Somebody who starts ComfyUI with --lowvram wants more: half of the device stays free, with --novram all of it.
+    """
+    states, reserve = model_management.VRAMState, int(model_management.extra_reserved_memory())
+    shares = {states.LOW_VRAM: 1 / 2, states.NO_VRAM: 1}
+    share = shares.get(model_management.vram_state, 0)
+    return max(reserve, int(share * model_management.get_total_memory(torch.device(device)))) if share else reserve
 
 
 def stop_if_cancelled() -> None:
@@ -73,8 +96,11 @@ def memory_advice(config: Config) -> Iterator[None]:
     """Running out of memory becomes one sentence with what to lower."""
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
-        free_models()
+    except Exception as error:
+        if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # what was computed so far goes with their variables
+        free_models(config.model.device)
         what = f"{config.model.device} is out of memory"
         if isinstance(error, OutOfMemory):
             what, config = error, replace(config, run=replace(config.run, micro_batch=1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..trainer.config import LoraSettings, ModelSettings
+from ..trainer.lock import training_on
 from . import host
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def get(wanted: Wanted) -> Policy:
         base = next((p.flux for p in _policies.values() if p.wanted.model == wanted.model), None)
         if base is None:
             _policies.clear()
-            host.free_models()
-            base = load(wanted.model)
+            host.free_models(wanted.model.device)
+            with training_on(wanted.model.device):
+                base = load(wanted.model)
         flux, lora = fresh_lora(base, wanted)
         _policies[wanted] = Policy(wanted, flux, lora)
     return _policies[wanted]
@@ -75,6 +77,7 @@ def load(model: ModelSettings) -> FluxPolicy:
         "offload": model.offload,
         "checkpointing": model.checkpointing,
         "compiled": model.compile,
+        "reserve": host.left_free(model.device),
     }
     with host.training_mode():
         source = resolve(model.path)

@@ -4,6 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
+from ..trainer.device import computes_bfloat16, devices
 from ..trainer.models.source import EMBEDDED, GGUF
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
@@ -73,7 +74,8 @@ class LoadPolicy(io.ComfyNode):
                 io.Combo.Input(
                     "precision",
                     options=[AUTO, "bfloat16", "float32", "float16"],
-                    tooltip="Of the frozen model. auto: bfloat16 on a GPU, float32 on the CPU. The LoRA is float32.",
+                    tooltip="Of the frozen model. auto: bfloat16 on a GPU, float16 on one that lacks it, float32 on "
+                    "the CPU. The LoRA is float32.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -86,7 +88,7 @@ class LoadPolicy(io.ComfyNode):
                 io.Combo.Input(
                     "device",
                     optional=True,
-                    options=[AUTO, *host.devices()],
+                    options=[AUTO, *devices()],
                     default=AUTO,
                     tooltip="Where the model is trained. auto: the device that ComfyUI uses.",
                 ),
@@ -157,6 +159,12 @@ def model_files() -> list[str]:
     return sorted(files)
 
 
+def default_dtype(device: str) -> str:
+    if device == "cpu":
+        return "float32"
+    return "bfloat16" if computes_bfloat16(device) else "float16"
+
+
 def wanted(
     model: str,
     folder: str,
@@ -176,7 +184,7 @@ def wanted(
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
-    dtype = ("float32" if device == "cpu" else "bfloat16") if precision == AUTO else precision
+    dtype = default_dtype(device) if precision == AUTO else precision
     path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
     return policies.Wanted(

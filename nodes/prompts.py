@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
+from ..trainer.lock import training_on
 from . import host, policies
 from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 
@@ -129,8 +130,10 @@ def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
             "(on DualCLIPLoader) to 'conditioning'"
         )
     tokens = text_tokens(model.text_tokens, source)
-    kept = {"memory": model.memory, "offload": model.offload}
-    return encode_sets(source, [texts], tokens=tokens, device=model.device, dtype=DTYPES[model.dtype], **kept)[0]
+    host.free_models(model.device)
+    kept = {"memory": model.memory, "offload": model.offload, "reserve": host.left_free(model.device)}
+    with training_on(model.device):
+        return encode_sets(source, [texts], tokens=tokens, device=model.device, dtype=DTYPES[model.dtype], **kept)[0]
 
 
 def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:
@@ -160,9 +163,8 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
         raise UserError(
             f"the prompts have {lengths[0]} to {lengths[-1]} tokens: use prompts of one length, or a Prompt Set each"
         )
-    like = {"device": policy.flux.device, "dtype": policy.flux.dtype}
-    embeddings = torch.cat([c[0] for c in conditioning]).to(**like, copy=True)
-    return Conditioning(embeddings, torch.cat(pooled).to(**like, copy=True))
+    like = {"device": "cpu", "dtype": policy.flux.dtype, "copy": True}  # all wait on the host, as in `encode_sets`
+    return Conditioning(torch.cat([c[0] for c in conditioning]).to(**like), torch.cat(pooled).to(**like))
 
 
 def joined(first: Prompts, second: Prompts) -> Prompts:

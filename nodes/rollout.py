@@ -17,6 +17,7 @@ from ..trainer.config import (
     SamplingSettings,
 )
 from ..trainer.errors import Stopped
+from ..trainer.lock import training_on
 from ..trainer.solvers import EVALUATIONS, SOLVERS
 from . import host, policies
 from .latents import begun, ready
@@ -154,10 +155,8 @@ class Rollout(io.ComfyNode):
         )
         calls = steps * EVALUATIONS[solver] * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
-        with (
-            host.training_mode(),
-            host.memory_advice(config),
-        ):
+        host.free_models(config.model.device)
+        with host.training_mode(), training_on(config.model.device), host.memory_advice(config):
             setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits).sized(policy.version)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..trainer.config import RewardSettings
 from ..trainer.errors import Stopped, UserError
+from ..trainer.lock import training_on
 from . import host
 from .rewards import by_label
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
@@ -42,8 +43,9 @@ class ScoreImages(io.ComfyNode):
         expected = len(trajectories.texts)
         if len(images) != expected:
             raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
-        with host.training_mode():
-            device = trajectories.setup.policy.device
+        config, device = trajectories.setup.config, trajectories.setup.policy.device
+        host.free_models(config.model.device)
+        with host.training_mode(), training_on(config.model.device), host.memory_advice(config):
             pixels = images.clone().movedim(-1, 1).to(device).float()
             rewards = by_label(reward)
             try:
@@ -52,7 +54,7 @@ class ScoreImages(io.ComfyNode):
             except Stopped:
                 host.raise_if_cancelled()
                 raise
-        group_size = trajectories.setup.config.grpo.group_size
+        group_size = config.grpo.group_size
         groups = {name: values.view(-1, group_size) for name, values in scores.items()}
         scored = Scored(trajectories, groups, tuple(r.settings for r in reward))
         return io.NodeOutput(scored, table(scored))

@@ -102,13 +102,14 @@ class GrpoSettingsNode(io.ComfyNode):
                     tooltip="Of the softmax over distances. Lower is sharper, and the clip acts sooner.",
                 ),
                 io.Float.Input(
-                    "max_grad_norm",
-                    default=A.max_grad_norm,
-                    min=0.001,
+                    "max_grad_ratio",
+                    default=A.max_grad_ratio,
+                    min=1.0,
                     max=1000.0,
-                    step=0.001,
+                    step=0.1,
                     round=0.001,
-                    tooltip="Larger gradients are scaled down to this norm: no single update goes too far.",
+                    tooltip="A gradient that is so many times larger than usual (the median of the last 50) is scaled "
+                    "down to that: no single update goes too far.",
                 ),
                 io.Float.Input(
                     "weight_decay",

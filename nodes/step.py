@@ -7,6 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..trainer.errors import Stopped, UserError
+from ..trainer.lock import training_on
 from . import host, policies
 from .lora import lora_file
 from .recording import record
@@ -68,7 +69,9 @@ class Step(io.ComfyNode):
     ) -> io.NodeOutput:
         policy = trajectories.policy
         check(policy, trajectories, scores)
-        with host.training_mode():
+        device = policy.wanted.model.device
+        host.free_models(device)
+        with host.training_mode(), training_on(device):
             metrics = take_step(policy, trajectories, scores, settings, learning_rate, run_name.strip())
             lora = lora_file(policy, {"step": policy.version})
         text = host.readable(f"{name:<24}{value:12.6g}" for name, value in metrics.items())

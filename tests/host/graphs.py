@@ -59,7 +59,7 @@ def with_settings(graph: dict[str, Any], **settings: Any) -> dict[str, Any]:
     values = {
         "anchors": 2, "trained_steps": 2, "quasi_norm": 0.8, "clip": 0.2, "updates_per_rollout": 1, "kl_weight": 0.0,
         "reward_normalisation": "advantage", "temperature_mode": "scale-free", "temperature": 1.0,
-        "max_grad_norm": 1.0, "weight_decay": 0.0, "warmup": 0, "ema_decay": 0.0,
+        "max_grad_ratio": 4.0, "weight_decay": 0.0, "warmup": 0, "ema_decay": 0.0,
     }  # fmt: skip
     user = "5" if graph["5"]["class_type"] == "NeighborGRPOTrain" else "7"
     inputs = {**graph[user]["inputs"], "settings": ["30", 0]}

@@ -152,13 +152,18 @@ def choose(needed: Mapping[MemoryPlan, int], free: int) -> MemoryPlan:
 
 
 def plan_for(
-    module: nn.Module, memory: str, offload: float, device: torch.device | str, dtype: torch.dtype
+    module: nn.Module,
+    memory: str,
+    offload: float,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    reserve: int = 0,
 ) -> MemoryPlan:
     """The plan that the settings `model.memory` and `model.offload` name.
 
     "auto" is "bf16" if ROOM x the weights are free on the device, else "fp8", else "fp8" with the smallest offload (of
     tenths, at least `offload`) that fits. A device that does not count its memory gets "bf16". What a whole training
-    needs beside its weights is counted by `planning.choice`.
+    needs beside its weights is counted by `planning.choice`. `reserve` bytes of what is free are left to others.
     """
     free = free_memory(device)
     if memory != "auto":
@@ -166,14 +171,14 @@ def plan_for(
     if free is None:
         return MemoryPlan("bf16", offload)
     needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
-    return choose(needed, free)
+    return choose(needed, free - reserve)
 
 
-def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype) -> Keep:
+def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype, reserve: int = 0) -> Keep:
     """How a model that is being read keeps its weights, by the plan that the settings name for it."""
 
     def keep(module: nn.Module) -> Put:
-        plan = plan_for(module, memory, offload, device=device, dtype=dtype)
+        plan = plan_for(module, memory, offload, device=device, dtype=dtype, reserve=reserve)
         storage = Storage(plan, device=device, dtype=dtype)
         storage.prepare(module)
         return storage.put

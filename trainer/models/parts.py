@@ -42,7 +42,13 @@ def load_vae(source: ModelSource, *, dtype: torch.dtype) -> AutoencoderKL:
 
 
 def load_encoders(
-    source: ModelSource, memory: str = "bf16", offload: float = 0.0, *, dtype: torch.dtype, device: str
+    source: ModelSource,
+    memory: str = "bf16",
+    offload: float = 0.0,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    reserve: int = 0,
 ) -> dict[str, Any]:
     """CLIP and T5 with their tokenizers, as FluxPipeline's arguments: of `source.text_encoders`, or the model's own.
 
@@ -54,14 +60,14 @@ def load_encoders(
     if source.text_encoders or source.file:
         source.require_encoders()
         files = {Path(name): safetensors_files([Path(name)]) for name in source.text_encoders or [source.location]}
-        keep = keeping(memory, offload, device=device, dtype=dtype)
+        keep = keeping(memory, offload, device=device, dtype=dtype, reserve=reserve)
         clip, t5 = _clip_of_files(files, keep), _t5_of_files(files, dtype, device, keep)
         source = PUBLISHED
     else:
         clip = source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype)
         t5 = source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype)
         for model in (clip, t5):
-            plan = plan_for(model, memory, offload, device=device, dtype=dtype)
+            plan = plan_for(model, memory, offload, device=device, dtype=dtype, reserve=reserve)
             Storage(plan, device=device, dtype=dtype).store(model)
     return {
         "text_encoder": clip.eval().to(device),

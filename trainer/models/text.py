@@ -55,6 +55,7 @@ def encode_sets(
     dtype: torch.dtype,
     memory: str = "bf16",
     offload: float = 0.0,
+    reserve: int = 0,
 ) -> list[Conditioning]:
     """`encode_prompts` of several sets, each in batches of its own: what else is encoded changes no bit of a set.
 
@@ -65,7 +66,7 @@ def encode_sets(
         scheduler=None,
         vae=None,
         transformer=None,
-        **load_encoders(source, memory, offload, dtype=dtype, device=device),
+        **load_encoders(source, memory, offload, dtype=dtype, device=device, reserve=reserve),
     )
     encoded = []
     for prompts in sets:
