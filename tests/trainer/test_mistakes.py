@@ -102,7 +102,9 @@ def write_files(folder: Path) -> None:
         path = folder / f"{name}.toml"
         model = '[model]\npath = "embedded"\ndevice = "cpu"'
         rewards = '[[rewards]]\nkind = "colourfulness"'
-        path.write_text(f'prompts = ["a red apple"]\n{model}\n[run]\nfolder = "{run}"\n{rewards}\n', "utf-8")
+        path.write_text(
+            f'prompts = ["a red apple"]\n{model}\n[run]\nfolder = "{run}"\niterations = 1\n{rewards}\n', "utf-8"
+        )
         return path
 
     config("config", "unused")

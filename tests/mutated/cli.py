@@ -1,0 +1,43 @@
+"""Mistakes in the command line: what it answers before torch, and whose lines are on the terminal."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/cli/libraries.py",
+        ("test_libraries.py",),
+        {
+            "stdout is theirs": ("    os.dup2(file, OUT)\n", ""),
+            "stderr is theirs": ("    os.dup2(file, ERR)\n", ""),
+            "our warnings are in the log alone": ("    for name in OURS:", "    for name in ():"),
+            "Python's words on our coroutines too": ('__name__.partition(".")[0], "asyncio")', '"trainer",)'),
+            "a traceback is left out": ("if record.exc_info else", "if False else"),
+            "a warning of several lines": ('" ".join(record.getMessage().split())', "record.getMessage()"),
+            "what was said before is lost": ("        shutil.copyfileobj(said, file)\n", ""),
+            "an older log is lost": ('folder / LOG, "ab"', 'folder / LOG, "wb"'),
+            "a traceback goes to the log": ("            os.dup2(fd, number)", "            pass"),
+            "other processes get a log": ("    if not terminal.apart:\n        return\n", ""),
+        },
+    ),
+    Target(
+        "trainer/cli/output.py",
+        ("test_libraries.py",),
+        {
+            "a line breaks the bar": ("tqdm.write(text, file=terminal.err)", "print(text, file=terminal.err)"),
+            "results on stderr": ("print(text, file=terminal.out", "print(text, file=terminal.err"),
+        },
+    ),
+    Target(
+        "trainer/config.py",
+        ("test_mistakes.py",),
+        {"torch comes first": ("from .errors import UserError\n", "import torch\nfrom .errors import UserError\n")},
+    ),
+    Target(
+        "trainer/rewards/__init__.py",
+        ("test_mistakes.py",),
+        {
+            "weights of another kind": ('("path",), weights={"path": "hpsv2.1"}', '("path",), weights=CLIP_L'),
+            "the path counts for nothing": ('find(what, options.get(option, ""))', "find(what)"),
+        },
+    ),
+]
