@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..trainer.config import LoraSettings, ModelSettings
+from ..trainer.config import Config, LoraSettings, ModelSettings, RewardSettings
 from ..trainer.lock import training_on
 from . import host
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..trainer.models.flux import FluxPolicy
+    from ..trainer.models.memory import MemoryPlan
     from ..trainer.state import State
     from .recording import Recording
 
@@ -62,22 +63,22 @@ def get(wanted: Wanted) -> Policy:
             _policies.clear()
             host.free_models(wanted.model.device)
             with training_on(wanted.model.device):
-                base = load(wanted.model)
+                base = load(wanted)
         flux, lora = fresh_lora(base, wanted)
         _policies[wanted] = Policy(wanted, flux, lora)
     return _policies[wanted]
 
 
-def load(model: ModelSettings) -> FluxPolicy:
+def load(wanted: Wanted) -> FluxPolicy:
     from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
     from ..trainer.models.source import resolve
 
+    model, plan = wanted.model, plan_of(wanted)
     kept = {
-        "memory": model.memory,
-        "offload": model.offload,
+        "memory": plan.precision,
+        "offload": plan.offload,
         "checkpointing": model.checkpointing,
-        "compiled": model.compile,
-        "reserve": host.left_free(model.device),
+        "compiled": model.compile and not plan.offload,
     }
     with host.training_mode():
         source = resolve(model.path)
@@ -85,6 +86,18 @@ def load(model: ModelSettings) -> FluxPolicy:
             transformer = load_placed(source, device=model.device, dtype=DTYPES[model.dtype], **kept)
             return FluxPolicy(transformer, None, model.guidance, shifts(source, transformer))
         return load_flux(source, device=model.device, dtype=model.dtype, guidance=model.guidance, **kept)
+
+
+def plan_of(wanted: Wanted) -> MemoryPlan:
+    """The memory plan of a wish. "auto" fits a training in the nodes' default sizes, which come later in the graph."""
+    from ..trainer.device import free_memory
+    from ..trainer.planning.choice import choose
+
+    device = wanted.model.device
+    # the rewards come later too: here they take no room
+    config = Config(wanted.model, ("",), (RewardSettings("values"),), wanted.lora)
+    free = free_memory(device)
+    return choose(config, None if free is None else free - host.left_free(device)).plan
 
 
 def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:

@@ -149,7 +149,6 @@ def load_flux(
     offload: float = 0.0,
     checkpointing: bool = False,
     compiled: bool = False,
-    reserve: int = 0,
 ) -> FluxPolicy:
     """Load transformer and autoencoder, frozen, and what the model does to the sigmas.
 
@@ -158,7 +157,7 @@ def load_flux(
         device: a torch device, such as "cuda" or "cpu".
         dtype: a key of DTYPES, of the transformer; the autoencoder's follows, see `vae_dtype`.
         guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
-        memory, offload, reserve: see `plan_for`.
+        memory, offload: see `plan_for`; "auto" by the weights alone.
         checkpointing: whether the blocks' activations are computed again in the backward pass instead of kept.
         compiled: whether torch.compile makes the blocks faster, see `compile_blocks`.
 
@@ -166,7 +165,7 @@ def load_flux(
         ModelError: a missing file, folder or part, or a model of another kind.
         MemoryPlanError: nf4 without bitsandbytes.
     """
-    options = {"checkpointing": checkpointing, "compiled": compiled, "reserve": reserve}
+    options = {"checkpointing": checkpointing, "compiled": compiled}
     transformer = load_placed(source, memory, offload, device=device, dtype=DTYPES[dtype], **options)
     vae = load_vae(source, dtype=vae_dtype(DTYPES[dtype], device))
     return FluxPolicy(transformer, VaeDecoder(vae), guidance, shifts(source, transformer))
@@ -188,11 +187,9 @@ def load_placed(
     dtype: torch.dtype,
     checkpointing: bool,
     compiled: bool = False,
-    reserve: int = 0,
 ) -> FluxTransformer2DModel:
     """The frozen transformer, each weight put where and how its memory plan says as it is read, see `load_flux`."""
-    keep = keeping(memory, offload, device=device, dtype=dtype, reserve=reserve)
-    transformer = load_transformer(source, dtype=dtype, keep=keep)
+    transformer = load_transformer(source, dtype=dtype, keep=keeping(memory, offload, device=device, dtype=dtype))
     if checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
         transformer.enable_gradient_checkpointing()
     if compiled:
