@@ -1,6 +1,7 @@
 """The mistakes that the tests must notice: see mutations.py."""
 
 from . import (
+    bench_gpu,
     board,
     cli,
     diagnosis,
@@ -18,5 +19,5 @@ from . import (
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board, cli)
+FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board, cli, bench_gpu)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

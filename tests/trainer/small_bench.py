@@ -23,7 +23,7 @@ class Counting(Card):
         with FlopCounterMode(display=False) as counter:
             for _ in range(repeats):
                 work()
-        return counter.get_total_flops() / repeats / SECOND
+        return max(counter.get_total_flops() / repeats, 1.0) / SECOND  # copies have none
 
 
 def sizes_of(flux: Path, **changes: object) -> Sizes:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from small_bench import bench_of, check
-from test_cli import call
 
 from trainer.benchmarks.gpu.again import in_another_process
 from trainer.benchmarks.gpu.card import Card, Watched
@@ -22,6 +24,8 @@ from trainer.errors import UserError
 from trainer.models.memory import MemoryPlan
 from trainer.planning.phases import Peak
 from trainer.planning.report import Prediction, Report
+
+ROOT = Path(__file__).parents[2]
 
 
 def good(bench):
@@ -68,6 +72,12 @@ def bench(flux_dev):
 )
 def test_a_value_is_held_against_its_range_and_not_a_number_never_fits(value, ok, expected):
     assert (value.ok, value.expected) == (ok, expected)
+
+
+def test_a_number_that_json_lacks_is_written_as_a_word():
+    assert Value("v", math.nan).to_dict()["value"] == "nan"
+    assert Value("v", math.inf).to_dict()["value"] == "inf"
+    assert json.dumps(Value("v", 1.5).to_dict(), allow_nan=False)
 
 
 def test_each_check_has_its_own_try_and_the_next_one_goes_on(bench):
@@ -153,7 +163,8 @@ def test_the_table_numbers_its_checks_from_0_and_only_names_some_of_them():
 def test_without_a_gpu_the_command_is_one_line_and_exit_code_2():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    result = call("bench", "gpu", "--json")
+    line = [sys.executable, "-m", "trainer", "bench", "gpu", "--json"]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "error: bench gpu: torch sees no GPU here; it needs an NVIDIA card and a torch that is built for CUDA\n"

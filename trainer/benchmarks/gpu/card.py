@@ -24,6 +24,9 @@ class Card:
     def __init__(self, device: Device):
         self.device = torch.device(device)
         self.module = module_of(device)
+        if self.device.index is None and hasattr(self.module, "current_device"):
+            # torch.cuda's set_per_process_memory_fraction takes no device without a number
+            self.device = torch.device(self.device.type, self.module.current_device())
 
     def need(self, name: str) -> Any:
         """The device module's `name`. Raises Skipped."""

@@ -71,7 +71,7 @@ def full_device(bench: Bench) -> Iterator[Value]:
     needs = {size: reserved_by(bench, size) for size in (4, 2, 1)}
     yield from (Value(f"reserved at micro-batch {size}", need / GIB, "GiB") for size, need in needs.items())
     halved, error = limited(bench, 4, (needs[4] + needs[2]) // 2)
-    yield Value("halved", ", ".join(f"{e.phase} to {e.size}" for e in halved) or "never")
+    yield Value("halved", ", ".join(f"{e.phase} to {e.micro_batch}" for e in halved) or "never")
     yield Value("times halved", float(len(halved)), low=1)
     yield Value("completes", error or "yes", equals="yes")
     model = at_rest(bench)

@@ -1,5 +1,6 @@
 """What a check finds: values with their expected ranges, and what they come to."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,8 +45,8 @@ class Value:
         return f"{shown} {self.unit}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
-        keys = {"name": self.name, "value": self.value, "unit": self.unit, "expected": self.expected}
-        return {**keys, "ok": self.ok}
+        value = self.value if isinstance(self.value, str) or math.isfinite(self.value) else str(self.value)  # no JSON
+        return {"name": self.name, "value": value, "unit": self.unit, "expected": self.expected, "ok": self.ok}
 
 
 @dataclass(frozen=True)
