@@ -13,6 +13,7 @@ from card_streams import COMPUTING, streams
 from card_tensor import NAME, Card
 
 aten = torch.ops.aten
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 FRESH = (
     aten.empty.memory_format,
     aten.empty_strided.default,
@@ -52,7 +53,7 @@ def facts(function) -> Facts:
     ]
     returned = schema.returns[0].alias_info if schema.returns else None
     return Facts(
-        composite=function._can_decompose(),
+        composite=torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), COMPOSITE),
         wait=WAITING.get(name, "") or ("repeat_interleave" if str(function) == "aten.repeat_interleave.Tensor" else ""),
         view=returned is not None and not returned.is_write,
         writes=tuple(writes),
@@ -65,8 +66,8 @@ def run(function, args: tuple, kwargs: dict[str, Any]):
     if function is aten.scaled_dot_product_attention.default:  # in inference mode; else it is caught before
         return attention(*args, **kwargs)
     known = facts(function)
-    if known.composite and (parts := function.decompose(*args, **kwargs)) is not NotImplemented:
-        return parts
+    if known.composite:
+        return function._op_dk(COMPOSITE, *args, **kwargs)
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     if function is aten._has_compatible_shallow_copy_type.default:  # Module.to asks: may `.data =` be used?
         return all(isinstance(x, Card) for x in tensors)
