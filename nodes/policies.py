@@ -73,7 +73,9 @@ def load(wanted: Wanted) -> FluxPolicy:
     from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
     from ..trainer.models.source import resolve
 
-    model, plan = wanted.model, plan_of(wanted)
+    model = wanted.model
+    with host.training_mode():
+        plan = plan_of(wanted)
     kept = {
         "memory": plan.precision,
         "offload": plan.offload,
