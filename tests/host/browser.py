@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfy_install import HOME, HostError
+from patience import GUARD
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -96,12 +97,13 @@ def open_page(chromium: "Browser", url: str, errors: list[str]) -> "Page":
             errors.append(line)
 
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(1000 * GUARD)
     page.add_init_script(NO_BANNER)
     page.on("console", lambda m: note(f"{m.text} ({m.location.get('url', '')})") if m.type == "error" else None)
     page.on("pageerror", lambda error: note(error.stack or f"{error.name}: {error.message}"))
     try:
         page.goto(url)
-        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_function(READY)
     except Error as error:
         picture = screenshot(page, "not-ready")
         raise HostError(f"{url} is not ready ({error.message}), picture: {picture}, console: {errors}") from None

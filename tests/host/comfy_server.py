@@ -16,6 +16,7 @@ from typing import Any
 
 import comfy_base
 from comfy_install import ROOT, HostError
+from patience import GUARD
 
 PACK = {"neighbor-grpo": ROOT}
 ADDRESS = "127.0.0.1"
@@ -71,11 +72,11 @@ class ComfyServer:
 
     # ---- its life
 
-    def start(self, timeout: float = 180) -> "ComfyServer":
+    def start(self) -> "ComfyServer":
         """Returns when ComfyUI answers.
 
         Raises:
-            HostError: it ended, or took longer than `timeout` seconds; with the end of its log.
+            HostError: it ended, or hangs; with the end of its log.
         """
         comfy_base.prepare(self.base, self._packs)
         command, env = self._command(), {**os.environ, **self._environment}
@@ -87,8 +88,8 @@ class ComfyServer:
             while not self._answers():
                 if self._process.poll() is not None:
                     raise HostError(f"ComfyUI ended with exit code {self._process.returncode}{self._log_tail()}")
-                if time.monotonic() - begun > timeout:
-                    raise HostError(f"ComfyUI was not ready after {timeout:.0f} s{self._log_tail()}")
+                if time.monotonic() - begun > GUARD:
+                    raise HostError(f"ComfyUI was not ready after {GUARD} s{self._log_tail()}")
                 time.sleep(0.1)
         except BaseException:
             self.stop()
@@ -149,18 +150,18 @@ class ComfyServer:
         """
         return self.post("/prompt", {"prompt": prompt})["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 120) -> dict[str, Any]:
+    def wait(self, prompt_id: str) -> dict[str, Any]:
         """The history entry ("outputs", "status") of a prompt, once it is done.
 
         Raises:
             ExecutionInterrupted: it was cancelled.
             ExecutionError: a node failed; with the message of its exception.
-            HostError: it took longer than `timeout` seconds.
+            HostError: it hangs.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + GUARD
         while not (entry := self.get(f"/history/{prompt_id}").get(prompt_id)):
             if time.monotonic() > deadline:
-                raise HostError(f"prompt {prompt_id} was not done after {timeout:.0f} s{self._log_tail()}")
+                raise HostError(f"prompt {prompt_id} was not done after {GUARD} s{self._log_tail()}")
             time.sleep(0.1)
         for event, details in entry["status"]["messages"]:
             where = f"{details.get('node_type')} (node {details.get('node_id')})"
@@ -177,7 +178,7 @@ class ComfyServer:
     def _request(self, path: str, body: bytes | None) -> Any:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"} if body else {})
         try:
-            with DIRECT.open(request, timeout=60) as reply:
+            with DIRECT.open(request, timeout=GUARD) as reply:
                 answer = reply.read()
         except urllib.error.HTTPError as error:
             kind = ExecutionError if path == "/prompt" else HostError

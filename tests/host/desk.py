@@ -2,11 +2,12 @@
 
 import io
 import re
-import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from comfy_server import ComfyServer, HostError
+from comfy_server import ComfyServer
+from patience import until
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -20,6 +21,19 @@ PLACE = """number => {
     const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0], node.pos[1]])
     const {left, top} = app.canvas.canvas.getBoundingClientRect()
     return {x: left + x, y: top + y, width: node.size[0] * scale, height: node.size[1] * scale}
+}"""
+
+
+# true once the view has stood still for some frames, however long the machine takes for one
+STILL = """async () => {
+    let last = "", frames = 0
+    while (frames < 20) {
+        await new Promise(requestAnimationFrame)
+        const {scale, offset} = app.canvas.ds, view = JSON.stringify([scale, [...offset]])
+        frames = view === last ? frames + 1 : 0
+        last = view
+    }
+    return true
 }"""
 
 
@@ -44,24 +58,26 @@ def load(page: "Page", graph: dict[str, Any]) -> None:
 
 def settle(page: "Page") -> None:
     """The view has been fitted to the graph, and nothing lies over it."""
-    page.wait_for_timeout(500)
+    page.evaluate(STILL)
     page.evaluate("app.extensionManager.toast.removeAll()")
 
 
-def run(page: "Page", server: ComfyServer, timeout: float = 180) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+def run(page: "Page", server: ComfyServer) -> tuple[dict[str, Any], list[tuple[str, int]]]:
     """Press Run and watch: the history entry, and what the page said of the progress (node, percent).
 
     Raises:
-        HostError: it failed, or was not done after `timeout` seconds; with what ComfyUI says.
+        HostError: it failed; with what ComfyUI says.
     """
-    before, seen, deadline = set(server.get("/history")), [], time.monotonic() + timeout
-    page.get_by_test_id("queue-button").click()
-    while not (new := set(server.get("/history")) - before):
-        if time.monotonic() > deadline:
-            raise HostError(f"not done after {timeout:.0f} s; the page says: {page.inner_text('body')}")
-        seen += [(node, int(percent)) for node, percent in CURRENT.findall(page.inner_text("body"))]
+    before, seen = set(server.get("/history")), []
+
+    def look() -> None:
+        seen.extend((node, int(percent)) for node, percent in CURRENT.findall(page.inner_text("body")))
         page.wait_for_timeout(150)
-    return server.wait(new.pop()), seen
+
+    page.get_by_test_id("queue-button").click()
+    until(lambda: set(server.get("/history")) - before, lambda: page.inner_text("body"), look)
+    (new,) = set(server.get("/history")) - before
+    return server.wait(new), seen
 
 
 def look(page: "Page", number: int) -> np.ndarray:
@@ -70,6 +86,19 @@ def look(page: "Page", number: int) -> np.ndarray:
     with Image.open(io.BytesIO(page.screenshot(clip=place))) as picture:
         head = round(HEAD * place["width"] / page.evaluate("n => app.graph.getNodeById(n).size[0]", number))
         return np.asarray(picture.convert("RGB"))[head:].astype(int)
+
+
+def until_changed(page: "Page", before: Mapping[int, np.ndarray], share: float) -> None:
+    """Wait until nodes look different from `before`, each in more than this share of its pixels."""
+
+    def shares() -> dict[int, float]:
+        return {number: changed(picture, look(page, number)) for number, picture in before.items()}
+
+    until(
+        lambda: all(found > share for found in shares().values()),
+        lambda: f"not more than {share} of each node has changed: {shares()}",
+        lambda: page.wait_for_timeout(100),
+    )
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> float:

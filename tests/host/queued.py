@@ -10,9 +10,9 @@ from PIL import Image
 Graph = dict[str, Any]
 
 
-def run(server: ComfyServer, graph: Graph, timeout: float = 300) -> dict[str, str]:
+def run(server: ComfyServer, graph: Graph) -> dict[str, str]:
     """The texts that the graph's nodes show, by node."""
-    outputs = server.wait(server.queue(graph), timeout)["outputs"]
+    outputs = server.wait(server.queue(graph))["outputs"]
     return {name: out["text"][0] for name, out in outputs.items() if "text" in out}
 
 

@@ -8,6 +8,8 @@ import graphs
 import pytest
 import torch
 from comfy_server import ExecutionInterrupted
+from patience import until
+from progress import heard
 from safetensors.torch import load_file
 
 from trainer.checkpoint import load as load_checkpoint
@@ -64,10 +66,9 @@ def test_a_run_cancelled_ten_times_equals_the_uninterrupted_one(server):
 def test_a_rollout_and_a_step_are_cancelled_too(server):
     looking = graphs.steps(rank=11)
     looking["5"]["inputs"] |= {"steps": 100, "micro_batch": 1}
-    prompt = server.queue(looking)
-    while not server.get("/queue")["queue_running"]:
-        time.sleep(0.02)
-    time.sleep(2)
+    with heard(server) as progress:
+        prompt = server.queue(looking)
+        until(lambda: progress.steps.get("5", 0) > 0, server.log)
     server.interrupt()
     with pytest.raises(ExecutionInterrupted, match="NeighborGRPORollout"):
         server.wait(prompt)

@@ -236,4 +236,4 @@ def test_a_translated_tooltip_appears_over_its_widget(translated_page, nodes):
     translated_page.mouse.move(x - 5, y)
     translated_page.mouse.move(x, y)
     _, options, _ = make_locale.inputs(nodes["NeighborGRPOSaveLora"])["overwrite"]
-    translated_page.get_by_text(f"¶ {options['tooltip']}").wait_for(timeout=10_000)
+    translated_page.get_by_text(f"¶ {options['tooltip']}").wait_for()

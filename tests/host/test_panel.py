@@ -11,6 +11,7 @@ import browser
 import graphs
 import pytest
 from comfy_server import DIRECT
+from patience import GUARD, until
 from safetensors import safe_open
 
 from trainer.checkpoint import load as load_checkpoint
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 V1 = "/neighbor_grpo/v1"
-WAIT = 60_000  # milliseconds; the training shares the machine's cores with the browser
+WAIT = 1000 * GUARD  # milliseconds
 MARKUP = "<img src=x onerror=alert(1)>"
 # while the server is gone, the page's own connection and every request of the frontend fail
 GONE = re.compile(
@@ -56,13 +57,6 @@ def done(server, name: str) -> int:
     return next((run["iteration"] for run in server.get(f"{V1}/runs")["runs"] if run["id"] == name), 0)
 
 
-def until(condition, timeout: float = WAIT / 1000) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def ask(
     server, method: str, path: str, body: object = None, content_type: str = "application/json"
 ) -> tuple[int, object]:
@@ -70,7 +64,7 @@ def ask(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(server.url + V1 + path, data, {"Content-Type": content_type}, method=method)
     try:
-        with DIRECT.open(request, timeout=30) as reply:
+        with DIRECT.open(request, timeout=GUARD) as reply:
             text, status = reply.read(), reply.status
     except urllib.error.HTTPError as error:
         text, status = error.read(), error.code

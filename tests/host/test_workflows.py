@@ -17,6 +17,7 @@ from comfy_server import DIRECT, PACK, ExecutionError
 from diffusers import FluxTransformer2DModel
 from layout import box, inside, overlapping
 from original_names import original_layout
+from patience import until
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -124,9 +125,8 @@ def test_the_first_one_opened_from_the_template_browser_trains_and_shows_its_pro
     percents = [percent for node, percent in seen if node == "Neighbor GRPO Train"]
     assert percents == sorted(percents)
     assert len(set(percents)) > 5
-    page.wait_for_timeout(1000)  # for the pictures
-    assert desk.changed(blank[train], desk.look(page, train)) > 0.25  # the best candidate, below the widgets
-    assert desk.changed(blank[curve], desk.look(page, curve)) > 0.5
+    desk.until_changed(page, {train: blank[train]}, 0.25)  # the best candidate, below the widgets
+    desk.until_changed(page, {curve: blank[curve]}, 0.5)
 
     assert (server.base / "models/loras/neighbor_grpo_embedded.safetensors").is_file()
     with sqlite3.connect(server.base / "output/neighbor_grpo/embedded/run.sqlite") as database:
@@ -146,12 +146,11 @@ def test_the_second_one_makes_a_step_at_every_run_and_shows_both_sheets(page, se
     assert len(blank) == 2
     for number in (1, 2):
         outputs = desk.run(page, server)[0]["outputs"]
-        page.wait_for_timeout(1000)
-        assert all(desk.changed(picture, desk.look(page, at)) > 0.5 for at, picture in blank.items())
+        desk.until_changed(page, blank, 0.5)
         lines = outputs[str(text)]["text"][0].splitlines()
         assert lines[0].split() == ["step", str(number)]
-        shown = page.locator(".comfy-markdown code").inner_text()  # keeps lines and columns
-        assert shown.splitlines() == [line[4:] for line in lines]
+        shown = page.locator(".comfy-markdown code")  # keeps lines and columns
+        until(lambda: shown.inner_text().splitlines() == [line[4:] for line in lines], shown.inner_text)  # noqa: B023
     assert (server.base / "models/loras/neighbor_grpo_steps.safetensors").is_file()
 
 
@@ -162,9 +161,7 @@ def test_the_fifth_and_sixth_train_from_a_picture(page, server, number, name):
     desk.load(page, smaller(graph, {TRAIN: {0: 3}, "NeighborGRPONoiseNeighborhood": {2: 4}}))
     blank = {at: desk.look(page, at) for at in previews}
     outputs = desk.run(page, server)[0]["outputs"]
-    page.wait_for_timeout(1000)
-    # the picture to begin from is small, in the middle of its node
-    assert all(desk.changed(picture, desk.look(page, at)) > 0.01 for at, picture in blank.items())
+    desk.until_changed(page, blank, 0.01)  # the picture to begin from is small, in the middle of its node
     assert (server.base / f"models/loras/neighbor_grpo_{name}.safetensors").is_file()
     run = server.base / "output/neighbor_grpo" / name
     with sqlite3.connect(run / "run.sqlite") as database:
@@ -267,8 +264,7 @@ def test_the_third_one_trains_the_stand_ins(page, server, stand_ins):
     desk.load(page, graph)
     blank = desk.look(page, curve)
     desk.run(page, server)
-    page.wait_for_timeout(1000)
-    assert desk.changed(blank, desk.look(page, curve)) > 0.5
+    desk.until_changed(page, {curve: blank}, 0.5)
     assert (server.base / "models/loras/neighbor_grpo_flux.safetensors").is_file()
     with sqlite3.connect(server.base / "output/neighbor_grpo/flux_lora/run.sqlite") as database:
         names = {name for (name,) in database.execute("SELECT name FROM metrics WHERE name LIKE 'reward/%'")}
@@ -282,9 +278,7 @@ def test_the_fourth_one_draws_before_and_after(page, server, stand_ins):
     desk.load(page, graph)
     blank = {number: desk.look(page, number) for number in ids(graph, PREVIEW)}
     outputs = desk.run(page, server)[0]["outputs"]
-    page.wait_for_timeout(1000)
-    shown = {number: desk.look(page, number) for number in blank}
-    assert all(desk.changed(picture, shown[number]) > 0.01 for number, picture in blank.items())  # small, in the middle
+    desk.until_changed(page, blank, 0.01)  # small, in the middle
     before, after = (server.base / "temp" / outputs[str(n)]["images"][0]["filename"] for n in sorted(blank))
     assert before.read_bytes() != after.read_bytes()
     assert "lora key not loaded" not in server.log()

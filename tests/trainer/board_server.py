@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from multidict import CIMultiDict
+from patience import GUARD
 from run_folders import MARKUP, Run, write
 
 from trainer.board.routes import PREFIX, Board
@@ -40,7 +41,7 @@ class Served:
         return self.raw(method, PREFIX + path, body, headers)
 
     def raw(self, method: str, path: str, body: object = None, headers: dict | None = None) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=GUARD)
         connection._validate_path = lambda _: None  # whatever a client could send
         connection._encode_request = lambda line: line.encode("utf-8", "surrogateescape")
         try:
@@ -71,12 +72,12 @@ def running(app: web.Application):
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(GUARD)
     try:
         yield found["served"]
     finally:
         found["served"].loop.call_soon_threadsafe(found["stop"].set)
-        thread.join(30)
+        thread.join(GUARD)
 
 
 def bare(runs, controls=None) -> web.Application:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 from aiohttp import web
+from patience import GUARD
 
 GOOD = "apple (object): 1\ntable (object): 0\nFinal Score: 4"
 
@@ -23,13 +24,13 @@ class ChatEndpoint:
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(GUARD)
 
     def run(self) -> None:
         asyncio.set_event_loop(self.loop)
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v1/chat/completions", self.complete)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         self.loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
         self.loop.run_until_complete(site.start())
@@ -54,4 +55,4 @@ class ChatEndpoint:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(GUARD)

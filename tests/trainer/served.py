@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from patience import GUARD
 from PIL import Image
 
 from trainer.reward_server.app import Service
@@ -46,7 +47,7 @@ class Served:
     loop: asyncio.AbstractEventLoop
 
     def request(self, method, path, body=b"", **headers) -> Answer:
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=GUARD)
         try:
             connection.request(method, path, body, headers={k.replace("_", "-"): str(v) for k, v in headers.items()})
             response = connection.getresponse()
@@ -103,12 +104,12 @@ def running(rewards, token="", port=0, **settings):
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(GUARD)
     try:
         yield found["served"]
     finally:
         found["served"].loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(GUARD)
 
 
 def servers():
@@ -141,7 +142,7 @@ class ServerProcess:
         return json.loads(told)
 
     def health(self) -> dict:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=GUARD)
         connection.request("GET", "/health")
         answer = json.loads(connection.getresponse().read())
         connection.close()
@@ -150,7 +151,7 @@ class ServerProcess:
     def stop(self) -> int:
         """In good order; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(GUARD)
 
     def kill(self) -> None:
         if self.process:

@@ -8,6 +8,7 @@ import threading
 import board_server
 import pytest
 from board_server import refused
+from patience import GUARD
 from run_folders import HELD_OUT, MARKUP, TRAINED, Run, write
 
 from trainer.history.store import DATABASE
@@ -184,13 +185,13 @@ def test_a_slow_question_keeps_nobody_waiting(own, monkeypatch):
 
     def slow(_):
         asked.set()
-        assert go_on.wait(10)
+        assert go_on.wait(GUARD)
         return []
 
     monkeypatch.setattr("trainer.history.summaries", slow)
     thread = threading.Thread(target=lambda: answers.append(own.get("/runs")))
     thread.start()
-    assert asked.wait(30)
+    assert asked.wait(GUARD)
     assert own.get("/runs/run").status == 200
     go_on.set()
     thread.join()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from board_server import Served, running
+from patience import GUARD
 from run_folders import Run, write
 
 from trainer.board.app import make_app
@@ -128,7 +129,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     assert served.get("/runs").json["total"] == 1
     assert b"<script" in served.raw("GET", "/").data
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=GUARD)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -138,7 +139,7 @@ def test_mistakes_are_told_in_one_line(tmp_path):
         ((tmp_path, "--port", 70000), "cannot be listened on"),
     ):
         process = start(*words)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=GUARD)
         assert process.returncode == 2
         assert part in errors
         assert len(errors.splitlines()) == 1

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 import torch
 from board_server import running
+from patience import GUARD, until
 from run_folders import Run, write
 
 from trainer import metrics
@@ -173,12 +174,19 @@ def test_a_training_tells_what_a_watcher_would(tmp_path):
 
 
 @pytest.fixture
-def board(tmp_path):
+def board(tmp_path, monkeypatch):
     write(tmp_path / "run", Run(iterations=3))
+    looks, look = [], Watcher.look
+    monkeypatch.setattr(Watcher, "look", lambda watcher: (look(watcher), looks.append(watcher))[0])
     app = make_app(lambda: tmp_path)
     with running(app) as served:
-        served.hub = app[HUB]
+        served.hub, served.looks = app[HUB], looks
         yield served
+
+
+async def until_looked(board) -> None:
+    """What happens from now on is told: the watcher knows what was there before."""
+    await asyncio.to_thread(until, lambda: board.looks)
 
 
 def address(board, scheme="ws"):
@@ -188,13 +196,13 @@ def address(board, scheme="ws"):
 def test_a_browser_hears_of_an_iteration_within_a_second(board, tmp_path):
     async def main():
         async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as socket:
-            await asyncio.sleep(0.5)  # the watcher's first look
+            await until_looked(board)
             with exclusive(str((tmp_path / "live").absolute()), "busy"), metrics.open_store(tmp_path / "live") as store:
                 store(Started(0, 5))
-                started = await asyncio.wait_for(socket.receive_json(), 10)
+                started = await asyncio.wait_for(socket.receive_json(), GUARD)
                 assert started == {"version": 1, "type": "started", "run": "live", "iteration": 0}
                 store(done(0))
-                found = await asyncio.wait_for(socket.receive_json(), 10)
+                found = await asyncio.wait_for(socket.receive_json(), GUARD)
         assert found == {
             "version": 1, "type": "iteration", "run": "live", "iteration": 0, "metrics": {"loss": 0, "grad_norm": None}
         }  # fmt: skip
@@ -216,22 +224,18 @@ def test_a_client_that_never_reads_costs_a_bounded_queue(board):
         async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as socket:
             while len(hub.queues) < 2:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.5)  # the watcher's first look
+            await until_looked(board)
             for n in range(3000):
                 board.loop.call_soon_threadsafe(hub.publish, {"n": n, "padding": "x" * 5000})  # 15 MB in all
                 if n % 50 == 0:
                     await asyncio.sleep(0.005)
             last = -1
             while last < 2999:
-                last = json.loads((await asyncio.wait_for(socket.receive(), 10)).data)["n"]
+                last = json.loads((await asyncio.wait_for(socket.receive(), GUARD)).data)["n"]
             sizes = sorted(queue.qsize() for queue in hub.queues)
         assert sizes == [0, PENDING]
         writer.close()
-        for _ in range(500):
-            if not hub.queues:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("clients that have left are still there")
+        await asyncio.to_thread(until, lambda: not hub.queues, lambda: "clients that have left are still there")
 
     asyncio.run(main())
 
@@ -247,7 +251,7 @@ def test_only_websockets_and_only_so_many_listen(board, monkeypatch):
                 await session.ws_connect(address(board))
             assert error.value.status == 503
             await first.send_str("x" * 5000)  # nobody listens to clients: too long a message ends the connection
-            assert (await asyncio.wait_for(first.receive(), 10)).type in (
+            assert (await asyncio.wait_for(first.receive(), GUARD)).type in (
                 aiohttp.WSMsgType.CLOSE,
                 aiohttp.WSMsgType.CLOSED,
             )

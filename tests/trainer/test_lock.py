@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import GUARD
 
 from trainer import lock
 from trainer.lock import Busy, exclusive, held, training_on
@@ -14,7 +15,7 @@ from trainer.lock import Busy, exclusive, held, training_on
 def hold(name, ready):
     with exclusive(name, "busy"):
         ready.set()
-        multiprocessing.Event().wait(60)
+        multiprocessing.Event().wait(GUARD)
 
 
 def test_a_second_owner_is_refused_in_this_process_and_a_third_may_follow(tmp_path):
@@ -34,7 +35,7 @@ def test_an_owner_that_is_killed_lets_go(tmp_path):
     ready = context.Event()
     owner = context.Process(target=hold, args=(str(tmp_path), ready))
     owner.start()
-    assert ready.wait(60)
+    assert ready.wait(GUARD)
     with pytest.raises(Busy), exclusive(str(tmp_path), "busy"):
         pass
     owner.kill()
@@ -58,7 +59,7 @@ def test_another_process_is_seen_as_owner_until_it_is_killed(tmp_path):
     ready = context.Event()
     owner = context.Process(target=hold, args=(str(tmp_path), ready))
     owner.start()
-    assert ready.wait(60)
+    assert ready.wait(GUARD)
     assert held(str(tmp_path))
     owner.kill()
     owner.join()
@@ -84,7 +85,7 @@ def test_who_starts_is_never_refused_because_others_ask(tmp_path):
     finally:
         stop.set()
         for each in asking:
-            each.join(60)
+            each.join(GUARD)
 
 
 def test_a_long_look_is_waited_out_and_an_owner_is_not(tmp_path):

@@ -18,11 +18,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import GUARD
 from safetensors.torch import save
 from served import ServerProcess, image_file, multipart
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "250"))  # of each kind
-PATIENCE = 20.0  # seconds in which a whole request has to be answered
 SILENCE = 0.15  # seconds after which one that may not be whole counts as unanswered
 MEMORY = 40  # MiB that the server may grow by, over all
 bounded = settings(
@@ -80,10 +80,10 @@ def request(body: bytes, content_type: str, length: int | None = None) -> bytes:
     return f"{head}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode("latin-1") + body
 
 
-def send(process, data: bytes, patience: float = PATIENCE) -> tuple[list[int], bytes]:
+def send(process, data: bytes, patience: float = GUARD) -> tuple[list[int], bytes]:
     """The statuses that come back, and the last body."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", process.port), timeout=GUARD) as connection:
         try:
             connection.sendall(data)
             connection.settimeout(patience)
@@ -95,7 +95,7 @@ def send(process, data: bytes, patience: float = PATIENCE) -> tuple[list[int], b
     return statuses, answer.rpartition(b"\r\n\r\n")[2]
 
 
-def accepted(process, data: bytes, patience: float = PATIENCE) -> list[int]:
+def accepted(process, data: bytes, patience: float = GUARD) -> list[int]:
     statuses, body = send(process, data, patience)
     seen.update(statuses)
     assert all(200 <= s < 500 for s in statuses), body

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from patience import GUARD
 from safetensors.torch import load_file
 from served import ServerProcess
 
@@ -85,7 +86,7 @@ def test_the_command_serves_until_it_is_asked_to_stop(process, tmp_path):
     while not process.health()["requests"]:
         time.sleep(0.01)
     assert process.stop() == 0  # SIGTERM: what was accepted is finished
-    asking.join(10)
+    asking.join(GUARD)
     assert torch.equal(found[0], build("colourfulness", {}, "cpu").score(images, []))
 
 

@@ -2,11 +2,11 @@
 
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from patience import GUARD, until
 from served import image_file, multipart, servers
 from server_requests import GOOD, ONE, PNG, image
 
@@ -22,7 +22,7 @@ class Slow:
     def score(self, images, prompts):
         self.sizes.append(len(images))
         self.begun.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(GUARD)
         return images.flatten(1).mean(1)
 
 
@@ -33,18 +33,11 @@ def together(served, count: int, images: int = 1):
     return [pool.submit(served.score, *parts) for _ in range(count)]
 
 
-def until(condition) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_requests_that_wait_are_scored_together_in_whole_and_in_batches(serve):
     slow = Slow()
     served = serve({"slow": slow}, batch_size=8, batch_window=0.0)
     first = together(served, 1)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(GUARD)
     others = together(served, 7, images=3) + together(served, 1, images=20)
     until(lambda: served.service.admission.requests == 9 and len(served.service.batcher.waiting) == 8)
     slow.gate.set()
@@ -69,7 +62,7 @@ def test_a_full_queue_answers_429_with_retry_after_and_recovers(serve):
     slow = Slow()
     served = serve({"slow": slow}, queue_requests=3)
     accepted = together(served, 1)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(GUARD)
     accepted += together(served, 2)
     until(lambda: served.service.admission.requests == 3)
     refused = served.score(ONE, image(GOOD))
@@ -86,7 +79,7 @@ def test_the_queue_is_bounded_in_bytes_with_what_pictures_decode_to(serve):
     slow = Slow()
     served = serve({"slow": slow}, max_bytes=10_000, queue_bytes=1_000_000)
     accepted = [ThreadPoolExecutor(1).submit(served.score, ONE, plain)]
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(GUARD)
     assert served.score(ONE, plain).status == 429
     accepted += together(served, 1)  # a small one still fits
     until(lambda: served.service.admission.requests == 2)
@@ -102,7 +95,7 @@ def test_a_request_whose_client_went_away_is_never_scored(serve):
     slow = Slow()
     served = serve({"slow": slow})
     first = together(served, 1)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(GUARD)
     host, port = served.url.removeprefix("http://").split(":")
     body, kind = multipart({"prompts": ["a"] * 5}, *[image(GOOD)] * 5)
     head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -123,7 +116,7 @@ def test_a_body_that_does_not_arrive_is_given_up(serve, monkeypatch):
     head = (
         "POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=GUARD) as connection:
         connection.sendall(head.encode() + b"\r\n--b")
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
     assert served.service.admission.requests == 0
@@ -133,7 +126,7 @@ def test_a_stop_finishes_what_was_accepted_and_refuses_the_rest(serve):
     slow = Slow()
     served = serve({"slow": slow})
     accepted = together(served, 1)
-    assert slow.begun.wait(10)
+    assert slow.begun.wait(GUARD)
     accepted += together(served, 4)
     until(lambda: served.service.admission.requests == 5)
     end = served.drain()
@@ -143,8 +136,8 @@ def test_a_stop_finishes_what_was_accepted_and_refuses_the_rest(serve):
     assert (served.request("GET", "/health").status, end.done()) == (503, False)
     slow.gate.set()
     assert [future.result().status for future in accepted] == [200] * 5
-    end.result(10)
+    end.result(GUARD)
 
 
 def test_an_idle_server_stops_at_once(serve):
-    serve({"slow": Slow()}).drain().result(1)
+    serve({"slow": Slow()}).drain().result(GUARD)

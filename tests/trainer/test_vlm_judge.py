@@ -10,6 +10,7 @@ import pytest
 import torch
 from aiohttp import web
 from chat_endpoint import GOOD, ChatEndpoint
+from patience import GUARD
 from PIL import Image
 
 from trainer.rewards import RewardError, build, transport
@@ -151,12 +152,10 @@ def test_a_server_that_stays_busy_ends_in_one_sentence(server):
 
 
 def test_a_slow_server_is_given_up_after_the_timeout_and_its_tries(server):
-    server.delay = lambda request: 8
-    began = time.monotonic()
+    server.delay = lambda request: GUARD
     with pytest.raises(RewardError, match=r"did not answer within 0.2 s"):
         judge(server, timeout=0.2, retries=1).score(pictures(1), ["a"])
     assert len(server.seen) == 2
-    assert time.monotonic() - began < 6
 
 
 def test_a_refusal_is_not_repeated_and_ends_the_other_questions(server):
@@ -168,12 +167,14 @@ def test_a_refusal_is_not_repeated_and_ends_the_other_questions(server):
 
 
 def test_a_refusal_does_not_wait_for_slow_answers(server):
-    server.delay = lambda request: 0.0 if sent(request)[1] == "refused" else 8.0
+    server.delay = lambda request: 0.0 if sent(request)[1] == "refused" else GUARD
     server.answers = [lambda request: web.json_response({"error": "no"}, status=404)]
     began = time.monotonic()
     with pytest.raises(RewardError, match="answered 404: no"):
-        judge(server, size=32, template="{prompt}").score(pictures(4), ["refused", "slow", "slow", "slow"])
-    assert time.monotonic() - began < 6
+        judge(server, size=32, template="{prompt}", timeout=2 * GUARD).score(
+            pictures(4), ["refused", "slow", "slow", "slow"]
+        )
+    assert time.monotonic() - began < GUARD
 
 
 def test_a_server_that_is_not_there_is_named(server):

@@ -1,13 +1,15 @@
 """The board's page in a browser, and how to look at it."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from patience import GUARD
+from patience import until as wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WAIT = 15_000  # milliseconds
+WAIT = 1000 * GUARD  # milliseconds
 
 
 def opened(chromium: "Browser", url: str, errors: list[str], **context: object) -> Iterator["Page"]:
@@ -31,10 +33,7 @@ def until(page: "Page", expression: str) -> None:
 
 
 def poll(page: "Page", condition: Callable[[], bool], complaint: str) -> None:
-    end = time.monotonic() + WAIT / 1000
-    while not condition():
-        assert time.monotonic() < end, complaint
-        page.wait_for_timeout(20)
+    wait_until(condition, lambda: complaint, lambda: page.wait_for_timeout(20))
 
 
 def look_at(page: "Page", name: str, tab: str = "curves") -> None:

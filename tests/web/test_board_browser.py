@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from board_page import look_at, opened, until, until_drawn, window
+from board_page import look_at, opened, poll, until, until_drawn, window
 from board_process import board, do_iterations
 from run_folders import Run, write
 
@@ -100,8 +100,7 @@ def test_charts_stay_in_place_when_the_pictures_of_the_candidates_come(chromium,
         look_at(page, "Apples")
         charts = [page.locator(f"{chart} .u-over") for chart in (".ng-main-chart", "[data-chart=loss]")]
         before = [chart.bounding_box() for chart in charts]
-        page.wait_for_timeout(300)
-        assert held
+        poll(page, lambda: held, "the pictures were never asked for")
         assert page.locator(".ng-thumb").count() == 0
         page.unroute("**/runs/apples/groups**", hold)  # which lets go what is held
         page.locator(".ng-thumb").first.wait_for()
@@ -150,26 +149,40 @@ def test_two_runs_are_compared_in_one_chart(page):
     page.locator(".ng-main-chart .ng-legend-item", has_text="pears").first.wait_for()
 
 
+def until_watched(page, folder, done: int) -> int:
+    """Do iterations until one is shown as it comes: the board has looked at what was there before. Returns how many."""
+    count, shown = [done], page.locator(".ng-count")
+
+    def another() -> None:
+        do_iterations(folder, range(count[0], count[0] + 1), 0.1)
+        count[0] += 1
+        page.wait_for_timeout(1000)
+
+    before = shown.inner_text()
+    poll(page, lambda: shown.inner_text() != before or another(), "no iteration was shown as it came")
+    return count[0]
+
+
 def test_iterations_appear_at_once_and_after_a_restart_of_the_server(chromium, runs, errors, tmp_path):
-    folder = write(tmp_path / "live", Run(iterations=5, planned=40, state="running", prompts=("a",), tiles_every=0))
+    folder = write(tmp_path / "live", Run(iterations=5, planned=900, state="running", prompts=("a",), tiles_every=0))
     with exclusive(str(folder.absolute()), "busy"):
         with board(tmp_path) as server:
             pages = opened(chromium, server.url, errors)
             page = next(pages)
             look_at(page, "live")
-            page.locator(".ng-count", has_text="5 / 40").wait_for()
-            page.wait_for_timeout(1500)  # the board has looked at the folder
-            done = do_iterations(folder, range(5, 6), 0.9)
+            page.locator(".ng-count", has_text="5 / 900").wait_for()
+            following = until_watched(page, folder, 5)
+            done = do_iterations(folder, range(following, following + 1), 0.9)
             page.locator(".ng-main-chart .ng-legend b", has_text=re.compile(r"^0\.[3-9]")).first.wait_for()
             print(f"shown {1000 * (time.monotonic() - done):.0f} ms after the iteration's end")
-            page.locator(".ng-count", has_text="6 / 40").wait_for()
+            page.locator(".ng-count", has_text=f"{following + 1} / 900").wait_for()
             port = server.port
         page.get_by_text("Connection lost").wait_for()
-        do_iterations(folder, range(6, 9), 0.8)
+        do_iterations(folder, range(following + 1, following + 4), 0.8)
         with board(tmp_path, port):
             page.get_by_text("Connection lost").wait_for(state="hidden")
-            page.locator(".ng-count", has_text="9 / 40").wait_for()
-            do_iterations(folder, range(9, 10), 0.7)
-            page.locator(".ng-count", has_text="10 / 40").wait_for()
+            page.locator(".ng-count", has_text=f"{following + 4} / 900").wait_for()
+            do_iterations(folder, range(following + 4, following + 5), 0.7)
+            page.locator(".ng-count", has_text=f"{following + 5} / 900").wait_for()
             assert [e for e in errors if not BREAK_OFF.search(e)] == []
             pages.close()
