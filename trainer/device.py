@@ -156,11 +156,12 @@ def without_spilling(device: Device) -> Iterator[None]:
         return
     own = module.memory_reserved(device)
     free, total = module.mem_get_info(device)
-    module.set_per_process_memory_fraction(min(1.0, (free + own) / total), device)
+    number = torch.device(device).index  # None is the current one; a device without a number is refused
+    module.set_per_process_memory_fraction(min(1.0, (free + own) / total), number)
     try:
         yield
     finally:
-        module.set_per_process_memory_fraction(1.0, device)
+        module.set_per_process_memory_fraction(1.0, number)
 
 
 # ---- precision

@@ -50,7 +50,7 @@ TARGETS = [
             "every exception may say it": ("isinstance(error, RuntimeError) and any(", "any("),
             "spills on Windows": ('if sys.platform != "win32" or not', "if not"),
             "what torch holds is not counted": ("(free + own) / total", "free / total"),
-            "a fraction for good": ("module.set_per_process_memory_fraction(1.0, device)", "pass"),
+            "a fraction for good": ("module.set_per_process_memory_fraction(1.0, number)", "pass"),
             "never TF32": ('torch.set_float32_matmul_precision("high")', "pass"),
             "TF32 everywhere": (
                 "    if module_of(device) is not None:\n        torch.set_float32",

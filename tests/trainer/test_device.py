@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from trainer.config import ConfigError
 from trainer.device import (
@@ -84,7 +85,11 @@ class Windows:
         self.set = []
         self.mem_get_info = lambda device: (6, 16)
         self.memory_reserved = lambda device: 2
-        self.set_per_process_memory_fraction = lambda fraction, device: self.set.append(fraction)
+
+    def set_per_process_memory_fraction(self, fraction, device=None):
+        if device is not None:
+            _get_device_index(device)  # as torch.cuda does: it refuses "cuda" without a number
+        self.set.append(fraction)
 
 
 @pytest.mark.parametrize(("system", "expected"), [("win32", [0.5, 1.0]), ("linux", [])])
