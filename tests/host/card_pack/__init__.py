@@ -1,13 +1,16 @@
 """TEST-ONLY pack for card_main.py: what is on the card, what ComfyUI has loaded where, and where it is in a graph."""
 
 import gc
+from pathlib import Path
 
 import card
 import comfy.model_management as management
+import folder_paths
 import torch
 from aiohttp import web
 from comfy.model_patcher import ModelPatcher
 from comfy_execution.progress import NodeState, get_progress_state
+from safetensors.torch import save_file
 from server import PromptServer
 
 routes = PromptServer.instance.routes
@@ -29,7 +32,22 @@ class LoadModel:
         return (scores,)
 
 
-NODE_CLASS_MAPPINGS = {"CardLoadModel": LoadModel}
+class WriteImages:
+    """Pictures as they are, not rounded to 8 bits: output/images.safetensors."""
+
+    CATEGORY, FUNCTION, OUTPUT_NODE, RETURN_TYPES = "card", "run", True, ()
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"images": ("IMAGE",)}}
+
+    def run(self, images):
+        pixels = images.cpu().movedim(-1, 1).contiguous()  # [N, 3, H, W]
+        save_file({"images": pixels}, Path(folder_paths.get_output_directory()) / "images.safetensors")
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {"CardLoadModel": LoadModel, "CardWriteImages": WriteImages}
 
 
 @routes.get("/card/state")
