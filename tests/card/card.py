@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 import torch
 from card_attention import attention
+from card_errors import pending
 from card_memory import TOTAL, memory
 from card_operations import run
 from card_streams import COMPUTING, Event, Race, Stream, Streams, races, streams
@@ -127,6 +128,7 @@ def reset() -> None:
     module.synchronize()
     waits.clear()
     races.clear()
+    pending.clear()
     memory.restart_peak()
     memory.give_cache_back()
 

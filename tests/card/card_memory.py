@@ -8,6 +8,7 @@ import weakref
 from dataclasses import dataclass, field
 
 import torch
+from card_errors import fail
 from card_streams import Stream, seen, streams
 
 TOTAL = 2**36  # bytes, if nobody sets a limit
@@ -72,7 +73,7 @@ class Memory:
         self.taken += 1
         if self.taken in self.fails:
             self.fails.discard(self.taken)
-            raise torch.OutOfMemoryError(f"card out of memory. Tried to allocate {size} bytes: injected. GPU 0 has ...")
+            fail(torch.OutOfMemoryError(f"card out of memory. Tried to allocate {size} bytes: injected. GPU 0 has ..."))
         self._count(size)
         stream = streams.current
         used = {stream: stream.now, **self._pending(stream)}
@@ -82,9 +83,8 @@ class Memory:
 
     def _count(self, more: int) -> None:
         if more > 0 and self.live + more > self.size:
-            raise torch.OutOfMemoryError(
-                f"card out of memory. Tried to allocate {more} bytes. GPU 0 has {self.size - self.live} bytes free"
-            )
+            free = self.size - self.live
+            fail(torch.OutOfMemoryError(f"card out of memory. Tried to allocate {more} bytes. GPU 0 has {free} free"))
         self.live += more
         self.peak = max(self.peak, self.live)
         # as torch does before it gives up: what is kept for later goes first

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from card_attention import attention
 from card_copies import COPIES, between, copied, deferred, touch, wait
+from card_errors import fail
 from card_memory import memory, poisoned
 from card_streams import COMPUTING, streams
 from card_tensor import NAME, Card
@@ -142,10 +143,8 @@ def _refuse_mixed(function, known: Facts, tensors) -> None:
         return  # CUDA takes indices from the host
     for x in tensors:
         if not isinstance(x, Card) and not (known.numbers and x.dim() == 0):
-            raise RuntimeError(
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{NAME}:0 and {x.device}! (in {function})"
-            )
+            found = f"but found at least two devices, {NAME}:0 and {x.device}! (in {function})"
+            fail(RuntimeError(f"Expected all tensors to be on the same device, {found}"))
 
 
 def _note_waits(function, known: Facts, args, kwargs) -> None:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import torch
+from card_errors import fail
+
 
 class Race(RuntimeError):
     """Memory is used by two streams, and nothing says which of them is first."""
@@ -25,7 +28,7 @@ def refuse(what: str) -> None:
     """A race was seen; if not strict, the run goes on with whatever numbers there are, as on a real card."""
     races.append(what)
     if Streams.strict:
-        raise Race(what)
+        fail(Race(what))
 
 
 class Stream:
@@ -113,6 +116,8 @@ class Streams(threading.local):
 
     def __init__(self):
         self.stack = [COMPUTING]
+        # backward passes stay in this thread, as their waits and errors do
+        torch.autograd.set_multithreading_enabled(False)
 
     @property
     def current(self) -> Stream:

@@ -148,3 +148,12 @@ def test_fresh_memory_is_not_a_number_until_it_is_written():
         assert x.float().isnan().all()
         assert torch.empty_like(x).float().isnan().all()
     assert torch.zeros(3, device="card").tolist() == [0, 0, 0]
+
+
+def test_an_error_in_a_backward_pass_comes_out_of_it():
+    x = torch.ones(3, device="card", requires_grad=True)
+    y = x.exp().square().sum()
+    card.memory.fails = {card.memory.taken + 2}
+    with pytest.raises(torch.OutOfMemoryError, match="injected"):
+        y.backward()
+    assert (x * 2).tolist() == [2, 2, 2]

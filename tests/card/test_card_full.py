@@ -1,0 +1,115 @@
+"""A card that runs out of memory, in each phase and at any allocation: the run goes on with smaller parts, or says what
+to lower; weights are those of whole iterations."""
+
+from dataclasses import replace
+
+import card
+import pytest
+import torch
+
+from trainer import loop
+from trainer.config_file import load_config
+from trainer.errors import UserError
+from trainer.events import Evaluated, Halved, IterationDone
+from trainer.micro_batch import MicroBatch
+from trainer.models.lora import set_weights
+from trainer.setup import prepare
+from trainer.state import new_state
+
+RUN = ["model.device='card'", "model.dtype='float32'", "run.iterations=1", "evaluation.prompts=['a cat', 'a dog']"]
+
+
+@pytest.fixture
+def setup(config_file):
+    return prepare(load_config(config_file(), RUN))
+
+
+class Phases:
+    """Knows what each phase takes at its first time; then has the card run out in one of them, or nowhere."""
+
+    def __init__(self, monkeypatch):
+        self.needed, self.full, self.evaluating = {}, "", False
+        fit, evaluate = MicroBatch.fit, loop.evaluate
+
+        def measured(batch, phase, work):
+            name = "evaluation" if self.evaluating and phase == "rollout" else phase
+            card.memory.restart_peak()
+            level = card.memory.live
+            if name == self.full:
+                card.memory.limit = level + self.needed[name] * 3 // 4
+            try:
+                return fit(batch, phase, work)
+            finally:
+                card.memory.limit = None
+                self.needed.setdefault(name, card.memory.peak - level)
+
+        def evaluating(*arguments):
+            self.evaluating = True
+            try:
+                return evaluate(*arguments)
+            finally:
+                self.evaluating = False
+
+        monkeypatch.setattr(MicroBatch, "fit", measured)
+        monkeypatch.setattr(loop, "evaluate", evaluating)
+
+
+def again(setup, start) -> tuple[list, object]:
+    """A run from the same weights with parts of the usual size; its events, and why it ended."""
+    set_weights(setup.lora, start)
+    parts = {"micro_batch": MicroBatch(4), "scored_at_once": MicroBatch(8)}
+    setup, events = replace(setup, **parts), []
+    try:
+        end = loop.train(setup, new_state(setup), on_event=events.append, save=lambda state: None)
+    except UserError as error:
+        end = error
+    return events, end
+
+
+def weights(setup) -> dict[str, torch.Tensor]:
+    return {name: p.detach().cpu() for name, p in setup.lora.items()}
+
+
+def distance(first, second) -> float:
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+def test_a_phase_that_does_not_fit_is_done_in_smaller_parts(setup, monkeypatch):
+    start, phases = weights(setup), Phases(monkeypatch)
+    again(setup, start)  # the first run makes what all later ones keep
+    phases.needed.clear()
+    again(setup, start)
+    expected = weights(setup)
+    for phase in ("self-test", "rollout", "decoding", "reward", "update", "evaluation"):
+        phases.full = phase
+        events, end = again(setup, start)
+        halved = [e.phase for e in events if isinstance(e, Halved)]
+        assert halved, phase
+        assert set(halved) == {"rollout" if phase == "evaluation" else phase}
+        assert end == "complete"
+        assert distance(weights(setup), expected) < 3e-5  # rounding, which Adam makes larger
+        assert [type(e) for e in events if isinstance(e, IterationDone | Evaluated)] == [
+            Evaluated,
+            IterationDone,
+            Evaluated,
+        ]
+
+
+def test_a_failure_at_any_allocation_loses_nothing(setup):
+    """One of 16 allocations, spread over the run, fails once: in a phase it is done in smaller parts."""
+    start = weights(setup)
+    again(setup, start)
+    first = card.memory.taken
+    again(setup, start)
+    count, expected, told = card.memory.taken - first, weights(setup), 0
+    for n in range(16):
+        card.memory.fails = {card.memory.taken + 1 + (n * count + count // 2) // 16}
+        events, end = again(setup, start)
+        assert not card.memory.fails
+        told += any(isinstance(e, Halved) for e in events)
+        if end == "complete":
+            assert distance(weights(setup), expected) < 3e-5
+        else:
+            assert "Saved after 0 iterations" in str(end)
+            assert distance(weights(setup), start) == 0
+    assert told >= 8
