@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import card
 import pytest
 import torch
-from small_bench import bench_of, check, odd
+from small_bench import bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import encoders, paths
 from trainer.benchmarks.gpu.card import GIB, Card
@@ -38,11 +38,6 @@ def bench(flux_dev, counted):
     made.counts.known = counted
     with card.pinning():
         yield made
-
-
-def well(result):
-    assert result.status == "ok", result.reason
-    assert result.values
 
 
 def test_the_card_is_named_with_its_memory(bench):

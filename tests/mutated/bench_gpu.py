@@ -2,7 +2,9 @@
 
 from .target import Target
 
-HARNESS, CHECKS = ("test_bench_gpu.py",), ("test_bench_gpu_checks.py",)
+HARNESS = ("test_bench_gpu.py",)
+PATHS, NUMBERS = ("test_bench_gpu_paths.py",), ("test_bench_gpu_numbers.py",)
+SPEED, ENDING = ("test_bench_gpu_speed.py",), ("test_bench_gpu_ending.py",)
 FOLDER = "trainer/benchmarks/gpu/"
 
 TARGETS = [
@@ -47,7 +49,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "ground.py",
-        CHECKS,
+        PATHS,
         {
             "what arrives is not looked at": (
                 "return seconds, torch.equal(target.cpu(), host)",
@@ -61,7 +63,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "paths.py",
-        CHECKS,
+        PATHS,
         {
             "the device against itself": ("relative(found.x_0, expected[key].x_0)", "relative(found.x_0, found.x_0)"),
             "no direction": (
@@ -74,7 +76,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "offload.py",
-        CHECKS,
+        NUMBERS,
         {
             "the fetcher against itself": (
                 "            layer.fetcher = Plain(bench.card.device)\n",
@@ -82,6 +84,12 @@ TARGETS = [
             ),
             "gradients unseen": ("enumerate((v, gradient))", "enumerate((v, again[0][1]))"),
             "no NaN": ("POISON = 0xFF", "POISON = 0x7F"),
+        },
+    ),
+    Target(
+        FOLDER + "offload.py",
+        SPEED,
+        {
             "all of it hidden": ("return 1 - (fetched - resident) / copying", "return 1.0"),
             "copies of some": (
                 "for layer in layers:\n            torch.empty_like",
@@ -91,7 +99,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "velocities.py",
-        CHECKS,
+        NUMBERS,
         {
             "never with gradient": ("torch.set_grad_enabled(gradient)", "torch.set_grad_enabled(False)"),
             "one micro-batch": ("evaluated(setup, other, gradient=False)", "evaluated(setup, size, gradient=False)"),
@@ -104,7 +112,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "speed.py",
-        CHECKS,
+        SPEED,
         {
             "bare calls are the iteration": (
                 "bench.card.seconds(iteration), bench.card.seconds(bare)",
@@ -117,7 +125,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "ending.py",
-        CHECKS,
+        ENDING,
         {
             "the optimiser alone": ("same and not state.optimizer.state", "not state.optimizer.state"),
             "nobody stops": ("            raise Stopped\n", "            pass\n"),
@@ -127,7 +135,7 @@ TARGETS = [
     ),
     Target(
         FOLDER + "again.py",
-        CHECKS,
+        ENDING,
         {
             "the other process is well": ('found["reason"] or found["status"]', '"ok"'),
             "peaks are not compared": ('value["name"].endswith(" peak")', "False"),

@@ -1,6 +1,7 @@
 """`bench gpu` without a GPU: a small random FLUX, and a clock that tells operations instead of seconds."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -67,3 +68,14 @@ def check(number: int, bench: Bench) -> Result:
 def odd(result: Result) -> set[str]:
     """Names of the values that are not as expected."""
     return {value.name for value in result.values if not value.ok}
+
+
+def well(result: Result) -> None:
+    assert result.status == "ok", result.reason
+    assert result.values
+
+
+def around(monkeypatch, owner, name, change):
+    """`owner.name` gives what `change(original, *arguments)` says."""
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **options: change(partial(original, *args, **options), *args))

@@ -1,0 +1,119 @@
+"""`bench gpu`, checks 0 and 1: well as it is, and each notices what it is there to notice."""
+
+import pytest
+import torch
+from small_bench import around, bench_of, check, odd, well
+
+from trainer.benchmarks.gpu import ground, paths
+from trainer.benchmarks.gpu.card import Card
+
+
+@pytest.fixture
+def bench(flux_dev):
+    return bench_of(flux_dev)
+
+
+# ---- 0, ground
+
+
+def test_the_ground_is_what_a_device_can_do(bench):
+    result = check(0, bench)
+    well(result)
+    assert result.value(ground.PRODUCT) > 0
+    assert result.value("fused attention kernels") >= 1
+
+
+def test_bytes_that_do_not_arrive_are_noticed(bench, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda self, source, **_: self)
+    assert odd(check(0, bench)) == {"what arrives"}
+
+
+def test_a_card_without_fused_attention_is_noticed(bench, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", refuse)
+    assert odd(check(0, bench)) == {"fused attention kernels"}
+
+
+def test_speeds_are_held_against_an_h200_on_an_h200_alone(bench, monkeypatch):
+    monkeypatch.setattr(Card, "name", "NVIDIA H200")
+    assert odd(check(0, bench)) == {"matrix product", "copy to the device", "copy within the device"}
+
+
+# ---- 1, every path
+
+
+FEW = ("text", "fp8, bf16", "two updates", "two sizes")
+
+
+@pytest.fixture
+def few_paths(monkeypatch):
+    monkeypatch.setattr(paths, "PATHS", {name: paths.PATHS[name] for name in FEW})
+
+
+def test_paths_are_those_of_the_cpu(bench, few_paths):
+    result = check(1, bench)
+    well(result)
+    assert [v.name.partition(":")[0] for v in result.values] == [name for name in FEW for _ in range(3)]
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """Changes the setup that the device has, and not the one that the CPU computes beside it."""
+
+    def plant(change):
+        made = []
+
+        def change_second(original, *_):
+            setup = original()
+            made.append(setup)
+            if len(made) == 2:
+                change(setup)
+            return setup
+
+        monkeypatch.setattr(paths, "PATHS", {"text": paths.PATHS["text"]})
+        around(monkeypatch, paths, "random_setup", change_second)
+
+    return plant
+
+
+@torch.no_grad()
+def heavier(setup):
+    setup.policy.transformer.x_embedder.weight *= 1.02
+
+
+def test_a_path_that_ends_elsewhere_is_noticed(bench, second):
+    second(heavier)
+    assert "text: x_0" in odd(check(1, bench))
+
+
+def test_a_gradient_of_another_direction_is_noticed(bench, second):
+    def turned(setup):
+        last = next(p for name, p in reversed(setup.lora.items()) if ".lora_B." in name)
+        last.register_hook(lambda gradient: -gradient)
+
+    second(turned)
+    assert odd(check(1, bench)) == {"text: gradient's cosine"}
+
+
+def test_a_wait_in_the_inner_loop_is_noticed(bench, second):
+    def waiting(setup):
+        setup.policy.transformer.register_forward_hook(lambda module, _, out: out[0].sum().item() and None)
+
+    second(waiting)
+    (name,) = odd(result := check(1, bench))
+    assert name == "text: waits within rollout and update"
+    assert result.value(name) > 2
+
+
+def test_a_path_that_breaks_is_named_and_the_others_go_on(bench, second, few_paths):
+    def broken(setup):
+        setup.policy.decoder = None
+
+    second(broken)
+    paths.PATHS["rsLoRA"] = paths.PATHS["text"]
+    result = check(1, bench)
+    assert odd(result) == {"text"}
+    assert result.value("text").startswith("TypeError: ")
+    assert result.value("rsLoRA: x_0") == 0
