@@ -152,7 +152,7 @@ TARGETS = [
     ),
     Target(
         "trainer/run_folder.py",
-        ("test_run.py", "test_mistakes.py"),
+        ("test_mistakes.py",),
         {
             "other settings accepted": ("    if changed:", "    if False:"),
             "a folder is trained in twice": ("    if not resume:", "    if False:"),
