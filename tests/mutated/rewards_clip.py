@@ -18,7 +18,10 @@ TARGETS = [
             "another tolerance": ("TOLERANCE = 1e-3", "TOLERANCE = 1e-1"),
             "the first picture blamed": ('f"picture {broken[0]} has', 'f"picture 0 has'),
             "shape of scores unchecked": ("if values.shape != (len(images),):", "if values.ndim > 1:"),
-            "double scores": ("reward.score(images, prompts).to(images.device, torch.float32)", "reward.score(images, prompts)"),
+            "double scores": (
+                "reward.score(images, prompts).to(images.device, torch.float32)",
+                "reward.score(images, prompts)",
+            ),
         },
     ),
     Target(
