@@ -97,6 +97,12 @@ def test_a_gradient_of_another_direction_is_noticed(bench, second):
     assert odd(check(1, bench)) == {"text: gradient's cosine"}
 
 
+def test_gradients_that_point_the_other_way_have_a_cosine_of_minus_1():
+    gradient = torch.tensor([3.0, -4.0])
+    assert paths.cosine(gradient, -2 * gradient) == pytest.approx(-1)
+    assert paths.cosine(gradient, torch.tensor([4.0, 3.0])) == pytest.approx(0)
+
+
 def test_a_wait_in_the_inner_loop_is_noticed(bench, second):
     def waiting(setup):
         setup.policy.transformer.register_forward_hook(lambda module, _, out: out[0].sum().item() and None)
