@@ -62,6 +62,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.also_on_card
 def test_an_iteration_reports_everything_a_listener_needs(make):
     setup = make(
         rewards='[[rewards]]\nkind = "colourfulness"\n[[rewards]]\nkind = "jpeg-compressibility"\nheld_out = true'
@@ -102,6 +103,7 @@ def test_the_ratio_is_exactly_one_before_the_first_update(make, micro_batch, dty
     assert [e.metrics["ratio_error"] for e in events.of(IterationDone)] == [0, 0, 0]
 
 
+@pytest.mark.also_on_card
 def test_a_second_update_on_the_same_rollout_moves_the_ratio(make):
     setup = make(overrides=["grpo.updates_per_rollout=3", "optimizer.learning_rate=0.05", "grpo.clip=0.0001"])
     _, state, events = run(setup)
@@ -111,6 +113,7 @@ def test_a_second_update_on_the_same_rollout_moves_the_ratio(make):
     assert last["clip_fraction"] > 0
 
 
+@pytest.mark.also_on_card
 def test_the_kl_penalty_is_zero_at_the_start_and_holds_the_policy_back_later(make):
     moved, fast = {}, ["optimizer.learning_rate=0.02", "optimizer.warmup=0", "run.iterations=6"]
     for weight in (0.0, 1e4):
@@ -139,6 +142,7 @@ def test_other_settings_hold_for_an_optimizer_that_is_under_way(make):
     assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.25)
 
 
+@pytest.mark.also_on_card
 def test_the_micro_batch_changes_nothing_but_rounding(make):
     results = {}
     for size in (1, 3, 8):
@@ -209,6 +213,7 @@ def test_one_bad_group_does_not_stop_the_other(make):
     assert all(torch.isfinite(p).all() for p in setup.lora.values())
 
 
+@pytest.mark.also_on_card
 def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make):
     setup = make(overrides=["run.iterations=1"])
     run(setup)
@@ -242,6 +247,7 @@ def test_a_stop_is_answered_between_iterations_and_saves(make):
     assert events[-2:] == [("saved", 4), Finished(4, "stopped")]
 
 
+@pytest.mark.also_on_card
 @pytest.mark.parametrize("calls", [1, 7, 9, 12, 14, 15])  # in rollout, decoding, the first, second and third update
 def test_a_stop_in_mid_iteration_undoes_that_iteration_and_loses_nothing(make, calls):
     """Two iterations, a stop `calls` model calls into the third, and on: equals never having stopped."""
