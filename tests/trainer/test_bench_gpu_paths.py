@@ -1,11 +1,16 @@
 """`bench gpu`, checks 0 and 1: well as it is, and each notices what it is there to notice."""
 
+import diffusers
 import pytest
 import torch
 from small_bench import around, bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import ground, paths
 from trainer.benchmarks.gpu.card import Card
+from trainer.benchmarks.gpu.models import changed
+from trainer.benchmarks.gpu.sizes import FULL
+from trainer.planning import models as shapes
+from trainer.planning.models import META
 
 
 @pytest.fixture
@@ -42,6 +47,17 @@ def test_speeds_are_held_against_an_h200_on_an_h200_alone(bench, monkeypatch):
 
 
 # ---- 1, every path
+
+
+def test_the_narrow_model_has_the_attention_of_flux_and_little_else():
+    with META:
+        narrow = diffusers.FluxTransformer2DModel.from_config(changed(shapes.transformer(FULL.path), FULL.narrow))
+        vae = diffusers.AutoencoderKL.from_config(changed(shapes.autoencoder(FULL.path), FULL.narrow_vae))
+    assert (narrow.config.attention_head_dim, narrow.config.num_attention_heads) == (128, 4)
+    assert (len(narrow.transformer_blocks), len(narrow.single_transformer_blocks)) == (2, 2)
+    assert sum(p.numel() for p in narrow.parameters()) < 50e6
+    assert sum(p.numel() for p in vae.parameters()) < 2e6
+    assert narrow.config.guidance_embeds
 
 
 FEW = ("text", "fp8, bf16", "two updates", "two sizes")

@@ -55,6 +55,11 @@ def drawn(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device).mul_(GAIN / math.sqrt(inputs))
 
 
+def changed(model: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's sizes with some of them changed. diffusers' own notes say which were defaults, and keep them so."""
+    return {name: value for name, value in model.config.items() if not name.startswith("_")} | dict(changes)
+
+
 def random_transformer(
     config: Config, changes: Mapping[str, Any], draw_on: torch.device | str
 ) -> FluxTransformer2DModel:
@@ -62,7 +67,7 @@ def random_transformer(
     transformer = shapes.transformer(config.model.path)
     if changes:
         with META:
-            transformer = FluxTransformer2DModel.from_config({**transformer.config, **changes})
+            transformer = FluxTransformer2DModel.from_config(changed(transformer, changes))
     settings = config.model
     keep = keeping(settings.memory, settings.offload, device=settings.device, dtype=DTYPES[settings.dtype])
     fill(transformer, keep(transformer), draw_on)
@@ -76,7 +81,7 @@ def random_vae(path: str, changes: Mapping[str, Any], dtype: torch.dtype) -> Aut
     vae = shapes.autoencoder(path)
     if changes:
         with META:
-            vae = AutoencoderKL.from_config({**vae.config, **changes})
+            vae = AutoencoderKL.from_config(changed(vae, changes))
     fill(vae, widened(dtype), "cpu")
     return vae.requires_grad_(False).eval()
 
