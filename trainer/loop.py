@@ -27,7 +27,7 @@ from .events import (
     Waiting,
 )
 from .iteration import ALIKE, Clock, Group, all_or_nothing, collect, draw, improve
-from .micro_batch import OutOfMemory
+from .micro_batch import OutOfMemory, answered
 from .planning.advice import lower
 from .rewards import RewardUnavailable
 from .self_test import self_test
@@ -105,7 +105,8 @@ def train(
                 on_event(evaluate(setup, state.iteration))
             obey(control, state, on_event, keep, stop_if_asked)
             config = in_force(setup.config, state.changes, state.iteration)
-            skipped = iterate(replace(setup, config=config), state, on_event)
+            with answered("beside the model calls"):
+                skipped = iterate(replace(setup, config=config), state, on_event)
         except Stopped:
             reason = "stopped"
             break

@@ -1,6 +1,7 @@
 """How many candidates go through a model at once, and what happens when they are too many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .device import Device, is_out_of_memory, release
@@ -43,6 +44,21 @@ class MicroBatch:
             release(self.device)
             self.size = -(-self.size // 2)
             self.on_halved(phase, self.size)
+
+
+@contextmanager
+def answered(where: str) -> Iterator[None]:
+    """Inside, memory that runs out beside the phases of a micro-batch ends as theirs does.
+
+    Raises:
+        OutOfMemory: the device is full.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"out of memory {where} ({_short(error)})") from None
 
 
 def _short(error: BaseException) -> str:

@@ -173,3 +173,21 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
     assert events[-1].reason.startswith("failed: out of memory in update")
     reason, _ = start_run(config, resume=True)
     assert reason == "complete"
+
+
+def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_lost(config_file, monkeypatch):
+    """Its state is made at the first update: there is no smaller micro-batch to try."""
+    step, calls = torch.optim.AdamW.step, []
+
+    def full(optimizer, *args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    config, events = load_config(config_file(), []), []
+    with pytest.raises(UserError, match=r"out of memory beside the model calls \(full\): set .*Saved after 1 iter"):
+        start_run(config, listeners=[events.append])
+    assert [e.iteration for e in events if isinstance(e, Saved)] == [1]
+    assert start_run(config, resume=True)[0] == "complete"
