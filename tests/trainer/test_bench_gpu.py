@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -178,18 +179,45 @@ class Options:
         self.json, self.out = json, out
 
 
-def test_the_command_prints_a_head_and_a_line_for_each_check(tmp_path, capsys):
+def test_the_command_prints_a_head_and_a_line_for_each_check(tmp_path):
     """With a budget in which nothing is begun: full-size models belong on a card."""
-    out = tmp_path / "gpu.json"
-    assert main("cpu", Options(True, out)) == 0
-    head, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    out, said = tmp_path / "gpu.json", []
+    assert main("cpu", Options(True, out), said.append) == 0
+    head, *rows = map(json.loads, said)
     assert head["head"]["torch"] == torch.__version__
     assert [(row["number"], row["status"]) for row in rows] == [(0, "skipped"), (2, "skipped")]
     assert json.loads(out.read_text("utf-8"))["checks"] == rows
-    assert main("cpu", Options(False, None)) == 0
-    printed = capsys.readouterr().out.splitlines()
+    printed = []
+    assert main("cpu", Options(False, None), printed.append) == 0
     assert printed[0].startswith("card cpu, torch ")
     assert printed[-1] == "2 skipped"
+
+
+ON_A_CARD = """
+import sys, card
+from trainer import device
+from trainer.__main__ import parse, run
+from trainer.cli.libraries import apart
+device.KINDS = ("card",)
+command = parse(sys.argv[1:])
+with apart():
+    code = run(*command)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_the_command_finds_reaches_the_terminal_and_what_libraries_say_does_not(as_json):
+    words = ["bench", "gpu", "--budget", "0", "--only", "0,2", *(["--json"] if as_json else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "card")])}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    result = subprocess.run([sys.executable, "-c", ON_A_CARD, *words], **options)
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = result.stdout.splitlines()
+    assert "card made of the CPU" in printed[0]
+    assert ([json.loads(line)["number"] for line in printed[1:]] if as_json else printed[-1]) == (
+        [0, 2] if as_json else "2 skipped"
+    )
 
 
 REPORT = {

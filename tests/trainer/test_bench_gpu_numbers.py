@@ -42,6 +42,8 @@ def test_free_memory_is_poisoned_before_each_fetch(bench, monkeypatch):
     seen = []
 
     class Fetcher:
+        stream = None
+
         def fetch(self, weight, *, backward):
             seen.append(torch.empty_like(weight))
             return weight

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..config import AUTO
 from ..errors import UserError
+from .output import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +27,4 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("bench gpu: torch sees no GPU here; it needs an NVIDIA card and a torch that is built for CUDA")
     from ..benchmarks.gpu import command
 
-    return command.main(device, arguments)
+    return command.main(device, arguments, say)

@@ -29,7 +29,7 @@ class LayerFetcher:
     def __init__(self, device: torch.device):
         self.device = device
         self._streams = streams_of(device)
-        self._stream = self._streams.Stream(device) if self._streams else None
+        self.stream = self._streams.Stream(device) if self._streams else None
         self._last: Moment | None = None
         self._next: dict[Moment, Tensor] = {}
         self._ahead: _Copy | None = None
@@ -51,12 +51,12 @@ class LayerFetcher:
         """Its memory is the computing stream's, and what used that memory before is queued there already: the copying
         stream waits for that. So no `record_stream` is needed, which would put off the memory's next use."""
         copy = torch.empty_like(weight, device=self.device)
-        if self._stream is None:
+        if self.stream is None:
             return _Copy(weight, copy.copy_(weight), None)
-        self._stream.wait_stream(self._streams.current_stream(self.device))
-        with self._streams.stream(self._stream):
+        self.stream.wait_stream(self._streams.current_stream(self.device))
+        with self._streams.stream(self.stream):
             copy.copy_(weight, non_blocking=True)
-        return _Copy(weight, copy, self._stream.record_event())
+        return _Copy(weight, copy, self.stream.record_event())
 
     def _arrived(self, copied: _Copy) -> Tensor:
         if copied.done is not None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from ...errors import UserError
@@ -28,8 +29,11 @@ def wanted(numbers: str) -> list[Check]:
     return [known[number] for number in known if number in asked]
 
 
-def main(device: str, arguments: argparse.Namespace) -> int:
+def main(device: str, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Run the checks; returns 0 if everything that ran is as expected, else 1.
+
+    Args:
+        say: called with each line for the terminal.
 
     Raises:
         UserError: a mistake in the options.
@@ -40,16 +44,16 @@ def main(device: str, arguments: argparse.Namespace) -> int:
     again = in_another_process(arguments.plans, AGAIN_SECONDS)
     bench = Bench(Card(device), sizes, Counts(arguments.plans), again)
     facts = bench.card.facts()
-    print(json.dumps({"head": facts}) if arguments.json else headline(facts), flush=True)
+    say(json.dumps({"head": facts}) if arguments.json else headline(facts))
 
     def tell(result: Result) -> None:
-        print(json.dumps(result.to_dict()) if arguments.json else "\n".join(lines(result)), flush=True)
+        say(json.dumps(result.to_dict()) if arguments.json else "\n".join(lines(result)))
         if arguments.out:
             written(arguments.out, facts, list(bench.results.values()))
 
     results = run(bench, checks, budget=arguments.budget, began=began, tell=tell)
     if not arguments.json:
-        print(summary(results))
+        say(summary(results))
     return 0 if all_well(results) else 1
 
 

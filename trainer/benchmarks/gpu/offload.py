@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...device import streams_of
 from ...iteration import policy_velocity
-from ...models.frozen import Fetcher, FrozenLinear
+from ...models.fetching import LayerFetcher
+from ...models.frozen import FrozenLinear
 from ...state import Setup
 from .bench import Bench, latents
 from .card import Card
@@ -37,7 +38,7 @@ class Plain:
 class Shaken:
     """The fetcher under test, with random sleeps in both streams and NaN in the memory that is free."""
 
-    fetcher: Fetcher
+    fetcher: LayerFetcher
     card: Card
     lots: random.Random
 
@@ -45,9 +46,8 @@ class Shaken:
         self._sleep(nullcontext())
         # the memory that the last layer's copy has left: a copy that does not wait for this is overwritten
         torch.empty_like(weight, device=self.card.device).view(torch.uint8).fill_(POISON)
-        stream = getattr(self.fetcher, "stream", None)
-        if stream is not None:
-            self._sleep(self.card.module.stream(stream))
+        if self.fetcher.stream is not None:
+            self._sleep(self.card.module.stream(self.fetcher.stream))
         return self.fetcher.fetch(weight, backward=backward)
 
     def _sleep(self, where: object) -> None:
