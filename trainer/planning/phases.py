@@ -138,6 +138,7 @@ def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning
 def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: Meter) -> Setup:
     dtype, tracker = dtype_of(config), meter.tracker
     transformer = models.transformer(config.model.path)
+    encoded = [_as_wide_as(transformer, conditioning) for conditioning in encoded]
     vae = models.autoencoder(config.model.path)
     for parameter in vae.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -159,6 +160,15 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
     inits = models.inits(config, sees_mask(policy))
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
     return replace(setup, turn=config.sampling.all_sizes.index(config.sampling.largest))
+
+
+def _as_wide_as(transformer: nn.Module, conditioning: Conditioning) -> Conditioning:
+    """The prompts as the transformer takes them: a file tells its own widths, but not those of its text encoders."""
+    settings, embeddings, pooled = transformer.config, conditioning.embeddings, conditioning.pooled
+    return Conditioning(
+        embeddings.new_empty(*embeddings.shape[:-1], settings.joint_attention_dim),
+        pooled.new_empty(len(pooled), settings.pooled_projection_dim),
+    )
 
 
 def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:
