@@ -17,12 +17,12 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_locks(tmp_path_factory):
+def own_locks():
     """Locks lie in the folder for temporary files: tests that run side by side do not wait for one device."""
-    with pytest.MonkeyPatch.context() as patch:
-        locks = str(tmp_path_factory.mktemp("locks"))
-        patch.setenv("TMPDIR", locks)  # of child processes
-        patch.setattr(tempfile, "tempdir", locks)
+    with tempfile.TemporaryDirectory() as own, pytest.MonkeyPatch.context() as patch:
+        Path(own).chmod(0o755)  # as open to read as the system's
+        patch.setenv("TMPDIR", own)  # of child processes
+        patch.setattr(tempfile, "tempdir", own)
         yield
 
 
