@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session", autouse=True)
 def own_locks():
     """Locks lie in the folder for temporary files: tests that run side by side do not wait for one device."""
-    with tempfile.TemporaryDirectory() as own, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own, pytest.MonkeyPatch.context() as patch:
         Path(own).chmod(0o755)  # as open to read as the system's
         patch.setenv("TMPDIR", own)  # of child processes
         patch.setattr(tempfile, "tempdir", own)
