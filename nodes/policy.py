@@ -4,7 +4,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
-from ..trainer.device import computes_bfloat16, devices
+from ..trainer.device import devices, usual_dtype
 from ..trainer.models.source import EMBEDDED, GGUF
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
@@ -159,12 +159,6 @@ def model_files() -> list[str]:
     return sorted(files)
 
 
-def default_dtype(device: str) -> str:
-    if device == "cpu":
-        return "float32"
-    return "bfloat16" if computes_bfloat16(device) else "float16"
-
-
 def wanted(
     model: str,
     folder: str,
@@ -184,7 +178,7 @@ def wanted(
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
-    dtype = default_dtype(device) if precision == AUTO else precision
+    dtype = usual_dtype(device) if precision == AUTO else precision
     path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
     return policies.Wanted(

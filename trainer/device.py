@@ -91,6 +91,13 @@ def computes_bfloat16(device: Device) -> bool:
         return module.is_bf16_supported(including_emulation=False)
 
 
+def usual_dtype(device: Device) -> str:
+    """What a model computes in if nobody says: float32 on the CPU, bfloat16 on a GPU, float16 on one that lacks it."""
+    if module_of(device) is None:
+        return "float32"
+    return "bfloat16" if computes_bfloat16(device) else "float16"
+
+
 # ---- memory
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .config import AUTO, Config, ConfigError, LoraSettings, require
-from .device import computes_bfloat16, free_memory, pick_device
+from .device import free_memory, pick_device, usual_dtype
 from .inpainting import Init
 from .micro_batch import MicroBatch
 from .models.encode_image import VaeEncoder, encode_init, fitted
@@ -202,10 +202,7 @@ def source_of(config: Config) -> ModelSource:
 def pick_dtype(config: Config) -> str:
     if config.model.dtype != AUTO:
         return config.model.dtype
-    device = pick_device(config.model.device)
-    if device == "cpu":
-        return "float32"
-    return "bfloat16" if computes_bfloat16(device) else "float16"
+    return usual_dtype(pick_device(config.model.device))
 
 
 def time_shift(config: Config, policy: FluxPolicy, geometry: Geometry) -> float:
