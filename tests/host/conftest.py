@@ -3,14 +3,19 @@
 Where either is missing these tests skip and say why; with CI=true they fail. `python dev.py test` installs both.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import browser
 import comfy_install
 import pytest
+import torch
 from comfy_server import PACK, ComfyServer
+from diffusers import FluxTransformer2DModel
 from needed import required
+
+from trainer import tiny
 
 HERE = Path(__file__).parent
 TEST_PACKS = {name: HERE / name for name in ("tiny_flux_shim", "probe")}
@@ -37,6 +42,19 @@ def bare_server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
     base = tmp_path_factory.mktemp("comfyui-bare")
     with ComfyServer(comfyui, TEST_PACKS, base=base) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def fill(tmp_path_factory) -> str:
+    """The embedded model as it would see picture and mask, like FLUX.1-Fill, and pay them no heed."""
+    folder = shutil.copytree(tiny.FLUX, tmp_path_factory.mktemp("models") / "fill")
+    plain = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
+    model = FluxTransformer2DModel.from_config({**plain.config, "in_channels": 384, "out_channels": 64})
+    weights = plain.state_dict()
+    weights["x_embedder.weight"] = torch.nn.functional.pad(weights["x_embedder.weight"], (0, 320))
+    model.load_state_dict(weights)
+    model.save_pretrained(folder / "transformer")
+    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,11 @@
 """Graphs that begin from a picture: image-to-image, inpainting, FLUX.1-Fill."""
 
-import shutil
-
 import graphs
 import numpy as np
 import pytest
 import tiny_files
-import torch
-from diffusers import FluxTransformer2DModel
 from PIL import Image
 from queued import fails, pictures, run
-
-from trainer import tiny
 
 
 def image_to_image(denoise: float, edge: int = 64, **changes) -> dict:
@@ -110,19 +104,6 @@ def test_train_begins_from_a_picture_and_resumes_from_no_other(server, wide):
     graph["5"]["inputs"]["mask"] = ["9", 0]
     del graph["5"]["inputs"]["latent"]
     assert "a mask needs a picture: connect VAE Encode to 'latent'" in fails(server, graph)
-
-
-@pytest.fixture(scope="module")
-def fill(tmp_path_factory) -> str:
-    """The embedded model as it would see picture and mask, like FLUX.1-Fill, and pay them no heed."""
-    folder = shutil.copytree(tiny.FLUX, tmp_path_factory.mktemp("models") / "fill")
-    plain = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
-    model = FluxTransformer2DModel.from_config({**plain.config, "in_channels": 384, "out_channels": 64})
-    weights = plain.state_dict()
-    weights["x_embedder.weight"] = torch.nn.functional.pad(weights["x_embedder.weight"], (0, 320))
-    model.load_state_dict(weights)
-    model.save_pretrained(folder / "transformer")
-    return str(folder)
 
 
 def test_fill_trains_on_what_encode_image_makes_of_picture_and_mask(server, wide, fill):

@@ -8,7 +8,6 @@ import graphs
 import pytest
 import torch
 from comfy_server import ExecutionInterrupted
-from diffusers import FluxTransformer2DModel
 from mapped_files import MAPS, mapped
 from queued import fails, run
 from safetensors.torch import load_file
@@ -110,20 +109,6 @@ def test_a_training_on_the_card_is_the_one_on_the_cpu(server, kind):
     assert_alike(movement(server, f"{kind}-auto"), movement(server, f"{kind}-cpu"))
     assert memory_counted(server, f"{kind}-auto") > 2**20
     assert memory_counted(server, f"{kind}-cpu") is None  # it was elsewhere
-
-
-@pytest.fixture(scope="module")
-def fill(tmp_path_factory) -> str:
-    """The embedded model, widened to FLUX.1-Fill's 384 channels."""
-    folder = tmp_path_factory.mktemp("models") / "fill"
-    shutil.copytree(tiny.FLUX, folder)
-    plain = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
-    model = FluxTransformer2DModel.from_config({**plain.config, "in_channels": 384, "out_channels": 64})
-    weights = plain.state_dict()
-    weights["x_embedder.weight"] = torch.nn.functional.pad(weights["x_embedder.weight"], (0, 320))
-    model.load_state_dict(weights)
-    model.save_pretrained(folder / "transformer")
-    return str(folder)
 
 
 def test_fill_on_the_card_is_fill_on_the_cpu(server, fill):
