@@ -77,7 +77,7 @@ TARGETS = [
         {
             "the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:"),
             "large pictures at once": ("side > SINGLY, side > TILED", "side > TILED, side > TILED"),
-            "checkpointing forgotten": ("transformer.enable_gradient_checkpointing()", "pass"),
+            "checkpointing forgotten": ("checkpoint_blocks(transformer)", "pass"),
         },
     ),
     Target(

@@ -7,6 +7,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from trainer.anchors import Pairs
+from trainer.models.attention import checkpoint_blocks
 from trainer.models.flux import FluxPolicy
 from trainer.models.geometry import Geometry
 from trainer.models.lora import attach_lora
@@ -64,7 +65,7 @@ def step(plan: MemoryPlan | None, *, device: str = "cpu", checkpointing: bool = 
     """One step on `device`, without a plan or with the weights stored by one."""
     policy, lora = policy_of(plan, device)
     if checkpointing:
-        policy.transformer.enable_gradient_checkpointing()
+        checkpoint_blocks(policy.transformer)
     generator = torch.Generator().manual_seed(2)
 
     def random(*shape: int) -> Tensor:

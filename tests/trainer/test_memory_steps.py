@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_step import GEOMETRY, assert_equal_steps, policy_of, step
 
+from trainer.models.attention import checkpoint_blocks
 from trainer.models.frozen import FrozenLinear
 from trainer.models.memory import MemoryPlan
 from trainer.models.text import Conditioning
@@ -27,7 +28,7 @@ def test_offload_and_checkpointing_change_no_bit_of_a_step(plan, checkpointing, 
 def test_checkpointing_alone_changes_no_bit_and_is_off_in_rollouts(resident, monkeypatch):
     assert_equal_steps(step(None, checkpointing=True), resident["bf16"])
     policy, _ = policy_of(None)
-    policy.transformer.enable_gradient_checkpointing()
+    checkpoint_blocks(policy.transformer)
     kept = []
     monkeypatch.setattr(
         policy.transformer, "_gradient_checkpointing_func", lambda f, *args: (kept.append(f), f(*args))[1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..device import computes_bfloat16
 from ..rollout import BatchVelocity
+from .attention import checkpoint_blocks, sound_attention
 from .compiling import compile_blocks
 from .geometry import Geometry
 from .lora import activate_lora
@@ -71,7 +72,7 @@ class FluxPolicy:
             tokens = x if fill is None else torch.cat([x, fill[rows]], -1)
             tokens = tokens if reference is None else torch.cat([tokens, reference[rows]], 1)
             guidance = sigma.new_full(sigma.shape, self.guidance) if guided else None
-            with exact_times(self.transformer, sigma, guidance):
+            with sound_attention(), exact_times(self.transformer, sigma, guidance):
                 v = self.transformer(
                     hidden_states=tokens.to(dtype),
                     timestep=sigma,
@@ -191,7 +192,7 @@ def load_placed(
     """The frozen transformer, each weight put where and how its memory plan says as it is read, see `load_flux`."""
     transformer = load_transformer(source, dtype=dtype, keep=keeping(memory, offload, device=device, dtype=dtype))
     if checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
-        transformer.enable_gradient_checkpointing()
+        checkpoint_blocks(transformer)
     if compiled:
         compile_blocks(transformer, device)
     return transformer

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..anchors import Pairs, draw_pairs
 from ..config import AUTO, Config
 from ..iteration import Candidates, Clock, policy_velocity, sample_candidates, trained_steps
+from ..models.attention import checkpoint_blocks
 from ..models.flux import DTYPES, FluxPolicy, VaeDecoder
 from ..models.frozen import FrozenLinear
 from ..models.geometry import Geometry
@@ -147,7 +148,7 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
     with meter.phase("load"):
         fill(transformer, storage, tracker)
         if config.model.checkpointing:
-            transformer.enable_gradient_checkpointing()
+            checkpoint_blocks(transformer)
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
         decoder = PlannedDecoder(VaeDecoder(vae))

@@ -10,7 +10,7 @@ from ...device import streams_of
 from .bench import Bench, dtype_of
 from .results import Value
 
-FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)  # cuDNN's is not used, see models/attention.py
 HEADS, WIDTH = 24, 128  # FLUX's attention
 PRODUCT = "matrix product"
 

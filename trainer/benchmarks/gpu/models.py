@@ -11,6 +11,7 @@ from transformers import CLIPModel
 
 from ...config import Config, InitSettings
 from ...inpainting import Init
+from ...models.attention import checkpoint_blocks
 from ...models.encode_image import VaeEncoder, encode_init
 from ...models.flux import DTYPES, FluxPolicy, VaeDecoder
 from ...models.geometry import Geometry
@@ -72,7 +73,7 @@ def random_transformer(
     keep = keeping(settings.memory, settings.offload, device=settings.device, dtype=DTYPES[settings.dtype])
     fill(transformer, keep(transformer), draw_on)
     if settings.checkpointing:
-        transformer.enable_gradient_checkpointing()
+        checkpoint_blocks(transformer)
     return transformer.requires_grad_(False).eval()
 
 
