@@ -31,6 +31,7 @@ from card_streams import COMPUTING, Event, Race, Stream, Streams, races, streams
 from card_tensor import NAME, Card
 from card_waits import Wait, waited, waits
 from torch.optim.optimizer import _foreach_supported_types
+from torch.utils._device import _device_constructors
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 __all__ = [
@@ -139,6 +140,7 @@ def pinning() -> Iterator[list[torch.Tensor]]:
 
     Gives the tensors that were pinned. Copies out of them on another stream read what they hold when the copy is done.
     """
+    _device_constructors()  # torch lists them at the first `with device:` of a process, and would keep this stand-in
     empty, is_pinned, pinned = torch.empty, torch.Tensor.is_pinned, []
 
     def known(tensor: torch.Tensor, device=None) -> bool:

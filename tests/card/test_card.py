@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._device import _device_constructors
 from torch.utils.checkpoint import checkpoint
 
 
@@ -157,3 +158,12 @@ def test_an_error_in_a_backward_pass_comes_out_of_it():
     with pytest.raises(torch.OutOfMemoryError, match="injected"):
         y.backward()
     assert (x * 2).tolist() == [2, 2, 2]
+
+
+def test_a_device_for_a_block_of_code_is_kept_once_memory_was_pinned():
+    """A whole FLUX on meta is 48 GB on the CPU if torch.empty is not sent there."""
+    _device_constructors.cache_clear()  # as in a process that has used no device this way
+    with card.pinning(), torch.device("meta"):
+        assert torch.empty(2).is_meta
+    with torch.device("meta"):
+        assert torch.empty(2).is_meta
