@@ -25,8 +25,15 @@ TARGETS = [
         {
             "no budget": ("if check.seconds > left:", "if False:"),
             "values before an exception are lost": ("            values.append(value)\n", "            pass\n"),
-            "a failed check keeps its model": ("        bench.drop()  # whatever", "        pass  # whatever"),
-            "the last check alone": ("[result.to_dict() for result in results]", "[results[-1].to_dict()]"),
+            "a failed check keeps its model": (
+                "            bench.loaded = None  # whatever",
+                "            pass  # whatever",
+            ),
+            "no end at the budget": ("if time.monotonic() > deadline:", "if False:"),
+            "a broken device is not told": (
+                "            raise Broken(in_one_line(error)) from error\n",
+                "            pass\n",
+            ),
             "skipped is failed": ("status, reason = SKIPPED, str(error)", "status, reason = FAILED, str(error)"),
         },
     ),
@@ -55,10 +62,8 @@ TARGETS = [
                 "return seconds, torch.equal(target.cpu(), host)",
                 "return seconds, True",
             ),
-            "every kernel works": (
-                "        return False\n    return bool(query",
-                "        return True\n    return bool(query",
-            ),
+            "every kernel works": ("if kernel in FUSED and off <= WRONG else []", "if kernel in FUSED else []"),
+            "gradients of no direction": ("off = relative(attention_gradient(bench, kernel), exact)", "off = 0.0"),
         },
     ),
     Target(
@@ -114,10 +119,6 @@ TARGETS = [
         FOLDER + "speed.py",
         SPEED,
         {
-            "bare calls are the iteration": (
-                "bench.card.seconds(iteration), bench.card.seconds(bare)",
-                "bench.card.seconds(bare), bench.card.seconds(bare)",
-            ),
             "all kernels are known": ('OTHER = "other"', 'OTHER = "elementwise"'),
             "breaks do not count": ('float(sum(counters["graph_break"].values()))', "0.0"),
             "stays compiled": ("        block._compiled_call_impl = None\n", "        pass\n"),

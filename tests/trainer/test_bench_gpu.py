@@ -12,14 +12,17 @@ import pytest
 import torch
 from small_bench import bench_of, check
 
+from trainer.benchmarks.gpu import command
 from trainer.benchmarks.gpu.again import in_another_process
 from trainer.benchmarks.gpu.card import Card, Watched
-from trainer.benchmarks.gpu.command import main, wanted
 from trainer.benchmarks.gpu.counts import LOADED, Case, Counts
-from trainer.benchmarks.gpu.harness import Check, attempt, run, written
+from trainer.benchmarks.gpu.harness import Check, attempt, run
 from trainer.benchmarks.gpu.memory import cases
-from trainer.benchmarks.gpu.results import Result, Skipped, Value
-from trainer.benchmarks.gpu.table import CHECKS, all_well, lines, summary
+from trainer.benchmarks.gpu.report import Report as GpuReport
+from trainer.benchmarks.gpu.report import all_well, lines, summary
+from trainer.benchmarks.gpu.results import BROKEN, Broken, Result, Skipped, Value
+from trainer.benchmarks.gpu.table import CHECKS
+from trainer.benchmarks.gpu.worker import wanted, work
 from trainer.config import ConfigError
 from trainer.errors import UserError
 from trainer.models.memory import MemoryPlan
@@ -99,9 +102,9 @@ def test_each_check_has_its_own_try_and_the_next_one_goes_on(bench):
 
 def test_a_failed_check_leaves_no_model_behind(bench):
     bench.loaded = (("bf16", 0.0), None)
-    attempt(TABLE[1], bench)
+    run(bench, [TABLE[1]], budget=100, began=time.monotonic(), tell=lambda _: None)
     assert bench.loaded
-    attempt(TABLE[2], bench)
+    run(bench, [TABLE[2]], budget=100, began=time.monotonic(), tell=lambda _: None)
     assert bench.loaded is None
 
 
@@ -113,11 +116,33 @@ def test_what_would_end_after_the_budget_is_not_begun(bench):
     assert long.reason.startswith("takes about 50 s, of the budget ")
 
 
+def test_a_check_that_lasts_too_long_keeps_what_it_found(bench):
+    result = attempt(TABLE[1], bench, deadline=time.monotonic() - 1)
+    assert (result.status, result.reason, result.cut) == ("ok", "cut off by the budget after 1 values", True)
+    assert [value.name for value in result.values] == ["good"]
+    assert "cut off" in lines(result.to_dict())[0]
+
+
+def test_a_device_that_answers_no_more_ends_the_process_with_the_result_told(bench, monkeypatch):
+    told = []
+
+    def refuse():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    monkeypatch.setattr(bench.card, "release", refuse)
+    with pytest.raises(Broken, match=r"illegal memory access was encountered$"):
+        run(bench, TABLE, budget=100, began=time.monotonic(), tell=told.append)
+    assert [result.number for result in told] == [0]
+
+
 def test_the_file_is_whole_after_every_check(bench, tmp_path):
     path, seen = tmp_path / "results" / "gpu.json", []
+    report = GpuReport(path, True, lambda _: None)
+    report.begin({"card": "none"})
+    report.begin({"card": "another process's word for it"})
 
     def tell(result):
-        written(path, {"card": "none"}, list(bench.results.values()))
+        report.add(result.to_dict())
         seen.append(json.loads(path.read_text("utf-8")))
 
     run(bench, TABLE, budget=100, began=time.monotonic(), tell=tell)
@@ -134,19 +159,20 @@ def test_the_file_is_whole_after_every_check(bench, tmp_path):
         "seconds": 0,
         "reason": "odd is 2 s, expected at most 1",
         "trace": "",
+        "cut": False,
     }
     assert [p.name for p in path.parent.iterdir()] == ["gpu.json"]
 
 
 def test_a_person_sees_a_star_where_a_value_is_odd(bench):
-    rows = lines(attempt(TABLE[1], bench))
+    rows = lines(attempt(TABLE[1], bench).to_dict())
     assert rows[0].split()[:3] == ["1", "odd", "deviates"]
     assert [row.split()[0] for row in rows[1:]] == ["good", "*"]
-    assert "this device has no wings" in lines(attempt(TABLE[3], bench))[0]
+    assert "this device has no wings" in lines(attempt(TABLE[3], bench).to_dict())[0]
 
 
 def test_only_odd_and_failed_checks_are_not_well():
-    ok, off, failed, skipped = (Result(0, "", status) for status in ("ok", "deviates", "failed", "skipped"))
+    ok, off, failed, skipped = (Result(0, "", s).to_dict() for s in ("ok", "deviates", "failed", "skipped"))
     assert all_well([ok, skipped])
     assert not all_well([ok, off])
     assert not all_well([ok, failed])
@@ -173,37 +199,90 @@ def test_without_a_gpu_the_command_is_one_line_and_exit_code_2():
 
 
 class Options:
-    only, plans, first_case, budget = "0,2", (), False, 0.0
+    only, plans, budget = "0,2", (), 100.0
 
-    def __init__(self, json, out):
+    def __init__(self, json=True, out=None):
         self.json, self.out = json, out
 
 
-def test_the_command_prints_a_head_and_a_line_for_each_check(tmp_path):
+def test_the_process_of_the_checks_prints_a_head_and_a_line_for_each():
     """With a budget in which nothing is begun: full-size models belong on a card."""
-    out, said = tmp_path / "gpu.json", []
-    assert main("cpu", Options(True, out), said.append) == 0
+    said = []
+    assert work("cpu", said.append, only="0,2", plans=[], began=time.monotonic(), budget=0.0) == 0
     head, *rows = map(json.loads, said)
     assert head["head"]["torch"] == torch.__version__
+    assert head["checks"] == [[0, "ground"], [2, "offload has no race"]]
     assert [(row["number"], row["status"]) for row in rows] == [(0, "skipped"), (2, "skipped")]
-    assert json.loads(out.read_text("utf-8"))["checks"] == rows
-    printed = []
-    assert main("cpu", Options(False, None), printed.append) == 0
-    assert printed[0].startswith("card cpu, torch ")
-    assert printed[-1] == "2 skipped"
+
+
+SCRIPTED = """
+import json, os, sys
+only = sys.argv[sys.argv.index("--only") + 1]
+print("a library talks", flush=True)
+print(json.dumps({"head": {"card": "none"}, "checks": [[n, f"check {n}"] for n in (0, 2, 4) if str(n) in only]}))
+for n in map(int, only.split(",")):
+    how = {0: "ok", 2: "dies", 4: "breaks"}[n] if sys.argv[1] == "worst" else "ok"
+    if how == "dies":
+        print("first words\\nlast words", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(9)
+    row = {"number": n, "name": f"check {n}", "status": "failed" if how == "breaks" else "ok"}
+    print(json.dumps({**row, "values": [], "seconds": 1.0, "reason": "", "trace": "", "cut": False}), flush=True)
+    if how == "breaks":
+        sys.exit(3)
+"""
+
+
+def commanded(monkeypatch, script, **options):
+    """(exit code, what was said) of the command with a process of checks that is a script."""
+    said = []
+    monkeypatch.setattr(command, "WORKER", script)
+    asked = Options(**options)
+    asked.only = "0,2,4"
+    return command.main(asked, said.append), said
+
+
+def test_checks_go_on_in_another_process_after_one_that_died_or_broke_the_device(monkeypatch, tmp_path):
+    out = tmp_path / "gpu.json"
+    code, said = commanded(monkeypatch, (sys.executable, "-c", SCRIPTED, "worst"), out=out)
+    rows = [json.loads(line) for line in said[1:]]
+    assert [(row["number"], row["name"], row["status"]) for row in rows] == [
+        (0, "check 0", "ok"),
+        (2, "check 2", "failed"),
+        (4, "check 4", "failed"),
+    ]
+    assert rows[1]["reason"] == "its process ended with 9: last words"
+    assert json.loads(out.read_text("utf-8")) == {"head": {"card": "none"}, "checks": rows}
+    assert (code, BROKEN) == (1, 3)
+
+
+def test_a_person_sees_the_card_first_and_a_summary_last(monkeypatch):
+    code, said = commanded(monkeypatch, (sys.executable, "-c", SCRIPTED, "well"), json=False)
+    assert (code, said[0], said[-1]) == (0, "card none", "3 ok")
+
+
+def test_a_mistake_that_the_process_of_the_checks_finds_is_the_commands(monkeypatch):
+    mistake = "import sys; print('error: --only 99: no check', file=sys.stderr); sys.exit(2)"
+    with pytest.raises(UserError, match=r"^--only 99: no check$"):
+        commanded(monkeypatch, (sys.executable, "-c", mistake))
+    with pytest.raises(UserError, match=r"^bench gpu: its process ended with -?[0-9]+$"):
+        commanded(monkeypatch, (sys.executable, "-c", "import os; os._exit(1)"))
 
 
 ON_A_CARD = """
 import sys, card
 from trainer import device
 from trainer.__main__ import parse, run
+from trainer.benchmarks.gpu import command
 from trainer.cli.libraries import apart
 device.KINDS = ("card",)
-command = parse(sys.argv[1:])
+command.WORKER = (sys.executable, "-c", {script!r}, "bench", "gpu", "--worker")
+words = parse(sys.argv[1:])
 with apart():
-    code = run(*command)
+    code = run(*words)
 sys.exit(code)
 """
+ON_A_CARD = ON_A_CARD.format(script=ON_A_CARD.replace("{script!r}", "''"))
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -4,6 +4,7 @@ import diffusers
 import pytest
 import torch
 from small_bench import around, bench_of, check, odd, well
+from torch.nn.attention import SDPBackend
 
 from trainer.benchmarks.gpu import ground, paths
 from trainer.benchmarks.gpu.card import Card
@@ -34,11 +35,24 @@ def test_bytes_that_do_not_arrive_are_noticed(bench, monkeypatch):
 
 
 def test_a_card_without_fused_attention_is_noticed(bench, monkeypatch):
-    def refuse(*_, **__):
-        raise RuntimeError("no kernel image is available")
+    def refused(original, _, kernel):
+        if kernel != SDPBackend.MATH:
+            raise RuntimeError("no kernel image is available")
+        return original()
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", refuse)
+    around(monkeypatch, ground, "attention_gradient", refused)
     assert odd(check(0, bench)) == {"fused attention kernels"}
+
+
+def test_a_kernel_whose_gradient_is_wrong_is_noticed(bench, monkeypatch):
+    """As cuDNN's on an H200: it takes the gradient for one that lies in memory as the output does."""
+
+    def shuffled(original, _, kernel):
+        gradient = original()
+        return gradient if kernel == SDPBackend.MATH else gradient.flip(0)
+
+    around(monkeypatch, ground, "attention_gradient", shuffled)
+    assert odd(check(0, bench)) == {"flash attention's gradient", "fused attention kernels"}
 
 
 def test_speeds_are_held_against_an_h200_on_an_h200_alone(bench, monkeypatch):

@@ -3,19 +3,24 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..config import Config
-from ..device import synchronize
+from ..device import Device, synchronize
 from ..loop import iterate
 from ..metrics import open_store
+from ..rewards.base import Reward, score_on
 from ..setup import prepare
 from ..solvers import EVALUATIONS
 from ..state import Setup, new_state
+
+Work = Callable[[], None]
 
 
 def measure(config: Config, iterations: int) -> dict[str, float]:
@@ -26,17 +31,7 @@ def measure(config: Config, iterations: int) -> dict[str, float]:
     Returns medians in seconds, and the median of the pairwise ratios.
     """
     setup = prepare(replace(config, run=replace(config.run, base_every=0)))
-    bare = bare_calls(setup)
-    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder), config.run.tiles_every) as store:
-        state = new_state(setup)
-
-        def iteration() -> None:
-            iterate(setup, state, store)
-            state.iteration += 1
-
-        for warm_up in (iteration, bare):
-            warm_up()
-        pairs = [(_seconds(iteration, setup), _seconds(bare, setup)) for _ in range(iterations)]
+    pairs = alternating(setup, iterations, lambda work: _seconds(work, setup.policy.device))
     return {
         "iteration_seconds": statistics.median(a for a, _ in pairs),
         "bare_seconds": statistics.median(b for _, b in pairs),
@@ -47,7 +42,21 @@ def measure(config: Config, iterations: int) -> dict[str, float]:
     }
 
 
-def bare_calls(setup: Setup) -> Callable[[], None]:
+def alternating(setup: Setup, pairs: int, seconds: Callable[[Work], float]) -> list[tuple[float, float]]:
+    """`seconds` of (an iteration with the run store writing, its bare model calls), in turn, after one of each."""
+    bare, state = bare_calls(setup), new_state(setup)
+    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder), setup.config.run.tiles_every) as store:
+
+        def iteration() -> None:
+            iterate(setup, state, store)
+            state.iteration += 1
+
+        for warm_up in (iteration, bare):
+            warm_up()
+        return [(seconds(iteration), seconds(bare)) for _ in range(pairs)]
+
+
+def bare_calls(setup: Setup) -> Work:
     """The transformer, autoencoder and reward calls of one iteration, on random input and nothing around them."""
     config, policy, geometry = setup.config, setup.policy, setup.geometry
     grpo, size = config.grpo, config.run.micro_batch
@@ -58,7 +67,11 @@ def bare_calls(setup: Setup) -> Callable[[], None]:
     sigma = torch.full((size,), 0.5, device=policy.device)
     rows = torch.arange(size, device=policy.device) % len(setup.conditioning)
     velocity = policy.velocity(setup.conditioning, geometry)
+    stay = not config.run.offload_rewards
     texts = [config.prompts[i % len(config.prompts)] for i in range(candidates)]
+
+    def scored(rewards: Mapping[str, Reward], images: Tensor) -> dict[str, Tensor]:
+        return {name: reward.score(images, texts) for name, reward in rewards.items()}
 
     def run() -> None:
         with torch.no_grad():
@@ -69,18 +82,18 @@ def bare_calls(setup: Setup) -> Callable[[], None]:
         images = torch.cat(
             [policy.decode(part, geometry) for part in x.repeat(-(-candidates // size), 1, 1).split(size)]
         )
-        for reward in setup.rewards.values():
-            reward.score(images[:candidates], texts)
+        score_on(policy.device, setup.rewards, partial(scored, images=images[:candidates]), stay=stay)
         for parameter in setup.lora.values():
             parameter.grad = None
 
     return run
 
 
-def _seconds(function: Callable[[], None], setup: Setup) -> float:
+def _seconds(work: Work, device: Device) -> float:
+    synchronize(device)
     start = time.perf_counter()
-    function()
-    synchronize(setup.policy.device)
+    work()
+    synchronize(device)
     return time.perf_counter() - start
 
 

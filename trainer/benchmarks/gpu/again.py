@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .bench import Bench
+from .command import WORKER
 from .results import OK, Value
 
 AGAIN = (2, 4)
@@ -33,8 +33,7 @@ def in_another_process(plans: Sequence[Path], seconds: float) -> Any:
     """A function that runs checks of some numbers by this same command, the peaks' check in its first case alone."""
 
     def run(numbers: Sequence[int], environment: Mapping[str, str]) -> list[dict[str, Any]]:
-        command = [sys.executable, "-m", "trainer", "bench", "gpu", "--json", "--first-case"]
-        command += ["--only", ",".join(map(str, numbers)), "--budget", str(seconds)]
+        command = [*WORKER, "--first-case", "--only", ",".join(map(str, numbers)), "--budget", str(seconds)]
         command += ["--plans", *map(str, plans)] if plans else []
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

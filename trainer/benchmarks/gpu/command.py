@@ -1,35 +1,27 @@
-"""`python -m trainer bench gpu` on a card that is there, from its options to the report."""
+"""`python -m trainer bench gpu` from its options to the report.
+
+The checks run in a process of their own. An illegal memory access ends a process's way to its card for good: another
+process then goes on with the checks that are left.
+"""
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from typing import IO, Any
 
 from ...errors import UserError
-from .again import in_another_process
-from .bench import Bench
-from .card import Card
-from .counts import Counts
-from .harness import Check, run, written
-from .results import Result
-from .sizes import FULL
-from .table import CHECKS, all_well, lines, summary
+from .report import Report
+from .results import BROKEN, FAILED, Result
 
-AGAIN_SECONDS = 300.0  # of the other process that one check starts
+WORKER = (sys.executable, "-m", "trainer", "bench", "gpu", "--worker")
+MISTAKE = 2  # exit code of what the user can put right
 
 
-def wanted(numbers: str) -> list[Check]:
-    """The checks of these numbers, all if there are none. Raises UserError."""
-    known = {str(check.number): check for check in CHECKS}
-    asked = [number.strip() for number in numbers.split(",")] if numbers else list(known)
-    strange = [number for number in asked if number not in known]
-    if strange:
-        raise UserError(f"--only {numbers}: {strange[0]!r} is no check, they are 0 to {len(CHECKS) - 1}")
-    return [known[number] for number in known if number in asked]
-
-
-def main(device: str, arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
+def main(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Run the checks; returns 0 if everything that ran is as expected, else 1.
 
     Args:
@@ -38,24 +30,43 @@ def main(device: str, arguments: argparse.Namespace, say: Callable[[str], None])
     Raises:
         UserError: a mistake in the options.
     """
-    began = time.monotonic()
-    checks = wanted(arguments.only)
-    sizes = replace(FULL, first_case=arguments.first_case)
-    again = in_another_process(arguments.plans, AGAIN_SECONDS)
-    bench = Bench(Card(device), sizes, Counts(arguments.plans), again)
-    facts = bench.card.facts()
-    say(json.dumps({"head": facts}) if arguments.json else headline(facts))
-
-    def tell(result: Result) -> None:
-        say(json.dumps(result.to_dict()) if arguments.json else "\n".join(lines(result)))
-        if arguments.out:
-            written(arguments.out, facts, list(bench.results.values()))
-
-    results = run(bench, checks, budget=arguments.budget, began=began, tell=tell)
-    if not arguments.json:
-        say(summary(results))
-    return 0 if all_well(results) else 1
+    began, report = time.monotonic(), Report(arguments.out, arguments.json, say)
+    only: str | None = arguments.only
+    while only is not None:
+        left = arguments.budget - (time.monotonic() - began)
+        options = ["--only", only, f"--budget={left}"]  # as one word: it may be negative
+        options += ["--plans", *map(str, arguments.plans)] if arguments.plans else []
+        only = one_process(report, [*WORKER, *options])
+    return report.end()
 
 
-def headline(facts: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value)
+def one_process(report: Report, command: list[str]) -> str | None:
+    """Report what a process of checks says; returns the numbers of those that it left, None if it left none."""
+    asked: dict[int, str] = {}  # numbers and names
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as words:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, encoding="utf-8")
+        with process:
+            try:
+                for row in rows_of(process.stdout):
+                    if "head" in row:
+                        asked = dict(row["checks"])
+                        report.begin(row["head"])
+                    else:
+                        report.add(row)
+            except BaseException:  # Ctrl-C
+                process.terminate()
+                raise
+        words.seek(0)
+        last = (words.read().strip().splitlines() or [""])[-1]
+    if process.returncode == MISTAKE or not asked:
+        raise UserError(last.removeprefix("error: ") or f"bench gpu: its process ended with {process.returncode}")
+    left = [number for number in asked if number not in report.rows]
+    if left and process.returncode != BROKEN:  # it died in the first one of them
+        reason = f"its process ended with {process.returncode}: {last}"
+        report.add(Result(number := left.pop(0), asked[number], FAILED, reason=reason).to_dict())
+    return ",".join(map(str, left)) or None
+
+
+def rows_of(stream: IO[str] | None) -> Any:
+    """The objects of a stream with one in each line; other lines are left out."""
+    return (json.loads(line) for line in stream or () if line.startswith("{"))

@@ -1,17 +1,13 @@
-"""Runs the checks in order, each in its own try. What is known so far is always on disk."""
+"""Runs the checks in order, each in its own try."""
 
-import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from ...files import written_whole
 from ...run import in_one_line
 from .bench import Bench
-from .results import FAILED, SKIPPED, Result, Skipped, Value, judged
+from .results import FAILED, SKIPPED, Broken, Result, Skipped, Value, judged
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,9 @@ def run(
 
     Args:
         budget: seconds since `began` (of time.monotonic) after which no check shall end.
+
+    Raises:
+        Broken: the device answers no more, as after an illegal memory access; the results so far are told.
     """
     for check in checks:
         left = budget - (time.monotonic() - began)
@@ -39,32 +38,32 @@ def run(
             reason = f"takes about {check.seconds:.0f} s, of the budget {max(0.0, left):.0f} s are left"
             result = Result(check.number, check.name, SKIPPED, reason=reason)
         else:
-            result = attempt(check, bench)
+            result = attempt(check, bench, began + budget)
         bench.results[check.number] = result
         tell(result)
+        if result.status == FAILED:
+            bench.loaded = None  # whatever state the model is in
+        try:
+            bench.card.release()
+        except RuntimeError as error:
+            raise Broken(in_one_line(error)) from error
     return list(bench.results.values())
 
 
-def attempt(check: Check, bench: Bench) -> Result:
-    """The check's result, whatever happens in it; the values before an exception are kept."""
+def attempt(check: Check, bench: Bench, deadline: float = float("inf")) -> Result:
+    """The check's result, whatever happens in it; what was found before an exception or the deadline is kept."""
     values: list[Value] = []
-    began, trace = time.monotonic(), ""
+    began, trace, cut = time.monotonic(), "", False
     try:
         for value in check.measure(bench):
             values.append(value)
+            if time.monotonic() > deadline:
+                cut = True
+                break
         status, reason = judged(values)
+        reason = "; ".join(filter(None, [f"cut off by the budget after {len(values)} values" if cut else "", reason]))
     except Skipped as error:
         status, reason = SKIPPED, str(error)
     except Exception as error:  # noqa: BLE001  it is this check's result, and the next one goes on
         status, reason, trace = FAILED, in_one_line(error), traceback.format_exc(limit=-8)
-    if status == FAILED:
-        bench.drop()  # whatever state the model is in
-    bench.card.release()
-    return Result(check.number, check.name, status, values, time.monotonic() - began, reason, trace)
-
-
-def written(path: Path, facts: dict[str, Any], results: Sequence[Result]) -> None:
-    """The whole report as one JSON file, in place of the one before."""
-    report = {"head": facts, "checks": [result.to_dict() for result in results]}
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(report, indent=1), "utf-8")
+    return Result(check.number, check.name, status, values, time.monotonic() - began, reason, trace, cut)

@@ -16,10 +16,10 @@ from .results import Skipped, Value
 def cases(bench: Bench) -> list[tuple[Case, int]]:
     """What check 4 measures, and by how many solver steps: they decide seconds, not memory."""
     sizes = bench.sizes
-    usual = [Case(memory, offload, sizes.pixels, 4) for memory, offload in (("bf16", 0.0), ("fp8", 0.0), ("fp8", 1.0))]
-    others = [*usual[1:], Case("bf16", 0.0, sizes.pixels, 1), Case("bf16", 0.0, sizes.large, 1)]
-    found = [(usual[0], sizes.steps), *((case, sizes.fewer_steps) for case in others)]
-    return found[:1] if sizes.first_case else found
+    first = Case("bf16", 0.0, sizes.pixels, 4)
+    others = [replace(first, micro_batch=1), replace(first, pixels=sizes.large, micro_batch=1)]  # of the same weights
+    others += [replace(first, memory="fp8", offload=offload) for offload in (0.0, 1.0)]
+    return [(first, sizes.steps), *((case, sizes.fewer_steps) for case in others if not sizes.first_case)]
 
 
 def plans(bench: Bench) -> Iterator[Value]:
@@ -47,7 +47,7 @@ def measured(bench: Bench, case: Case, steps: int) -> Watched:
     state = new_state(bench.full(case))
     iterate(bench.full(case, steps=1), state, Watched(bench.card))
     watched = Watched(bench.card)
-    iterate(bench.full(case, steps=steps, trained_steps=min(4, bench.sizes.steps)), state, watched)
+    iterate(bench.full(case, steps=steps), state, watched)
     return watched
 
 
@@ -68,8 +68,8 @@ def full_device(bench: Bench) -> Iterator[Value]:
     """Between the needs of micro-batches 4 and 2 a run halves and goes on; below 1's it ends with advice."""
     bench.card.need("set_per_process_memory_fraction")
     bench.drop()
-    needs = {size: reserved_by(bench, size) for size in (4, 2, 1)}
-    yield from (Value(f"reserved at micro-batch {size}", need / GIB, "GiB") for size, need in needs.items())
+    needs = {size: needed_by(bench, size) for size in (4, 2, 1)}
+    yield from (Value(f"needed at micro-batch {size}", need / GIB, "GiB") for size, need in needs.items())
     halved, error = limited(bench, 4, (needs[4] + needs[2]) // 2)
     yield Value("halved", ", ".join(f"{e.phase} to {e.micro_batch}" for e in halved) or "never")
     yield Value("times halved", float(len(halved)), low=1)
@@ -86,16 +86,16 @@ def few(bench: Bench, size: int) -> Setup:
     return replace(setup, config=replace(setup.config, run=run))
 
 
-def reserved_by(bench: Bench, size: int) -> int:
-    """Bytes that the allocator takes for a run at this micro-batch."""
+def needed_by(bench: Bench, size: int) -> int:
+    """Bytes of tensors at the peak of a run at this micro-batch: what the allocator keeps beyond, it can give back."""
     setup = few(bench, size)
     bench.card.release()
     bench.card.watch()
     train(setup, new_state(setup), on_event=lambda _: None, save=lambda _: None)
-    reserved = bench.card.peaks()[1]
+    allocated = bench.card.peaks()[0]
     del setup
     bench.card.release()
-    return reserved
+    return allocated
 
 
 def at_rest(bench: Bench) -> int:

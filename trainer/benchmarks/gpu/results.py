@@ -5,10 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OK, DEVIATES, SKIPPED, FAILED = "ok", "deviates", "skipped", "failed"
+BROKEN = 3  # exit code of a process to which the device answers no more
 
 
 class Skipped(Exception):
     """A check, or a part of one, that cannot be done on this card: says why in one line."""
+
+
+class Broken(Exception):
+    """The device answers no more, as after an illegal memory access: nothing else can be checked by this process."""
+
+
+def shown(value: float | str, unit: str) -> str:
+    return f"{value if isinstance(value, str) else format(value, '.4g')} {unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,7 @@ class Value:
         return "" if self.high is None else f"at most {self.high:.4g}"
 
     def __str__(self) -> str:
-        shown = self.value if isinstance(self.value, str) else f"{self.value:.4g}"
-        return f"{shown} {self.unit}".rstrip()
+        return shown(self.value, self.unit)
 
     def to_dict(self) -> dict[str, Any]:
         value = self.value if isinstance(self.value, str) or math.isfinite(self.value) else str(self.value)  # no JSON
@@ -60,6 +68,7 @@ class Result:
     seconds: float = 0.0
     reason: str = ""  # why it deviates, was skipped or failed
     trace: str = ""  # of an exception
+    cut: bool = False  # whether the budget was used up before its last value
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "seconds": round(self.seconds, 2), "values": [value.to_dict() for value in self.values]}

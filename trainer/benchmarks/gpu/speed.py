@@ -1,10 +1,8 @@
 """Checks 5, 6 and 8: what the engine adds to bare model calls, where their time goes, what compiling saves."""
 
 import statistics
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,12 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...device import synchronize
 from ...iteration import policy_velocity
-from ...loop import iterate
-from ...metrics import open_store
 from ...models.compiling import compile_blocks
 from ...models.memory import blocks
-from ...state import Setup, new_state
-from ..overhead import bare_calls
+from ...state import Setup
+from ..overhead import alternating
 from .bench import Bench, latents
 from .ground import PRODUCT
 from .offload import forward
@@ -41,17 +37,7 @@ def overhead(bench: Bench) -> Iterator[Value]:
     """Whole iterations with the run store writing, against the same number of bare model calls."""
     _, setup = bench.best(steps=2, trained_steps=1)
     setup = replace(setup, config=replace(setup.config, run=replace(setup.config.run, tiles_every=1)))
-    bare = bare_calls(setup)
-    state = new_state(setup)
-    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder), 1) as store:
-
-        def iteration() -> None:
-            iterate(setup, state, store)
-            state.iteration += 1
-
-        for warm_up in (iteration, bare):
-            warm_up()
-        pairs = [(bench.card.seconds(iteration), bench.card.seconds(bare)) for _ in range(bench.sizes.pairs)]
+    pairs = alternating(setup, bench.sizes.pairs, bench.card.seconds)
     ratio = statistics.median(whole / alone for whole, alone in pairs)
     yield Value("an iteration", statistics.median(whole for whole, _ in pairs), "s")
     yield Value("its bare model calls", statistics.median(alone for _, alone in pairs), "s")
