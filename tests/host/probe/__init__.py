@@ -1,5 +1,6 @@
 """TEST-ONLY pack: what ComfyUI's process has imported, how many objects of a class live in it, what a wire holds."""
 
+import ctypes
 import dataclasses
 import gc
 import itertools
@@ -118,6 +119,8 @@ async def objects(request: web.Request) -> web.Response:
     """How many objects of the class module.name are alive, and this process's resident memory in bytes."""
     module, _, name = request.match_info["name"].rpartition(".")  # a bare name finds inspect.Parameter as well
     gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what is free but not given back says nothing of a leak
     kinds = [type(each) for each in gc.get_objects()]
     count = sum(kind.__name__ == name and kind.__module__ == module for kind in kinds)
     return web.json_response({"count": count, "resident": psutil.Process().memory_info().rss})
