@@ -160,6 +160,7 @@ def test_save_now_saves_once_after_the_iteration_and_during_a_pause(make):
     assert [e[1] for e in events if isinstance(e, tuple)] == [1, 4, 4, 6]
 
 
+@pytest.mark.also_on_card
 def test_a_change_holds_from_the_next_iteration_and_is_told(make):
     control = Control()
     setup = make("optimizer.warmup=0", "run.iterations=5")

@@ -50,6 +50,7 @@ def picture(setup, conditioning, row, seed):
     return setup.policy.decode(x, setup.geometry)[0]
 
 
+@pytest.mark.also_on_card
 def test_evaluations_come_at_the_start_every_few_iterations_and_at_the_end(make):
     _, _, events = run(make(*EVALUATED))
     assert [e.iteration for e in of(events, Evaluated)] == [0, 2, 4, 5]
@@ -132,6 +133,7 @@ def test_neither_changes_a_bit_of_the_training(make):
     assert all(torch.equal(results[0][2][name], p) for name, p in results[1][2].items())
 
 
+@pytest.mark.also_on_card
 def test_image_to_image_evaluates_and_shows_its_base_from_the_init_latent(make):
     from dataclasses import replace
 
@@ -141,7 +143,8 @@ def test_image_to_image_evaluates_and_shows_its_base_from_the_init_latent(make):
     setup = replace(setup, canvases=(Canvas(setup.geometry, sigmas, Init(init[None])),))
     base = base_pictures(setup, [0], [7])
     noise = torch.randn(setup.geometry.latent_shape, generator=torch.Generator().manual_seed(7))
-    begun = setup.policy.decode(setup.geometry.pack(partly_noised(init, noise, 0.3)[None]), setup.geometry)
+    begun = setup.geometry.pack(partly_noised(init, noise, 0.3)[None]).to(setup.policy.device)
+    begun = setup.policy.decode(begun, setup.geometry)
     near, far = (base - begun).square().mean(), (base_pictures(make(*EVALUATED), [0], [7]) - begun).square().mean()
     assert near < far
     assert evaluate(setup, 0).images.shape == (3, 3, 64, 64)

@@ -52,10 +52,12 @@ def test_a_denoise_out_of_range_is_refused(denoise):
         sigma_grid(4, 1.0, denoise)
 
 
+@pytest.mark.also_on_card
 def test_denoise_1_is_text_to_image_bit_for_bit(setup):
     assert torch.equal(candidates(begun(setup, picture(setup), 1.0)).images, candidates(setup).images)
 
 
+@pytest.mark.also_on_card
 def test_the_first_state_is_the_picture_noised_by_each_neighbour(setup):
     init, grpo = picture(setup), setup.config.grpo
     image_to_image = begun(setup, init, 0.5)
@@ -64,12 +66,13 @@ def test_the_first_state_is_the_picture_noised_by_each_neighbour(setup):
     assert sigma == sigma_grid(2 * STEPS, math.exp(resolution_mu(setup.geometry.tokens)))[STEPS]
     noise = neighborhood(found.seeds[0], setup.geometry.latent_shape, grpo.strength, grpo.group_size)
     expected = setup.geometry.pack((1 - sigma) * init + sigma * noise)
-    torch.testing.assert_close(found.trajectories.x[0][: grpo.group_size], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.trajectories.x[0][: grpo.group_size].cpu(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.also_on_card
 def test_less_denoise_stays_nearer_to_the_picture(setup):
     init = picture(setup)
-    target = setup.geometry.pack(init[None])
+    target = setup.geometry.pack(init[None]).to(setup.policy.device)
     ends = [candidates(begun(setup, init, d)).trajectories.x_0 for d in (0.05, 0.3, 0.7)]
     distances = [(end - target).square().mean().item() for end in ends]
     assert distances == sorted(distances)
@@ -86,6 +89,7 @@ def test_every_solver_begins_below_1_on_the_exact_path(solver):
     torch.testing.assert_close(end, z, rtol=0, atol=1e-12)
 
 
+@pytest.mark.also_on_card
 def test_an_update_trains_the_steps_that_are_drawn_and_starts_from_ratio_1(setup):
     image_to_image = begun(setup, picture(setup), 0.5)
     group = collect(image_to_image, 0, Clock(setup.policy.device))

@@ -204,14 +204,16 @@ def test_the_temperature_counts_what_is_drawn(case, mode):
 # ---- with the model
 
 
+@pytest.mark.also_on_card
 def test_outside_the_mask_every_candidate_ends_at_the_init_latent_exactly(setup):
     inpainting = painted(setup, HALF, 0.8)
-    ends = inpainting.geometry.unpack(candidates(inpainting).trajectories.x_0)
+    ends = inpainting.geometry.unpack(candidates(inpainting).trajectories.x_0).cpu()
     init = inpainting.init.latents[0]
     assert all(torch.equal(end[:, ~HALF], init[:, ~HALF]) for end in ends)
     assert all((end - init)[:, HALF].abs().mean() > 0.1 for end in ends)
 
 
+@pytest.mark.also_on_card
 def test_a_mask_of_all_at_denoise_1_is_text_to_image_bit_for_bit_and_trains_alike(setup):
     everything = painted(setup, torch.ones(8, 8, dtype=torch.bool))
     assert torch.equal(candidates(everything).images, candidates(setup).images)
@@ -228,13 +230,15 @@ def test_a_mask_of_all_at_denoise_1_is_text_to_image_bit_for_bit_and_trains_alik
     assert any(not torch.equal(moved[0][name], start[name]) for name in start)
 
 
+@pytest.mark.also_on_card
 def test_at_denoise_1_a_mask_begins_at_the_noise_and_keeps_the_rest(setup):
     inpainting = painted(setup, HALF)
     found, grpo = candidates(inpainting), setup.config.grpo
     noise = neighborhood(found.seeds[0], (16, 8, 8), grpo.strength, grpo.group_size)
-    assert torch.equal(found.trajectories.x[0][: grpo.group_size], inpainting.geometry.pack(noise))
+    assert torch.equal(found.trajectories.x[0][: grpo.group_size].cpu(), inpainting.geometry.pack(noise))
 
 
+@pytest.mark.also_on_card
 def test_an_update_starts_from_ratio_1_and_distances_are_those_inside(setup):
     inpainting = painted(setup, HALF, 0.8)
     group = collect(inpainting, 0, Clock(setup.policy.device))
@@ -247,6 +251,7 @@ def test_an_update_starts_from_ratio_1_and_distances_are_those_inside(setup):
     torch.testing.assert_close(pairwise_distances(found), pairwise_distances(ends))
 
 
+@pytest.mark.also_on_card
 def test_every_prompt_begins_from_its_own_latent(setup):
     latents = torch.stack([torch.full((16, 8, 8), float(n)) for n in range(3)])
     mask = torch.zeros(8, 8, dtype=torch.bool)

@@ -129,6 +129,7 @@ def test_a_run_goes_on_with_equal_numbers(make, monkeypatch, phase):
     assert rewards(events) == pytest.approx(rewards(expected_events), rel=1e-5)
 
 
+@pytest.mark.also_on_card
 def test_gradients_of_an_attempt_that_failed_half_way_do_not_count(make, monkeypatch):
     """The second micro-batch of the first update fails, after the first one's gradient is there."""
     _, expected = run(make())

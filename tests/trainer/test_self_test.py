@@ -31,6 +31,7 @@ def spoil(setup, monkeypatch):
     return spoil
 
 
+@pytest.mark.also_on_card
 def test_a_healthy_model_passes(setup):
     assert self_test(setup, 7) == SelfTested(7, 0.0, 0.0, "")
 
@@ -43,6 +44,7 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("extra", "cause"), CAUSES, ids=[cause for _, cause in CAUSES])
+@pytest.mark.also_on_card
 def test_the_cause_is_named(setup, spoil, extra, cause):
     spoil(extra)
     found = self_test(setup, 0)
@@ -51,12 +53,14 @@ def test_the_cause_is_named(setup, spoil, extra, cause):
     assert cause in str(found)
 
 
+@pytest.mark.also_on_card
 def test_dropout_is_named(setup, spoil):
     spoil(torch.randn_like)
     setup.policy.transformer.train()
     assert "dropout" in self_test(setup, 0).cause
 
 
+@pytest.mark.also_on_card
 def test_what_is_within_the_tolerance_is_reported_without_a_cause(setup, spoil):
     spoil(lambda v: 1e-5 * torch.is_grad_enabled() * v)
     found = self_test(setup, 0)
@@ -80,6 +84,7 @@ def test_another_velocity_is_found_at_a_size_at_which_the_ratio_does_not_tell_it
     assert "otherwise with gradient" in found.cause
 
 
+@pytest.mark.also_on_card
 def test_another_velocity_at_the_last_step_alone_is_found(setup, spoil, monkeypatch):
     forward = setup.policy.transformer.forward
     last = setup.sigmas[-2].item()
@@ -94,11 +99,13 @@ def test_another_velocity_at_the_last_step_alone_is_found(setup, spoil, monkeypa
     assert "otherwise with gradient" in found.cause
 
 
+@pytest.mark.also_on_card
 def test_a_velocity_that_is_no_number_is_found(setup, spoil):
     spoil(lambda v: float("nan") if torch.is_grad_enabled() else 0.0)
     assert "otherwise with gradient" in self_test(setup, 0).cause
 
 
+@pytest.mark.also_on_card
 def test_a_run_tells_it_once_before_its_first_iteration(setup):
     events = []
     train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
