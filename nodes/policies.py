@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..trainer.config import Config, LoraSettings, ModelSettings, RewardSettings
-from ..trainer.lock import training_on
+from ..trainer.device import training_on
 from . import host
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..trainer.device import training_on
 from ..trainer.errors import UserError
-from ..trainer.lock import training_on
 from . import host, policies
 from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 

@@ -16,8 +16,8 @@ from ..trainer.config import (
     RunSettings,
     SamplingSettings,
 )
+from ..trainer.device import training_on
 from ..trainer.errors import Stopped
-from ..trainer.lock import training_on
 from ..trainer.solvers import EVALUATIONS, SOLVERS
 from . import host, policies
 from .latents import begun, ready

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..trainer.device import training_on
 from ..trainer.errors import Stopped, UserError
-from ..trainer.lock import training_on
 from . import host, policies
 from .lora import lora_file
 from .recording import record

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .config import AUTO, ConfigError
+from .lock import exclusive
 
 KINDS = ("cuda", "xpu")  # that "auto" looks for, in this order; ROCm calls itself cuda
 Device = torch.device | str
@@ -149,6 +150,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device is full, be it torch's allocator, the driver or a library."""
     full = isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
     return full or isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+@contextmanager
+def training_on(device: str) -> Iterator[None]:
+    """Own a device, such as "cuda" or "cuda:1", for a training: its memory is not enough for two. The CPU has many.
+
+    Raises:
+        Busy: another training, in this process or another, is at work on it.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        yield
+        return
+    message = f"another training is running on {device}: wait for it, or cancel it"
+    with exclusive(f"device {kind}:{number or 0}", message), without_spilling(device):
+        yield
 
 
 @contextmanager

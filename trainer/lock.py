@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -55,19 +55,6 @@ def exclusive(thing: str, message: str) -> Iterator[None]:
         if not _within(PATIENCE, _lock, file):
             raise Busy(message)
         yield
-
-
-def training_on(device: str) -> AbstractContextManager[None]:
-    """Own a device, such as "cuda" or "cuda:1", for a training: its memory is not enough for two. The CPU has many.
-
-    Raises:
-        Busy: another training, in this process or another, is at work on it.
-    """
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return nullcontext()
-    message = f"another training is running on {device}: wait for it, or cancel it"
-    return exclusive(f"device {kind}:{number or 0}", message)
 
 
 def held(thing: str) -> bool:

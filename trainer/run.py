@@ -12,11 +12,11 @@ from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .config import Config
 from .control import Control
-from .device import pick_device, tensor_cores, without_spilling
+from .device import pick_device, tensor_cores, training_on
 from .diagnosis.watch import Watch
 from .errors import UserError
 from .events import Change, Event, Finished, Listener, Saved
-from .lock import exclusive, training_on
+from .lock import exclusive
 from .loop import train
 from .metrics import RunStore, open_store
 from .models.lora import set_weights
@@ -46,7 +46,7 @@ def start_run(
     """
     folder, device = Path(config.run.folder), pick_device(config.model.device)
     taken = f"{folder} is being trained by another process: wait for it, or use another folder"
-    with exclusive(str(folder.absolute()), taken), training_on(device), without_spilling(device):
+    with exclusive(str(folder.absolute()), taken), training_on(device):
         check_run(config, resume)
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
         setup = load(config)

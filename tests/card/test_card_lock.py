@@ -3,7 +3,8 @@
 import pytest
 
 from trainer.config_file import load_config
-from trainer.lock import Busy, training_on
+from trainer.device import training_on
+from trainer.lock import Busy
 from trainer.run import start_run
 
 

@@ -13,7 +13,7 @@ from queued import fails, run
 from safetensors.torch import load_file
 
 from trainer import tiny
-from trainer.lock import training_on
+from trainer.device import training_on
 
 TOLERANCE = 1e-4  # of the LoRA's movement; it was 0 wherever this was tried, as the card computes on the same CPU
 

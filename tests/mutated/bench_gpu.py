@@ -38,6 +38,24 @@ TARGETS = [
         },
     ),
     Target(
+        FOLDER + "command.py",
+        HARNESS,
+        {
+            "nobody goes on": ('return ",".join(map(str, left)) or None', "return None"),
+            "the first words": (".splitlines() or", ".splitlines()[:1] or"),
+            "no name": ("FAILED, reason=reason)", 'FAILED, reason="")'),
+        },
+    ),
+    Target(
+        FOLDER + "report.py",
+        HARNESS,
+        {
+            "the last check alone": ("list(self.rows.values())}", "list(self.rows.values())[-1:]}"),
+            "the head of the last process": ("        if not self.facts:\n", "        if True:\n"),
+            "failed is well": ("in (DEVIATES, FAILED) for", "in (DEVIATES,) for"),
+        },
+    ),
+    Target(
         FOLDER + "counts.py",
         HARNESS,
         {

@@ -72,6 +72,20 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/attention.py",
+        ("test_attention.py",),
+        {
+            "cuDNN stays": ("enable_cudnn_sdp(False)", "enable_cudnn_sdp(before)"),
+            "the flag is not given back": ("        torch.backends.cuda.enable_cudnn_sdp(before)\n", "        pass\n"),
+            "not where computed again": ("(nullcontext(), sound_attention())", "(nullcontext(), nullcontext())"),
+        },
+    ),
+    Target(
+        "trainer/models/flux.py",
+        ("test_attention.py",),
+        {"cuDNN in forward passes": ("with sound_attention(), exact_times(", "with exact_times(")},
+    ),
+    Target(
         "trainer/models/flux.py",
         ("test_memory_plans.py",),
         {

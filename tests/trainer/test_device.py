@@ -18,6 +18,7 @@ from trainer.device import (
     streams_of,
     synchronize,
     tensor_cores,
+    training_on,
     without_spilling,
 )
 
@@ -92,12 +93,13 @@ class Windows:
         self.set.append(fraction)
 
 
+@pytest.mark.parametrize("inside", [without_spilling, training_on])
 @pytest.mark.parametrize(("system", "expected"), [("win32", [0.5, 1.0]), ("linux", [])])
-def test_memory_does_not_spill_into_the_host_on_windows_while_training(monkeypatch, system, expected):
+def test_memory_does_not_spill_into_the_host_on_windows_while_training(monkeypatch, system, expected, inside):
     module = Windows()
     monkeypatch.setattr("trainer.device.module_of", lambda device: module)
     monkeypatch.setattr("sys.platform", system)
-    with suppress(ZeroDivisionError), without_spilling("cuda"):
+    with suppress(ZeroDivisionError), inside("cuda"):
         assert module.set == expected[:1]
         raise ZeroDivisionError
     assert module.set == expected

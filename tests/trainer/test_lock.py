@@ -9,7 +9,8 @@ import pytest
 from patience import GUARD
 
 from trainer import lock
-from trainer.lock import Busy, exclusive, held, training_on
+from trainer.device import training_on
+from trainer.lock import Busy, exclusive, held
 
 
 def hold(name, ready):
