@@ -19,12 +19,13 @@ class SelfTested:
     iteration: int
     ratio_error: float  # |rho - 1|
     velocity_error: float  # ||v - v_old|| / ||v_old||, the larger of the first and the last step's
-    cause: str  # of an error above the tolerance of the model's precision; empty below
+    gradient_error: float  # share of the change promised for a small step of the LoRA that does not come
+    cause: str  # of an error above its tolerance, empty below
 
     def __str__(self) -> str:
         found = (
             f"before the first update |rho - 1| is {self.ratio_error:.2g}, and velocities differ by "
-            f"{self.velocity_error:.2g} of their size"
+            f"{self.velocity_error:.2g} of their size; the gradient misses its promise by {self.gradient_error:.2g}"
         )
         return f"{found}: {self.cause}" if self.cause else found
 

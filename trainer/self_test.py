@@ -1,11 +1,13 @@
-"""Before a run: does the update compute the policy that the rollout computed, as it must before the first update?
+"""Before a run: does the update compute the policy that the rollout computed, and the gradient of that policy?
 
 The rollout computes the velocities without gradient, the update computes them again with it. If the two differ, every
 ratio is wrong from the start, and the clip cuts off what was never learnt. The velocities themselves are compared: the
-ratio tells less and less the larger a picture is, as |rho - 1| falls with 1 / sqrt(D).
+ratio tells less and less the larger a picture is, as |rho - 1| falls with 1 / sqrt(D). A kernel's backward pass may be
+wrong where its forward pass is right, so the LoRA takes a small step along its gradient and is held to its promise.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,23 +21,27 @@ from .surrogate import leap, log_policy, softmax_temperature
 from .update import relative_error
 
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # of the relative error of a velocity
+STEP = 0.03  # of the velocity, that a step along the gradient shall change: less drowns in bfloat16, more bends
+BROKEN_PROMISE = 0.3  # of it: bfloat16 misses it by 0.13, a gradient of no direction by 1
+WRONG_GRADIENT = "the gradient is not that of the velocity: a backward pass of this device or this torch is wrong"
 
 
 def self_test(setup: Setup, iteration: int) -> SelfTested:
-    """One anchor's velocity at the first and at the last step, and if it is another one, what makes it so.
+    """One anchor's velocity at the first and at the last step, its gradient at the first, and the cause of an error.
 
-    Costs a step of one neighborhood and one call with gradient for either; two more calls to find a cause.
+    Costs a step of one neighborhood and one call with gradient for either, a backward pass and two more calls; two
+    calls to find a cause.
     """
     return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
 
 
-def _measure(setup: Setup, size: int) -> tuple[float, float, str]:
-    """|rho - 1|, the velocity's relative error, the cause."""
+def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
+    """|rho - 1|, the velocity's relative error, the gradient's, the cause."""
     grpo, sigmas = setup.config.grpo, setup.sigmas
     noise = neighborhood(setup.config.run.seed, setup.geometry.latent_shape, grpo.strength, grpo.group_size)
     x, rows, _ = begin(setup, [0], noise)
     velocity = policy_velocity(setup, [0], size)
-    ratios, errors, found = [], [], ""
+    gradient, ratios, errors, found = 0.0, [], [], ""
     for grid in (sigmas[:2], sigmas[-2:]):
         step = rollout(velocity, x, rows, grid, "euler", [0])
 
@@ -50,8 +56,35 @@ def _measure(setup: Setup, size: int) -> tuple[float, float, str]:
         errors.append(relative_error(v_new, v_old).item())
         if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
             found = found or cause(evaluated, x, v_old, setup.policy.transformer.training)
+        if len(errors) == 1:
+            gradient = gradient_error(partial(evaluated, x[:1]), list(setup.lora.values()))
         x = x + (sigmas[-2] - sigmas[0]).item() * step.v[0]  # about where the last step begins
-    return max(ratios), max(errors), found
+    return max(ratios), max(errors), gradient, found or (WRONG_GRADIENT if not gradient <= BROKEN_PROMISE else "")
+
+
+def gradient_error(velocity: Callable[[], Tensor], lora: list[Tensor]) -> float:
+    """How much of the change of ||v||^2 / 2 that the gradient promises for a step of the LoRA does not come.
+
+    A step to either side, so that the curvature cancels; afterwards the LoRA is as it was, and without gradients.
+    """
+    v = velocity()
+    v_0, kept = v.detach(), [p.detach().clone() for p in lora]
+    try:
+        v.backward(v_0)
+        promised = STEP * v_0.square().sum()
+        step = promised / sum(p.grad.square().sum() for p in lora if p.grad is not None)
+        change = torch.zeros_like(promised)
+        for side in (1, -1):
+            with torch.no_grad():
+                for p, start in zip(lora, kept, strict=True):
+                    p.copy_(start if p.grad is None else start + side * step * p.grad)
+                change += side / 2 * (velocity() * v_0).sum()
+    finally:
+        with torch.no_grad():
+            for p, start in zip(lora, kept, strict=True):
+                p.copy_(start)
+                p.grad = None
+    return abs((change / promised).item() - 1)
 
 
 def cause(evaluated: Callable[[Tensor], Tensor], x: Tensor, v_old: Tensor, training: bool) -> str:

@@ -52,6 +52,22 @@ def test_what_is_not_a_linear_layer_of_a_block_keeps_its_precision():
             assert torch.equal(parameter, original.get_parameter(name)), name
 
 
+def test_a_rollout_leaves_weights_through_which_a_gradient_comes(monkeypatch):
+    """bitsandbytes packs them otherwise for inference, at the first call without gradient on a CPU with avx512_bf16."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Sequential(nn.Linear(512, 512))])
+    layer = stored(model).eval().blocks[0][0]
+    x = torch.randn(3, 512)
+    with torch.no_grad():
+        before = layer(x)
+    x.requires_grad_()
+    after = layer(x)
+    after.sum().backward()
+    assert torch.equal(after, before)
+    assert x.grad.abs().sum() > 0
+
+
 def test_a_step_on_4_bits_is_near_the_exact_one_and_trains_the_lora_in_float32():
     found, exact = step(NF4), step(None)
     error = (found.trajectories.v - exact.trajectories.v).norm() / exact.trajectories.v.norm()

@@ -6,7 +6,7 @@ import torch
 from trainer.config_file import load_config
 from trainer.events import SelfTested
 from trainer.loop import train
-from trainer.self_test import self_test
+from trainer.self_test import gradient_error, self_test
 from trainer.setup import prepare
 from trainer.state import new_state
 
@@ -32,8 +32,13 @@ def spoil(setup, monkeypatch):
 
 
 @pytest.mark.also_on_card
-def test_a_healthy_model_passes(setup):
-    assert self_test(setup, 7) == SelfTested(7, 0.0, 0.0, "")
+def test_a_healthy_model_passes_and_is_as_before(setup):
+    before = {name: parameter.detach().clone() for name, parameter in setup.lora.items()}
+    found = self_test(setup, 7)
+    assert found == SelfTested(7, 0.0, 0.0, found.gradient_error, "")
+    assert found.gradient_error < 0.01
+    assert all(torch.equal(parameter, before[name]) for name, parameter in setup.lora.items())
+    assert all(parameter.grad is None for parameter in setup.lora.values())
 
 
 CAUSES = [
@@ -103,6 +108,67 @@ def test_another_velocity_at_the_last_step_alone_is_found(setup, spoil, monkeypa
 def test_a_velocity_that_is_no_number_is_found(setup, spoil):
     spoil(lambda v: float("nan") if torch.is_grad_enabled() else 0.0)
     assert "otherwise with gradient" in self_test(setup, 0).cause
+
+
+# ---- the gradient
+
+
+class Elsewhere(torch.autograd.Function):
+    """The same numbers, and a gradient that belongs to other ones, as of a kernel that reads memory in another order."""
+
+    @staticmethod
+    def forward(ctx, v, change):
+        ctx.change = change
+        return v.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.change(gradient), None
+
+
+WRONG = {
+    "another order": lambda g: g.flatten().flip(0).view_as(g),
+    "another sign": lambda g: -g,
+    "no number": lambda g: g * float("nan"),
+    "nothing": torch.zeros_like,
+    "half of it": lambda g: g * 0.5,
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+@pytest.mark.also_on_card
+def test_a_gradient_that_is_not_the_velocitys_is_found(setup, monkeypatch, change):
+    forward = setup.policy.transformer.forward
+    monkeypatch.setattr(
+        setup.policy.transformer, "forward", lambda **inputs: (Elsewhere.apply(forward(**inputs)[0], change),)
+    )
+    found = self_test(setup, 0)
+    assert found.velocity_error == 0
+    assert not found.gradient_error < 0.4
+    assert "the gradient is not that of the velocity" in found.cause
+
+
+@pytest.mark.parametrize(
+    "kept", [{"dtype": "'bfloat16'"}, {"memory": "'fp8'"}, {"offload": 1.0}, {"checkpointing": "true"}]
+)
+def test_no_way_of_storing_and_computing_is_taken_for_a_wrong_gradient(config_file, kept):
+    found = self_test(prepare(load_config(config_file(), [f"model.{k}={v}" for k, v in kept.items()])), 0)
+    assert found.gradient_error < 0.2
+    assert found.cause == ""
+
+
+def test_the_lora_is_as_before_if_a_call_of_the_test_fails():
+    lora, calls = [torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)], []
+
+    def velocity():
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError
+        return 2 * lora[0]
+
+    with pytest.raises(torch.OutOfMemoryError):
+        gradient_error(velocity, lora)
+    assert all(torch.equal(p, torch.ones_like(p)) and p.grad is None for p in lora)
 
 
 @pytest.mark.also_on_card

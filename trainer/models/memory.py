@@ -113,7 +113,10 @@ class Storage:
     def _replacement(self, linear: nn.Linear, fetcher: LayerFetcher | None) -> nn.Linear:
         shape = (linear.in_features, linear.out_features, linear.bias is not None)
         if self.plan.precision == "nf4":
-            return _bitsandbytes().nn.Linear4bit(*shape, compute_dtype=self.dtype, quant_type="nf4", device="meta")
+            layer = _bitsandbytes().nn.Linear4bit(*shape, compute_dtype=self.dtype, quant_type="nf4", device="meta")
+            # else a CPU with avx512_bf16 packs the weight for good in the rollout, and no gradient comes through it
+            layer.support_avx512bf16_for_cpu = False
+            return layer
         return FrozenLinear(*shape, fetcher=fetcher)
 
     def _keep(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
