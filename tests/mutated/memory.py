@@ -4,6 +4,11 @@ from .target import Target
 
 TARGETS = [
     Target(
+        "trainer/models/memory.py",
+        ("test_nf4.py",),
+        {"packed for inference": ("            layer.support_avx512bf16_for_cpu = False\n", "")},
+    ),
+    Target(
         "trainer/models/frozen.py",
         ("test_frozen.py",),
         {
