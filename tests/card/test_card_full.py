@@ -114,3 +114,6 @@ def test_a_failure_at_any_allocation_loses_nothing(setup):
         assert left < 3e-5 or (end != "complete" and moved == 0)
         assert end == "complete" or not isinstance(end, UserError) or "Saved after 0 iterations" in str(end)
     assert told >= 8
+    first = card.memory.taken
+    again(setup, start)
+    assert card.memory.taken - first == count  # nothing of a failure stays: not a decoder that had half arrived

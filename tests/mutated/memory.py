@@ -72,6 +72,12 @@ TARGETS = [
             "8 bits are made anew": ("elif weight.dtype not in FLOAT8:", "else:"),
             "the largest plan that fits not": ("if size <= free)", "if size > free)"),
             "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),
+            "half-way is where it stays": (
+                "    try:\n        for owner, leaf, p in home:  # which may run out of room half-way\n"
+                "            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n",
+                "    for owner, leaf, p in home:\n"
+                "        owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n    try:\n",
+            ),
             "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
             "guests stay": ("            owner._parameters[leaf] = p\n", "            pass\n"),
         },

@@ -46,7 +46,11 @@ TARGETS = [
         "trainer/rewards/base.py",
         ("test_placement.py",),
         {
-            "models stay where they are": ("    move(rewards, device)\n    try:", "    try:"),
+            "models stay where they are": ("        move(rewards, device)  # which", "        pass  # which"),
+            "half-way is where they stay": (
+                "    try:\n        move(rewards, device)  # which may run out of room half-way\n",
+                "    move(rewards, device)\n    try:\n",
+            ),
             "models leave unasked": ("        if not stay:\n            move", "        move"),
             "all at once anyway": ("[rewards] if stay else", "[rewards] if True else"),
             "models never leave": ("        if not stay:", "        if stay and not stay:"),

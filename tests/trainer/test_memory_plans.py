@@ -191,6 +191,23 @@ def test_a_loaded_policy_follows_the_settings(flux_dev):
     assert {p.device.type for p in policy.decoder.vae.parameters()} == {"cpu"}
 
 
+def test_weights_that_could_not_all_come_return_too(monkeypatch):
+    """Else a decoder that met a full device once would stay there, and the plan would not hold any more."""
+    model = nn.Linear(4, 4)
+    home, moved, to = list(model.parameters()), [], torch.Tensor.to
+
+    def until_full(tensor, device):
+        moved.append(tensor)
+        if len(moved) == 2:
+            raise torch.OutOfMemoryError
+        return to(tensor, device)
+
+    monkeypatch.setattr(torch.Tensor, "to", until_full)
+    with pytest.raises(torch.OutOfMemoryError), visiting(model, torch.device("meta")):
+        pytest.fail("the block began")
+    assert all(p is before for p, before in zip(model.parameters(), home, strict=True))
+
+
 def test_visiting_weights_return_after_an_error():
     model = nn.Linear(2, 2)
     weight = model.weight

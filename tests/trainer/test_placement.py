@@ -65,6 +65,20 @@ def test_models_that_do_not_stay_leave_the_device_when_they_are_built(config_fil
     assert model.log == ["cpu"]
 
 
+def test_a_device_with_no_room_for_the_second_is_left_by_the_first():
+    class Large(Placed):
+        def to(self, device):
+            super().to(device)
+            if device == "cuda":
+                raise torch.OutOfMemoryError
+
+    small, large = Placed(), Large()
+    with pytest.raises(torch.OutOfMemoryError), on_device([small, large], "cuda", stay=False):
+        pytest.fail("the block began")
+    assert small.log == ["cuda", "cpu"]
+    assert large.log == ["cuda", "cpu"]
+
+
 def test_a_failure_takes_them_off_the_device_too():
     model = Placed(broken=True)
     with pytest.raises(RuntimeError), on_device([model], "cuda", stay=False):

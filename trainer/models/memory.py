@@ -193,9 +193,9 @@ def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: t
 def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
     """The parameters of `module` are on `device` inside; outside they wait where they were."""
     home = [(owner, leaf, p) for owner in module.modules() for leaf, p in owner._parameters.items() if p is not None]
-    for owner, leaf, p in home:
-        owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
     try:
+        for owner, leaf, p in home:  # which may run out of room half-way
+            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
         yield
     finally:
         for owner, leaf, p in home:

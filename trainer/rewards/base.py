@@ -25,8 +25,8 @@ class Reward(Protocol):
 def on_device(rewards: Iterable[Reward], device: str | torch.device, *, stay: bool) -> Iterator[None]:
     """The models of `rewards` are on `device` inside; then they stay there, or wait in host memory."""
     rewards = list(rewards)
-    move(rewards, device)
     try:
+        move(rewards, device)  # which may run out of room half-way
         yield
     finally:
         if not stay:
