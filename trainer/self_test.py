@@ -68,16 +68,18 @@ def gradient_error(velocity: Callable[[], Tensor], lora: list[Tensor]) -> float:
     A step to either side, so that the curvature cancels; afterwards the LoRA is as it was, and without gradients.
     """
     v = velocity()
-    v_0, kept = v.detach(), [p.detach().clone() for p in lora]
+    v_0, kept = v.detach(), [p.detach().to("cpu", copy=True) for p in lora]  # no more room than an update takes
     try:
         v.backward(v_0)
         promised = STEP * v_0.square().sum()
-        step = promised / sum(p.grad.square().sum() for p in lora if p.grad is not None)
+        step = (promised / sum(p.grad.square().sum() for p in lora if p.grad is not None)).item()
         change = torch.zeros_like(promised)
         for side in (1, -1):
             with torch.no_grad():
                 for p, start in zip(lora, kept, strict=True):
-                    p.copy_(start if p.grad is None else start + side * step * p.grad)
+                    p.copy_(start)
+                    if p.grad is not None:
+                        p.add_(p.grad, alpha=side * step)
                 change += side / 2 * (velocity() * v_0).sum()
     finally:
         with torch.no_grad():

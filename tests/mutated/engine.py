@@ -40,8 +40,15 @@ TARGETS = [
             "any gradient will do": ("if not gradient <= BROKEN_PROMISE else", "if False else"),
             "a gradient of no number will do": ("if not gradient <= BROKEN_PROMISE", "if gradient > BROKEN_PROMISE"),
             "a step to one side": ("for side in (1, -1):", "for side in (1, 1):"),
-            "the LoRA stays moved": ("                p.copy_(start)\n", "                pass\n"),
+            "the LoRA stays moved": (
+                "                p.copy_(start)\n                p.grad",
+                "                p.grad",
+            ),
             "gradients stay": ("                p.grad = None\n", "                pass\n"),
+            "a step from where the last one ended": (
+                "                    p.copy_(start)\n                    if",
+                "                    if",
+            ),
             "chance unseen": ("if not torch.equal(again, v_old)", "if False"),
             "the neighbours unseen": ("if not torch.equal(alone, again)", "if False"),
         },
