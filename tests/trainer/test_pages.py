@@ -1,0 +1,130 @@
+"""README, CONTRIBUTING and docs/: what they name is there, and defaults are what they say."""
+
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import parse
+from trainer.config import Config
+from trainer.config_file import SECTIONS, RewardSettings
+from trainer.rewards import KINDS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SUFFIXES = r"\.(?:py|md|toml|json|sqlite|safetensors|png|txt)"
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+def text_of(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def rows(page: Path, words: str) -> list[list[str]]:
+    """The cells of the table whose first line holds `words`."""
+    lines = iter(text_of(page).splitlines())
+    next(line for line in lines if line.startswith("|") and words in line)
+    next(lines)
+    found = []
+    for line in lines:
+        if not line.startswith("|"):
+            return found
+        found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+@each_page
+def test_what_is_linked_is_there(page):
+    links = re.findall(r"\]\(([^)#]+)\)", text_of(page))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@each_page
+def test_every_command_has_its_options(page, capsys):
+    text = text_of(page).replace("\n", " ") if page.name == "results.md" else text_of(page)
+    commands = re.findall(r"python -m (trainer [^`\n#>]*)", text)
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[-1:] != ["CONFIG.toml"] and words:
+            parse(words)  # exits if there is no such option
+    for name in re.findall(r"python dev\.py (\w+)", text):
+        assert f'"{name}"' in text_of(ROOT / "dev.py")
+    assert capsys.readouterr().err == ""
+
+
+@each_page
+def test_files_of_the_tests_are_there(page):
+    named = re.findall(rf"\btests/[\w/]+(?:{SUFFIXES})?", text_of(page))
+    assert [name for name in named if not (ROOT / name).exists() and name != "tests/test_noise.py"] == []
+
+
+@each_page
+def test_every_setting_exists(page):
+    for section, name in re.findall(r"`(\w+)\.(\w+)(?: ?=[^`]*)?`", text_of(page)):
+        if section in SECTIONS and name not in ("py", "sqlite", "safetensors"):
+            assert name in {field.name for field in fields(SECTIONS[section])}, f"{section}.{name}"
+
+
+def test_keys_of_the_toml_examples_exist():
+    blocks = re.findall(r"```toml\n(.*?)```", text_of(ROOT / "docs/configuration.md"), re.S)
+    blocks += re.findall(r"```toml\n(.*?)```", text_of(ROOT / "docs/rewards.md"), re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        for name, values in tomllib.loads(re.sub(r"^# (\w+ =)", r"\1", block, flags=re.M)).items():
+            if name == "rewards":
+                for reward in values:
+                    assert set(reward) <= {field.name for field in fields(RewardSettings)}
+                    assert reward["kind"] in KINDS
+            elif name in SECTIONS:
+                assert set(values) <= {field.name for field in fields(SECTIONS[name])}
+            else:
+                assert name in {field.name for field in fields(Config)}
+
+
+def shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "[]" if default == () else str(default)
+
+
+def test_the_settings_table_has_the_defaults():
+    table = rows(ROOT / "docs/configuration.md", "setting | default")
+    assert len(table) > 15
+    for cells in table:
+        names, defaults = quoted(cells[0]), [d.strip() for d in cells[1].split(",")]
+        for name, default in zip(names, defaults, strict=True):
+            section, _, key = name.partition(".")
+            real = next(field for field in fields(SECTIONS[section]) if field.name == key).default
+            assert default == shown(real), name
+
+
+def test_the_table_of_rewards_is_complete():
+    named = [name for cells in rows(ROOT / "docs/rewards.md", "kind | what it rewards") for name in quoted(cells[0])]
+    assert sorted(named) == sorted(KINDS)
+
+
+def test_the_map_has_every_module():
+    named = [name for cells in rows(ROOT / "CONTRIBUTING.md", "in `trainer/`") for name in quoted(cells[0])]
+    real = [p.name for p in (ROOT / "trainer").glob("*.py") if not p.name.startswith("__")]
+    real += [f"{p.parent.name}/" for p in (ROOT / "trainer").glob("*/__init__.py")]
+    assert sorted(named) == sorted(real)
+
+
+def test_the_readme_is_short():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 150
