@@ -33,5 +33,7 @@ class EarlyStop:
                 self.best[name], rose = self.average[name], True
         self.waited = 0 if rose else self.waited + 1
 
-    def reached(self) -> bool:
-        return 0 < self.patience <= self.waited
+    def reached(self) -> str:
+        """Why the run should stop, empty if it should not."""
+        over = 0 < self.patience <= self.waited
+        return f"no trained reward has reached a new best for {self.waited} iterations" if over else ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainer.config_file import load_config
+from trainer.early_stop import EarlyStop
 from trainer.errors import Stopped
 from trainer.evaluate import base_pictures, evaluate
 from trainer.events import Evaluated, IterationDone
@@ -156,6 +157,21 @@ def test_a_stop_leaves_the_evaluation_at_the_end_out(make):
     reason, _, events = run(setup, should_stop=lambda: next(asked))
     assert reason == "stopped"
     assert [e.iteration for e in of(events, Evaluated)] == [0]
+
+
+def test_a_run_whose_rewards_rise_no_more_says_so_and_draws_the_evaluation_at_the_end(make):
+    setup = make(*EVALUATED[:1])
+    early, events, state = EarlyStop(setup.config.weights, 2), [], new_state(setup)
+    early.best = dict.fromkeys(setup.config.weights, float("inf"))
+
+    def listen(event):
+        early(event)
+        events.append(event)
+
+    reason = train(setup, state, on_event=listen, save=lambda s: None, should_stop=early.reached)
+    assert reason == "no trained reward has reached a new best for 2 iterations"
+    assert [e.iteration for e in of(events, Evaluated)] == [0, 2]
+    assert events[-1].reason == reason
 
 
 def test_a_cancel_during_the_last_evaluation_leaves_the_run_complete(make):
