@@ -146,6 +146,7 @@ class Finished:
 
 Event = (
     Started
+    | SelfTested
     | IterationDone
     | Skipped
     | Halved
