@@ -11,7 +11,6 @@ TARGETS = [
             "encoders count": ('if phase != "encode"', "if True"),
             "the first of all": ("        if max(peaks.values()) <= room:\n", "        if True:\n"),
             "everything is counted": ("        if expected > room:\n", "        if False:\n"),
-            "less offload than wished": ("for share in TENTHS if share > least", "for share in TENTHS"),
             "bf16 with offload": ("    if not least:\n", "    if True:\n"),
             "a named plan is chosen anew": ("    if model.memory != AUTO:\n", "    if False:\n"),
             "nobody is told": ("told = log.warning if", "told = log.info if"),
