@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from contextlib import nullcontext
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import card
@@ -19,6 +20,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session", autouse=True)
 def own_locks():
     """Locks lie in the folder for temporary files: tests that run side by side do not wait for one device."""
+    get_temp_dir()  # multiprocessing's own, which it removes after this one
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own, pytest.MonkeyPatch.context() as patch:
         Path(own).chmod(0o755)  # as open to read as the system's
         patch.setenv("TMPDIR", own)  # of child processes
