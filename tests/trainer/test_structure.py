@@ -1,6 +1,7 @@
 """The rules of the architecture, held by walking the imports."""
 
 import ast
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,11 @@ def test_nothing_is_pickled_or_loaded_with_code_in_it():
             loads = [{k.arg: ast.unparse(k.value) for k in call.keywords} for call in calls(path, "torch.load")]
             loose += [path for keywords in loads if keywords.get("weights_only") != "True"]
     assert not loose
+
+
+def test_the_test_command_runs_every_folder_of_tests():
+    spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
+    dev = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dev)
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert sorted([*dev.WITH_COMFYUI, *dev.OTHERS]) == sorted(folders)
