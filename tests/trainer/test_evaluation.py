@@ -9,7 +9,7 @@ import torch
 from trainer.config_file import load_config
 from trainer.early_stop import EarlyStop
 from trainer.errors import Stopped
-from trainer.evaluate import base_pictures, evaluate
+from trainer.evaluate import base_pictures, evaluate, init_of
 from trainer.events import Evaluated, IterationDone
 from trainer.inpainting import Init
 from trainer.loop import train
@@ -149,6 +149,12 @@ def test_image_to_image_evaluates_and_shows_its_base_from_the_init_latent(make):
     near, far = (base - begun).square().mean(), (base_pictures(make(*EVALUATED), [0], [7]) - begun).square().mean()
     assert near < far
     assert evaluate(setup, 0).images.shape == (3, 3, 64, 64)
+
+
+def test_an_evaluated_prompt_begins_from_its_own_picture_and_a_strange_one_from_the_first(make):
+    setup = make()
+    first, second = setup.config.prompts[:2]
+    assert init_of(setup, [second, "another", first, second]) == [1, 0, 0, 1]
 
 
 def test_a_stop_leaves_the_evaluation_at_the_end_out(make):
