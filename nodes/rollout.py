@@ -18,7 +18,7 @@ from ..trainer.config import (
 )
 from ..trainer.device import training_on
 from ..trainer.errors import Stopped
-from ..trainer.solvers import EVALUATIONS, SOLVERS
+from ..trainer.solvers import SOLVERS, evaluations
 from . import host, policies
 from .latents import begun, ready
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
@@ -153,7 +153,7 @@ class Rollout(io.ComfyNode):
             run=RunSettings(seed=neighborhood.seed, micro_batch=micro_batch),
             init=init,
         )
-        calls = steps * EVALUATIONS[solver] * -(-prompts_per_step * neighborhood.group_size // micro_batch)
+        calls = evaluations(solver, steps) * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
         host.free_models(config.model.device)
         with host.training_mode(), training_on(config.model.device), host.memory_advice(config):

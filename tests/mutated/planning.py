@@ -76,7 +76,10 @@ TARGETS = [
         ("test_planning_advice.py",),
         {
             "no reserve": ("peak / GIB + RESERVE", "peak / GIB"),
-            "heun as dear as two": ("sampling.steps * evaluations - (evaluations - 1)", "sampling.steps * evaluations"),
+            "every solver asks once a step": (
+                "evaluations(config.sampling.solver, config.sampling.steps)",
+                "config.sampling.steps",
+            ),
             "sizes that FLUX does not take": ("// PIXELS_PER_TOKEN * PIXELS_PER_TOKEN", ""),
         },
     ),

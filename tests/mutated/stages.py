@@ -88,6 +88,7 @@ TARGETS = [
         "trainer/solvers.py",
         ("test_solvers.py",),
         {
+            "heun as dear as two": ("return 2 * steps - 1 if", "return 2 * steps if"),
             "euler steps back": ("x_next = x + (s_next - s) * v", "x_next = x + (s - s_next) * v"),
             "euler yields the velocity of the end": (
                 "yield x, v, x_next\n        x = x_next\n\n\ndef heun",

@@ -17,7 +17,7 @@ from ..loop import iterate
 from ..metrics import open_store
 from ..rewards.base import Reward, score_on
 from ..setup import prepare
-from ..solvers import EVALUATIONS
+from ..solvers import evaluations
 from ..state import Setup, new_state
 
 Work = Callable[[], None]
@@ -61,7 +61,7 @@ def bare_calls(setup: Setup) -> Work:
     config, policy, geometry = setup.config, setup.policy, setup.geometry
     grpo, size = config.grpo, config.run.micro_batch
     candidates = grpo.prompts_per_iteration * grpo.group_size
-    forwards = config.sampling.steps * EVALUATIONS[config.sampling.solver] * -(-candidates // size)
+    forwards = evaluations(config.sampling.solver, config.sampling.steps) * -(-candidates // size)
     backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
     x = torch.randn(size, geometry.tokens, 64, device=policy.device)
     sigma = torch.full((size,), 0.5, device=policy.device)

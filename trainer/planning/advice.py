@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..config import Config
 from ..models.geometry import PIXELS_PER_TOKEN
 from ..models.memory import MemoryPlan
-from ..solvers import EVALUATIONS
+from ..solvers import evaluations
 
 GIB = 2**30
 # what the count of tensors does not see: the CUDA context, libraries' workspaces, the allocator's fragmentation
@@ -28,12 +28,11 @@ class Cost:
 
 def cost(config: Config) -> Cost:
     """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update."""
-    grpo, sampling = config.grpo, config.sampling
-    evaluations = EVALUATIONS[sampling.solver]
+    grpo = config.grpo
     samples = grpo.prompts_per_iteration * grpo.group_size
     pairs = grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps * grpo.updates_per_rollout
     return Cost(
-        rollout=samples * (sampling.steps * evaluations - (evaluations - 1)),
+        rollout=samples * evaluations(config.sampling.solver, config.sampling.steps),
         update=pairs,
         recomputed=pairs if config.model.checkpointing else 0,
         reference=pairs if grpo.kl_weight else 0,

@@ -23,7 +23,7 @@ from ..models.text import BATCH, Conditioning
 from ..rewards.base import Reward, move, score_on
 from ..rollout import BatchVelocity
 from ..setup import add_lora, assemble, sees_mask
-from ..solvers import EVALUATIONS
+from ..solvers import evaluations
 from ..state import Setup, State, new_state
 from ..surrogate import softmax_temperature
 from ..update import accumulate_gradient
@@ -252,7 +252,6 @@ def _update(setup: Setup, state: State, candidates: Candidates) -> None:
 
 def _last_call(config: Config) -> int:
     """Of the rollout's model calls: there the solver's own states are all in place."""
-    sampling, evaluations = config.sampling, EVALUATIONS[config.sampling.solver]
     candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
-    of_one = sampling.steps * evaluations - (evaluations - 1)  # nothing is left to correct in the last step
+    of_one = evaluations(config.sampling.solver, config.sampling.steps)
     return of_one * math.ceil(candidates / config.run.micro_batch) - 1
