@@ -84,7 +84,10 @@ def kernels(bench: Bench) -> Iterator[Value]:
 
 
 def attention_gradient(bench: Bench, kernel: SDPBackend) -> Tensor:
-    """Of queries, keys and values as FLUX lays them out: they are contiguous, what comes back of the output is not."""
+    """Of queries, keys and values, from a gradient that lies otherwise in memory than the output.
+
+    So it does in FLUX's single blocks, where the output is joined with the other branch.
+    """
     generator = torch.Generator().manual_seed(4)
     shape = 1, HEADS, bench.sizes.narrow_pixels, WIDTH
     device, dtype = bench.card.device, dtype_of(bench.sizes)
