@@ -29,7 +29,7 @@ WRONG_GRADIENT = "the gradient is not that of the velocity: a backward pass of t
 def self_test(setup: Setup, iteration: int) -> SelfTested:
     """One anchor's velocity at the first and at the last step, its gradient at the first, and the cause of an error.
 
-    Costs a step of one neighborhood and one call with gradient for either, a backward pass and two more calls; two
+    Costs a step of one neighborhood and one call with gradient for either, and a backward pass and two calls; two more
     calls to find a cause.
     """
     return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
@@ -49,25 +49,26 @@ def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
             return velocity(x, sigma.expand(len(x)), rows[: len(x)])
 
         # the first candidate is the anchor: others stood beside it in the rollout, copies of it do in the update
-        v_old, v_new = step.v[0, :1], evaluated(x[:1]).detach()
+        v_old, v = step.v[0, :1], evaluated(x[:1])
+        v_new = v.detach()
         tau = softmax_temperature(step.x_next, grpo.temperature, grpo.temperature_mode)
-        log_old, log_new = (log_policy(step.x_next, leap(x[:1], v, step.step_size), tau) for v in (v_old, v_new))
+        log_old, log_new = (log_policy(step.x_next, leap(x[:1], u, step.step_size), tau) for u in (v_old, v_new))
         ratios.append((log_new - log_old).expm1().abs().max().item())
         errors.append(relative_error(v_new, v_old).item())
         if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
             found = found or cause(evaluated, x, v_old, setup.policy.transformer.training)
         if len(errors) == 1:
-            gradient = gradient_error(partial(evaluated, x[:1]), list(setup.lora.values()))
+            gradient = gradient_error(v, partial(evaluated, x[:1]), list(setup.lora.values()))
         x = x + (sigmas[-2] - sigmas[0]).item() * step.v[0]  # about where the last step begins
     return max(ratios), max(errors), gradient, found or (WRONG_GRADIENT if not gradient <= BROKEN_PROMISE else "")
 
 
-def gradient_error(velocity: Callable[[], Tensor], lora: list[Tensor]) -> float:
+def gradient_error(v: Tensor, velocity: Callable[[], Tensor], lora: list[Tensor]) -> float:
     """How much of the change of ||v||^2 / 2 that the gradient promises for a step of the LoRA does not come.
 
-    A step to either side, so that the curvature cancels; afterwards the LoRA is as it was, and without gradients.
+    `v` is what `velocity()` gives, with its graph. A step to either side, so that the curvature cancels; afterwards the
+    LoRA is as it was, and without gradients.
     """
-    v = velocity()
     v_0, kept = v.detach(), [p.detach().to("cpu", copy=True) for p in lora]  # no more room than an update takes
     try:
         v.backward(v_0)

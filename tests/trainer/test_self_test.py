@@ -164,7 +164,7 @@ def test_the_lora_is_as_before_if_a_call_of_the_test_fails():
         return 2 * lora[0]
 
     with pytest.raises(torch.OutOfMemoryError):
-        gradient_error(velocity, lora)
+        gradient_error(velocity(), velocity, lora)
     assert all(torch.equal(p, torch.ones_like(p)) and p.grad is None for p in lora)
 
 

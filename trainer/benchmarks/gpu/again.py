@@ -1,6 +1,5 @@
 """Check 15: the races and the peaks once more, in another process with CUDA's own allocator."""
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .bench import Bench
-from .command import WORKER
+from .command import rows_of, worker
 from .results import OK, Value
 
 AGAIN = (2, 4)
@@ -33,11 +32,9 @@ def in_another_process(plans: Sequence[Path], seconds: float) -> Any:
     """A function that runs checks of some numbers by this same command, the peaks' check in its first case alone."""
 
     def run(numbers: Sequence[int], environment: Mapping[str, str]) -> list[dict[str, Any]]:
-        command = [*WORKER, "--first-case", "--only", ",".join(map(str, numbers)), "--budget", str(seconds)]
-        command += ["--plans", *map(str, plans)] if plans else []
+        command = [*worker(",".join(map(str, numbers)), seconds, plans), "--first-case"]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        found = [line for line in lines if "number" in line]
+        found = [row for row in rows_of(done.stdout.splitlines()) if "number" in row]
         if len(found) < len(numbers):
             raise RuntimeError(f"the other process ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         return found

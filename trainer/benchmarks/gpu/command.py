@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from ...errors import UserError
 from .report import Report
@@ -34,10 +35,14 @@ def main(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     only: str | None = arguments.only
     while only is not None:
         left = arguments.budget - (time.monotonic() - began)
-        options = ["--only", only, f"--budget={left}"]  # as one word: it may be negative
-        options += ["--plans", *map(str, arguments.plans)] if arguments.plans else []
-        only = one_process(report, [*WORKER, *options])
+        only = one_process(report, worker(only, left, arguments.plans))
     return report.end()
+
+
+def worker(only: str, budget: float, plans: Sequence[Path]) -> list[str]:
+    """The command of a process that runs the checks of these numbers."""
+    command = [*WORKER, "--only", only, f"--budget={budget}"]  # as one word: it may be negative
+    return [*command, "--plans", *map(str, plans)] if plans else command
 
 
 def one_process(report: Report, command: list[str]) -> str | None:
@@ -47,7 +52,7 @@ def one_process(report: Report, command: list[str]) -> str | None:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True, encoding="utf-8")
         with process:
             try:
-                for row in rows_of(process.stdout):
+                for row in rows_of(process.stdout or ()):
                     if "head" in row:
                         asked = dict(row["checks"])
                         report.begin(row["head"])
@@ -67,6 +72,6 @@ def one_process(report: Report, command: list[str]) -> str | None:
     return ",".join(map(str, left)) or None
 
 
-def rows_of(stream: IO[str] | None) -> Any:
-    """The objects of a stream with one in each line; other lines are left out."""
-    return (json.loads(line) for line in stream or () if line.startswith("{"))
+def rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a process's output, one in each line; other lines are left out."""
+    return (json.loads(line) for line in lines if line.startswith("{"))
