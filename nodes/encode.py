@@ -14,8 +14,8 @@ from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trainer.models.encode_image import Encoder
-    from ..trainer.models.flux import FluxPolicy
+    from ..trainer.models.flux1.encode_image import Encoder
+    from ..trainer.models.flux1.policy import FluxPolicy
 
 
 class EncodeImage(io.ComfyNode):
@@ -73,10 +73,10 @@ class EncodeImage(io.ComfyNode):
         import torch
         from comfy.latent_formats import Flux
 
-        from ..trainer.models.encode_image import encode_init, fitted
-        from ..trainer.models.geometry import Geometry
-        from ..trainer.setup import sees_mask
-        from ..trainer.tiles import to_grey, to_pictures
+        from ..trainer.engine.setup import sees_mask
+        from ..trainer.models.flux1.encode_image import encode_init, fitted
+        from ..trainer.models.flux1.geometry import Geometry
+        from ..trainer.pictures.convert import to_grey, to_pictures
 
         if mask is not None and mask.shape != (1, *images.shape[1:3]):
             wanted = [1, *images.shape[1:3]]
@@ -97,7 +97,7 @@ class EncodeImage(io.ComfyNode):
 
 def encoder_of(flux: FluxPolicy, vae: object | None) -> Encoder:
     """ComfyUI's VAE, or the policy's own."""
-    from ..trainer.models.encode_image import VaeEncoder
+    from ..trainer.models.flux1.encode_image import VaeEncoder
 
     if vae is not None:
         return comfy_encoder(vae)

@@ -14,9 +14,9 @@ import torch
 from comfy import model_management
 from comfy.utils import ProgressBar
 
-from ..trainer.config import Config, ConfigError
 from ..trainer.device import is_out_of_memory, pick_device, release
-from ..trainer.errors import Stopped, UserError
+from ..trainer.engine.micro_batch import OutOfMemory
+from ..trainer.errors import ConfigError, Stopped, UserError
 from ..trainer.events import (
     Changed,
     Evaluated,
@@ -31,9 +31,9 @@ from ..trainer.events import (
     Unpaused,
     Waiting,
 )
-from ..trainer.micro_batch import OutOfMemory
+from ..trainer.pictures.convert import to_pictures
 from ..trainer.planning.advice import lower
-from ..trainer.tiles import to_pictures
+from ..trainer.settings.config import Config
 
 PREVIEW_EDGE = 512  # pixels
 EVERYTHING = 1e30  # bytes, as ComfyUI itself asks for all of a device

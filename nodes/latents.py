@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..trainer.config import InitSettings
 from ..trainer.errors import UserError
+from ..trainer.settings.config import InitSettings
 from . import host
 from .wires import Neighborhood
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trainer.inpainting import Init
-    from ..trainer.models.encode_image import Encoder
-    from ..trainer.models.flux import Decoder, FluxPolicy
-    from ..trainer.models.geometry import Geometry
+    from ..trainer.models.flux1.encode_image import Encoder
+    from ..trainer.models.flux1.geometry import Geometry
+    from ..trainer.models.flux1.policy import Decoder, FluxPolicy
+    from ..trainer.stages.inpainting import Init
 
 # in a LATENT by Encode Image
 FILL = "neighbor_grpo_fill"  # what FLUX.1-Fill sees of picture and mask
@@ -90,9 +90,9 @@ def begun(
         raise UserError("the picture to begin from has one size: leave more_sizes of Noise Neighborhood empty")
     from comfy.latent_formats import Flux
 
-    from ..trainer.inpainting import Init
-    from ..trainer.models.encode_image import latent_mask
-    from ..trainer.models.geometry import Geometry
+    from ..trainer.models.flux1.encode_image import latent_mask
+    from ..trainer.models.flux1.geometry import Geometry
+    from ..trainer.stages.inpainting import Init
 
     with host.training_mode():  # copies that may take part in a backward pass
         samples = checked(latent["samples"], Geometry(neighborhood.width, neighborhood.height), prompts).clone()

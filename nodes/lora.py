@@ -7,8 +7,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..trainer.config import LORA_FORMATS
 from ..trainer.errors import UserError
+from ..trainer.settings.config import LORA_FORMATS
 from . import host, policies
 from .wires import CATEGORY, LORA, LoraFile, searched_by
 
@@ -55,13 +55,14 @@ class SaveLora(io.ComfyNode):
         from safetensors.torch import save_file
 
         from ..trainer.files import written_whole
-        from ..trainer.models.lora_export import kohya_layout
+        from ..trainer.models.flux1 import lora_names
+        from ..trainer.models.lora.export import kohya_layout
 
         if not valid(name):
             raise UserError(f"name {name!r} must be a file's name, or folder/name, inside models/loras")
         path = target(host.loras_folder() / (name.strip().removesuffix(SUFFIX) + SUFFIX), overwrite)
         metadata = {"format": "pt", **getattr(lora, "metadata", {})}
-        tensors = kohya_layout(lora) if layout == "kohya" else lora
+        tensors = kohya_layout(lora, lora_names) if layout == "kohya" else lora
         with written_whole(path) as partial:
             save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial, metadata=metadata)
         return io.NodeOutput(str(path), ui={"text": (str(path),)})
@@ -81,7 +82,7 @@ def target(path: Path, overwrite: bool) -> Path:
 
 def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFile:
     """A policy's LoRA as ComfyUI and diffusers name it."""
-    from ..trainer.models.lora_export import file_metadata, file_tensors
+    from ..trainer.models.lora.export import file_metadata, file_tensors
 
     settings = policy.wanted.lora
     base = policy.flux.transformer
@@ -90,6 +91,6 @@ def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFi
 
 
 def read_lora_file(path: Path) -> LoraFile:
-    from ..trainer.safe_file import read_file
+    from ..trainer.models.files.safe_file import read_file
 
     return LoraFile(*read_file(path))

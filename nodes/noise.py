@@ -149,7 +149,7 @@ class OneOf:
 
     def generate_noise(self, latent: dict[str, Tensor]) -> Tensor:
         """[N, 16, height / 8, width / 8], the same for each of the N latents."""
-        from ..trainer.noise import base_noise, neighborhood
+        from ..trainer.stages.noise import base_noise, neighborhood
 
         shape = tuple(latent["samples"].shape)
         if len(shape) != 4 or shape[1] != CHANNELS:

@@ -35,7 +35,7 @@ class TileNeighborhood(io.ComfyNode):
     def execute(
         cls, images: object, scores: Scored, columns: int, edge: int, settings: Settings | None = None
     ) -> io.NodeOutput:
-        from ..trainer.pictures import contact_sheet, image_tensor
+        from ..trainer.pictures.sheets import contact_sheet, image_tensor
 
         expected = len(scores.of.texts)
         if len(images) != expected:
@@ -68,9 +68,9 @@ class RewardCurve(io.ComfyNode):
 
     @classmethod
     def execute(cls, run: Run, width: int, height: int) -> io.NodeOutput:
-        from ..trainer.metrics import open_store
-        from ..trainer.pictures import image_tensor
-        from ..trainer.plot import curves
+        from ..trainer.pictures.plot import curves
+        from ..trainer.pictures.sheets import image_tensor
+        from ..trainer.store.writer import open_store
 
         with open_store(run.folder) as store:
             names = store.names("reward/")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..trainer.config import (
+from ..trainer.models.files.source import EMBEDDED
+from ..trainer.settings.config import (
     Config,
     GrpoSettings,
     LoraSettings,
@@ -13,7 +14,6 @@ from ..trainer.config import (
     RunSettings,
     SamplingSettings,
 )
-from ..trainer.models.source import EMBEDDED
 from . import host
 from .wires import CATEGORY, searched_by
 

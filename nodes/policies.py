@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..trainer.config import Config, LoraSettings, ModelSettings, RewardSettings
 from ..trainer.device import training_on
+from ..trainer.settings.config import Config, LoraSettings, ModelSettings, RewardSettings
 from . import host
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..trainer.models.flux import FluxPolicy
-    from ..trainer.models.memory import MemoryPlan
-    from ..trainer.state import State
+    from ..trainer.engine.state import State
+    from ..trainer.models.flux1.policy import FluxPolicy
+    from ..trainer.models.storage.memory import MemoryPlan
     from .recording import Recording
 
 
@@ -70,8 +70,8 @@ def get(wanted: Wanted) -> Policy:
 
 
 def load(wanted: Wanted) -> FluxPolicy:
-    from ..trainer.models.flux import DTYPES, FluxPolicy, load_flux, load_placed, shifts
-    from ..trainer.models.source import resolve
+    from ..trainer.models.files.source import resolve
+    from ..trainer.models.flux1.policy import DTYPES, FluxPolicy, load_flux, load_placed, shifts
 
     model = wanted.model
     with host.training_mode():
@@ -106,7 +106,7 @@ def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[st
     """The base model with a new LoRA on it, beside those that are there."""
     from dataclasses import replace
 
-    from ..trainer.setup import add_lora
+    from ..trainer.engine.setup import add_lora
 
     flux = replace(base, adapter=f"lora_{next(_names)}")
     with host.training_mode():
@@ -114,6 +114,6 @@ def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[st
 
 
 def drop_lora(flux: FluxPolicy) -> None:
-    from ..trainer.models.lora import detach_lora
+    from ..trainer.models.lora.attach import detach_lora
 
     detach_lora(flux.transformer, flux.adapter)

@@ -3,9 +3,10 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.config import AUTO, LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
+from ..trainer.choices import AUTO
 from ..trainer.device import devices, usual_dtype
-from ..trainer.models.source import EMBEDDED, GGUF
+from ..trainer.models.files.source import EMBEDDED, GGUF
+from ..trainer.settings.config import LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
 from . import host, policies
 from .wires import CATEGORY, POLICY, searched_by
 

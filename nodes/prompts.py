@@ -15,8 +15,8 @@ from . import host, policies
 from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 
 if TYPE_CHECKING:
-    from ..trainer.config import ModelSettings
-    from ..trainer.models.text import Conditioning
+    from ..trainer.models.flux1.text import Conditioning
+    from ..trainer.settings.config import ModelSettings
 
 KEPT = 8  # sets of embeddings
 
@@ -118,10 +118,10 @@ def _caption(line: str, where: str) -> str:
 @lru_cache(KEPT)
 def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
     """By the text encoders of a diffusers folder; kept, as a moving policy asks again and again."""
-    from ..trainer.models.flux import DTYPES
-    from ..trainer.models.source import resolve
-    from ..trainer.models.text import encode_sets
-    from ..trainer.models.tokens import text_tokens
+    from ..trainer.models.files.source import resolve
+    from ..trainer.models.flux1.policy import DTYPES
+    from ..trainer.models.flux1.text import encode_sets
+    from ..trainer.models.flux1.tokens import text_tokens
 
     source = resolve(model.path)
     if source.file:
@@ -140,7 +140,7 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
     """ComfyUI's CONDITIONING as ours: T5's tokens and CLIP's pooled vector of every prompt."""
     import torch
 
-    from ..trainer.models.text import Conditioning
+    from ..trainer.models.flux1.text import Conditioning
 
     if len(conditioning) != len(texts):
         raise UserError(
@@ -170,7 +170,7 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
 def joined(first: Prompts, second: Prompts) -> Prompts:
     import torch
 
-    from ..trainer.models.text import Conditioning
+    from ..trainer.models.flux1.text import Conditioning
 
     a, b = first.conditioning, second.conditioning
     if a.embeddings.shape[1:] != b.embeddings.shape[1:]:

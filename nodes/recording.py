@@ -13,10 +13,9 @@ from . import service
 from .run_folders import run_folder
 
 if TYPE_CHECKING:
-    from ..trainer.anchors import Pairs
-    from ..trainer.iteration import Group
-    from ..trainer.state import Setup
-    from .policies import Policy
+    from ..trainer.engine.grpo import Group
+    from ..trainer.engine.state import Setup
+    from ..trainer.stages.anchors import Pairs
 
 STATE = "step by step"  # neither at work nor over
 
@@ -30,19 +29,26 @@ class Recording:
 
 
 def record(
-    policy: Policy, name: str, setup: Setup, group: Group, pairs: Pairs, metrics: dict[str, float], step: int
-) -> None:
-    """Write step number `step` (from 0) of a policy. Each policy, and each name, gets a folder of its own.
+    kept: Recording | None,
+    name: str,
+    setup: Setup,
+    group: Group,
+    pairs: Pairs,
+    metrics: dict[str, float],
+    step: int,
+) -> Recording:
+    """Write step number `step` (from 0) of a policy to where its steps are `kept`, or to a folder of its own.
 
-    The step has been made: a disk that is full is told, and fails nothing.
+    A policy that is recorded under another name than before gets another folder. The step has been made: a disk that
+    is full is told, and fails nothing.
     """
     from ..trainer.board.messages import of_iteration
-    from ..trainer.loop import report
-    from ..trainer.metrics import open_store
+    from ..trainer.store.writer import open_store
+    from ..trainer.training.loop import report
 
-    if policy.recording is None or policy.recording.name != name:
-        policy.recording = Recording(name, run_folder(name, resume=False))
-    folder = policy.recording.folder
+    if kept is None or kept.name != name:
+        kept = Recording(name, run_folder(name, resume=False))
+    folder = kept.folder
     metrics = {**metrics, "strength": setup.config.grpo.strength}
     event = report(setup, step, group, pairs.anchors(*group.advantages.shape), metrics, None)
     try:
@@ -52,5 +58,6 @@ def record(
             store(event)
     except (OSError, sqlite3.Error) as error:
         logging.warning(f"Neighbor GRPO: the step was made, but could not be recorded in {folder}: {error}")
-        return
+        return kept
     service.send(of_iteration(folder.name, step, metrics))
+    return kept

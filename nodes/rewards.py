@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..trainer.config import RewardSettings
 from ..trainer.errors import UserError
+from ..trainer.settings.config import RewardSettings
 from . import host
 from .wires import CATEGORY, REWARD, NamedReward, searched_by
 

@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
-from ..trainer.config import (
-    AUTO,
-    Config,
-    GrpoSettings,
-    RewardSettings,
-    RunSettings,
-    SamplingSettings,
-)
+from ..trainer.choices import AUTO
 from ..trainer.device import training_on
 from ..trainer.errors import Stopped
-from ..trainer.solvers import SOLVERS, evaluations
+from ..trainer.settings.config import Config, GrpoSettings, RewardSettings, RunSettings, SamplingSettings
+from ..trainer.stages.solvers import SOLVERS, evaluations
 from . import host, policies
 from .latents import begun, ready
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
@@ -133,8 +127,9 @@ class Rollout(io.ComfyNode):
         denoise: float = 1.0,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ..trainer.iteration import Clock, sample_candidates
-        from ..trainer.setup import assemble
+        from ..trainer.engine.drawing import Clock
+        from ..trainer.engine.grpo import sample_candidates
+        from ..trainer.engine.setup import assemble
 
         init, inits = begun(latent, denoise, mask, neighborhood, len(prompts.texts))
         config = Config(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..trainer.config import RewardSettings
 from ..trainer.device import training_on
 from ..trainer.errors import Stopped, UserError
+from ..trainer.settings.config import RewardSettings
 from . import host
 from .rewards import by_label
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by

@@ -14,7 +14,7 @@ from ..trainer.board.messages import EVENT
 
 if TYPE_CHECKING:
     from ..trainer.board.live import Announcer
-    from ..trainer.control import Control
+    from ..trainer.training.control import Control
 
 _controls: dict[str, Control] = {}
 controls: Mapping[str, Control] = MappingProxyType(_controls)  # by the runs' ids, which are their folders' names
@@ -29,7 +29,7 @@ def send(message: dict[str, Any]) -> None:
 def live(folder: Path) -> Iterator[tuple[Control, Announcer]]:
     """A training in `folder`: the control it is to obey, and the listener that tells of it."""
     from ..trainer.board.live import Announcer
-    from ..trainer.control import Control
+    from ..trainer.training.control import Control
 
     control, announcer = Control(), Announcer(folder.name, send)
     _controls[folder.name] = control

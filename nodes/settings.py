@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..trainer.choices import NORMALISATIONS, TEMPERATURE_MODES
-from ..trainer.config import GrpoSettings, OptimizerSettings
+from ..trainer.settings.config import GrpoSettings, OptimizerSettings
 from .wires import CATEGORY, SETTINGS, Settings, searched_by
 
 G, A = GrpoSettings(), OptimizerSettings()

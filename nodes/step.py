@@ -103,9 +103,9 @@ def take_step(
     run_name: str,
 ) -> dict[str, float]:
     """One iteration's update, recorded under `run_name` if there is one; the policy's version moves with it."""
-    from ..trainer.iteration import all_or_nothing, improve
-    from ..trainer.loop import describe
-    from ..trainer.state import new_state, set_optimizer
+    from ..trainer.engine.grpo import all_or_nothing, improve
+    from ..trainer.engine.state import new_state, set_optimizer
+    from ..trainer.training.loop import describe
 
     setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))
@@ -123,5 +123,6 @@ def take_step(
     policy.version += 1
     metrics = {**describe(group), **metrics}
     if run_name:
-        record(policy, run_name, setup, group, pairs, metrics, policy.version - 1)
+        step = policy.version - 1
+        policy.recording = record(policy.recording, run_name, setup, group, pairs, metrics, step)
     return {"step": policy.version, **metrics}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..trainer.config import GrpoSettings, OptimizerSettings
+from ..trainer.settings.config import GrpoSettings, OptimizerSettings
 from .settings import DEFAULTS
 from .wires import RolledOut, Scored, Settings
 
 if TYPE_CHECKING:
-    from ..trainer.anchors import Pairs
-    from ..trainer.iteration import Group
-    from ..trainer.state import Setup
+    from ..trainer.engine.grpo import Group
+    from ..trainer.engine.state import Setup
+    from ..trainer.stages.anchors import Pairs
 
 
 def chosen(
@@ -42,7 +42,7 @@ def next_step(
     learning_rate: float = DEFAULTS.optimizer.learning_rate,
 ) -> tuple[Setup, Group, Pairs]:
     """The setup, the judged candidates and the drawn triples of the step these scores lead to."""
-    from ..trainer.iteration import draw, judge, trained_steps
+    from ..trainer.engine.grpo import draw, judge, trained_steps
 
     rolled = rolled_out.setup.config
     grpo, optimizer = chosen(

@@ -104,7 +104,7 @@ class ReferenceSimilarityReward(io.ComfyNode):
 def keep_pictures(images: Tensor) -> list[str]:
     """Files of the pictures [N, H, W, 3], each called by its content: a run says by them what it was trained on."""
     from ..trainer.files import written_whole
-    from ..trainer.tiles import to_pictures
+    from ..trainer.pictures.convert import to_pictures
 
     if images.shape[-1] != 3:
         raise UserError(f"Reference Similarity got pictures of {images.shape[-1]} channels: must be 3, without a mask")

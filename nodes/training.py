@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..trainer.config import Config, EvaluationSettings, RunSettings
 from ..trainer.diagnosis import CHECKS
+from ..trainer.settings.config import Config, EvaluationSettings, RunSettings
 from . import host, policies, service
 from .latents import begun, ready
 from .lora import read_lora_file
@@ -36,8 +36,8 @@ from .wires import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trainer.inpainting import Init
     from ..trainer.rewards.base import Reward
+    from ..trainer.stages.inpainting import Init
 
 NOTHING, ANY = "nothing", "any problem"
 
@@ -223,11 +223,11 @@ def train(
     early_stop: int,
 ) -> tuple[LoraFile, str]:
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
-    from ..trainer.early_stop import EarlyStop
+    from ..trainer.engine.setup import assemble
     from ..trainer.rewards.base import move
-    from ..trainer.run import start_run
-    from ..trainer.run_folder import LORA as LORA_FILE
-    from ..trainer.setup import assemble
+    from ..trainer.training.early_stop import EarlyStop
+    from ..trainer.training.run import start_run
+    from ..trainer.training.run_folder import LORA as LORA_FILE
 
     device, looked_at = config.model.device, evaluation.conditioning if evaluation else None
     host.free_models(device)

@@ -12,11 +12,11 @@ from comfy_api.latest import io
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trainer.config import GrpoSettings, OptimizerSettings, RewardSettings
-    from ..trainer.iteration import Candidates
-    from ..trainer.models.text import Conditioning
+    from ..trainer.engine.grpo import Candidates
+    from ..trainer.engine.state import Setup
+    from ..trainer.models.flux1.text import Conditioning
     from ..trainer.rewards.base import Reward
-    from ..trainer.state import Setup
+    from ..trainer.settings.config import GrpoSettings, OptimizerSettings, RewardSettings
 
 CATEGORY = "Neighbor GRPO"
 

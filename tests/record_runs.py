@@ -20,16 +20,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer import setup as loading
-from trainer.config import Config
-from trainer.config_file import load_config
-from trainer.evaluate import compare, sample
+from trainer.engine import setup as loading
+from trainer.engine.state import Setup
 from trainer.events import Event, IterationDone
-from trainer.models.text import Conditioning
+from trainer.models.flux1.text import Conditioning
 from trainer.rewards.base import Reward
-from trainer.run import start_run
-from trainer.state import Setup
-from trainer.tiny.build.captions import BACKGROUNDS, EMOJI, caption
+from trainer.settings.config import Config
+from trainer.settings.config_file import load_config
+from trainer.tiny.captions import BACKGROUNDS, EMOJI, caption
+from trainer.training.evaluate import compare, sample
+from trainer.training.run import start_run
 
 TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.jsonl"
 ITERATIONS, LONG, HEALTHY = 32, 96, 20

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from .config import AUTO, ConfigError
+from .choices import AUTO
+from .errors import ConfigError
 from .lock import exclusive
 
 KINDS = ("cuda", "xpu")  # that "auto" looks for, in this order; ROCm calls itself cuda

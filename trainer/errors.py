@@ -8,5 +8,19 @@ class UserError(Exception):
     """
 
 
+class ConfigError(UserError):
+    """A setting that cannot be used: names it, its value and the remedy, in one line."""
+
+
+class Refused(Exception):
+    """A request answered with `status` and the reason, one sentence; `retry_after` seconds if asking again may help."""
+
+    def __init__(self, status: int, reason: str, retry_after: int | None = None):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
 class Stopped(Exception):
     """Someone asked the run to stop in the middle of an iteration."""

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.config_file import load_config
+from trainer.engine.state import Setup
 from trainer.events import Event, IterationDone
-from trainer.run import LORA, start_run
-from trainer.state import Setup
+from trainer.settings.config_file import load_config
+from trainer.training.run import LORA, start_run
 
 
 @dataclass

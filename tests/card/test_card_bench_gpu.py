@@ -11,11 +11,11 @@ from small_bench import bench_of, check, odd, well
 from trainer.benchmarks.gpu import encoders, paths
 from trainer.benchmarks.gpu.card import GIB, Card
 from trainer.benchmarks.gpu.counts import Case
-from trainer.iteration import judge
-from trainer.micro_batch import MicroBatch
-from trainer.models.fetching import LayerFetcher
-from trainer.models.flux import VaeDecoder
-from trainer.rollout import rollout
+from trainer.engine.grpo import judge
+from trainer.engine.micro_batch import MicroBatch
+from trainer.models.flux1.policy import VaeDecoder
+from trainer.models.storage.fetching import LayerFetcher
+from trainer.stages.rollout import rollout
 
 
 class Waiting(Card):
@@ -63,7 +63,7 @@ def test_every_path_gives_the_cpus_numbers_without_a_wait(bench):
 
 def test_a_tensor_left_on_the_host_is_named_by_its_path(bench, monkeypatch):
     monkeypatch.setattr(paths, "PATHS", {name: paths.PATHS[name] for name in ("text", "Fill")})
-    monkeypatch.setattr("trainer.inpainting.Init.to", lambda self, device: self)
+    monkeypatch.setattr("trainer.stages.inpainting.Init.to", lambda self, device: self)
     result = check(1, bench)
     assert odd(result) == {"Fill"}
     assert "device" in result.value("Fill")
@@ -98,7 +98,7 @@ def test_a_phase_that_holds_more_than_planned_is_noticed(bench, monkeypatch):
         del kept
         return found
 
-    monkeypatch.setattr("trainer.iteration.rollout", hoarding)
+    monkeypatch.setattr("trainer.engine.drawing.rollout", hoarding)
     assert odd(check(4, bench)) == {"bf16, 64 px, micro-batch 4: rollout peak"}
 
 
@@ -155,7 +155,7 @@ def test_what_every_iteration_leaves_behind_is_noticed(bench, monkeypatch):
         kept.append(candidates.images.new_zeros(2**19))  # 2 MiB
         return judge(config, candidates, scores)
 
-    monkeypatch.setattr("trainer.iteration.judge", keeping)
+    monkeypatch.setattr("trainer.engine.grpo.judge", keeping)
     assert odd(check(11, bench)) == {
         "grown from the second iteration to the fourth",
         "left after the policy is dropped",

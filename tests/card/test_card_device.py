@@ -4,7 +4,6 @@ import card
 import pytest
 import torch
 
-from trainer.config_file import load_config
 from trainer.device import (
     allocated_memory,
     computes_bfloat16,
@@ -15,8 +14,9 @@ from trainer.device import (
     streams_of,
     watch_memory,
 )
-from trainer.models.flux import vae_dtype
-from trainer.setup import pick_dtype
+from trainer.engine.setup import pick_dtype
+from trainer.models.flux1.policy import vae_dtype
+from trainer.settings.config_file import load_config
 
 MIB = 2**20
 

@@ -6,15 +6,16 @@ import card
 import pytest
 import torch
 
-from trainer.config_file import load_config
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.state import new_state
 from trainer.events import SelfTested
-from trainer.iteration import Clock, collect, draw, improve
-from trainer.loop import train
-from trainer.models import flux
-from trainer.models.fetching import LayerFetcher
+from trainer.models.flux1 import policy as flux
+from trainer.models.storage.fetching import LayerFetcher
 from trainer.rewards import RewardError
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
 
 OFFLOADED = ["model.memory='bf16'", "model.offload=1.0"]
 

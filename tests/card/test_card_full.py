@@ -7,14 +7,14 @@ import card
 import pytest
 import torch
 
-from trainer import loop
-from trainer.config_file import load_config
+from trainer.engine.micro_batch import MicroBatch
+from trainer.engine.state import new_state
 from trainer.errors import UserError
 from trainer.events import Evaluated, Halved, IterationDone
-from trainer.micro_batch import MicroBatch
-from trainer.models.lora import set_weights
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.models.lora.attach import set_weights
+from trainer.settings.config_file import load_config
+from trainer.training import loop
+from trainer.training.prepare import prepare
 
 RUN = ["model.device='card'", "model.dtype='float32'", "run.iterations=1", "evaluation.prompts=['a cat', 'a dog']"]
 

@@ -6,12 +6,13 @@ from collections import Counter
 import card
 import pytest
 
-from trainer.config_file import load_config
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.state import new_state
 from trainer.events import IterationDone
-from trainer.iteration import Clock, collect, draw, improve
-from trainer.loop import train
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
 
 CARD = ["model.device='card'", "model.dtype='bfloat16'"]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from trainer.config_file import load_config
 from trainer.device import training_on
 from trainer.lock import Busy
-from trainer.run import start_run
+from trainer.settings.config_file import load_config
+from trainer.training.run import start_run
 
 
 def test_a_training_without_comfyui_waits_for_nobody_and_says_who_has_the_device(config_file):

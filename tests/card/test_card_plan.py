@@ -7,14 +7,15 @@ import card
 import pytest
 from PIL import Image
 
-from trainer import setup as preparing
 from trainer.cli.demo import CONFIG
-from trainer.config_file import load_config
-from trainer.iteration import Clock, collect, draw, improve
-from trainer.models.memory import MemoryPlan
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.state import new_state
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import PHASES, predict
-from trainer.self_test import self_test
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training import prepare as preparing
+from trainer.training.self_test import self_test
 
 SETTINGS = [
     'prompts=["red apple on a blue background", "panda on a pink background"]',

@@ -16,7 +16,7 @@ from runs import equal, run
 from trainer import rewards
 from trainer.__main__ import main
 from trainer.events import Evaluated, IterationDone
-from trainer.solvers import SOLVERS
+from trainer.stages.solvers import SOLVERS
 
 PICTURE = "image = 'seen.png'\ndenoise = 0.7"
 MASKED = "image = 'seen.png'\nmask = 'mask.png'"

@@ -2,9 +2,9 @@
 
 import torch
 
-from trainer.config_file import load_config
-from trainer.iteration import conditioning_of
-from trainer.setup import prepare
+from trainer.engine.drawing import conditioning_of
+from trainer.settings.config_file import load_config
+from trainer.training.prepare import prepare
 
 
 def test_all_prompts_conditioning_waits_on_the_host_and_the_policy_takes_what_it_needs(config_file):

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
     from trainer.cli.demo import CONFIG, prompts
     from trainer.cli.libraries import apart
-    from trainer.config_file import load_config
+    from trainer.settings.config_file import load_config
 
     trained, tested = prompts()
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}"])
@@ -64,7 +64,7 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
     lora = Path(texts(graph, outputs, "SaveLora"))
     with apart():
         from trainer.cli.demo_report import conclude
-        from trainer.setup import prepare
+        from trainer.training.prepare import prepare
 
         setup = prepare(replace(config, lora=replace(config.lora, start=str(lora))))
         return conclude(setup, tested, run, lora, seconds, complete=True, as_json=arguments.json)

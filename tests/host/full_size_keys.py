@@ -26,10 +26,10 @@ import comfy.model_base  # noqa: E402
 import comfy.supported_models  # noqa: E402
 from diffusers import FluxTransformer2DModel  # noqa: E402
 
-from trainer.models.lora import attach_lora  # noqa: E402
-from trainer.models.lora_export import file_tensors  # noqa: E402
-from trainer.models.single_file import transformer_pieces  # noqa: E402
-from trainer.models.weights import complaint  # noqa: E402
+from trainer.models.files.weights import complaint  # noqa: E402
+from trainer.models.flux1.single_file import transformer_pieces  # noqa: E402
+from trainer.models.lora.attach import attach_lora  # noqa: E402
+from trainer.models.lora.export import file_tensors  # noqa: E402
 
 FLUX_DEV = {
     "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768,

@@ -12,7 +12,7 @@ from patience import until
 from progress import heard
 from safetensors.torch import load_file
 
-from trainer.checkpoint import load as load_checkpoint
+from trainer.training.checkpoint import load as load_checkpoint
 
 CANCELS, ITERATIONS = 10, 30
 SETTINGS = {"updates_per_rollout": 2, "ema_decay": 0.5, "warmup": 5}

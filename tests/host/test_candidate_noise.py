@@ -10,11 +10,12 @@ from comfy_server import ExecutionError
 from safetensors.torch import load_file
 
 from trainer import tiny
-from trainer.config_file import parse
-from trainer.evaluate import sample
-from trainer.iteration import Clock, sample_candidates
-from trainer.setup import prepare
-from trainer.state import Setup
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import sample_candidates
+from trainer.engine.state import Setup
+from trainer.settings.config_file import parse
+from trainer.training.evaluate import sample
+from trainer.training.prepare import prepare
 
 PROMPT = "a red apple on a white background"
 STEPS, GROUP, STRENGTH = 5, 4, 0.4

@@ -13,9 +13,10 @@ from lora_files import FORMATS, merged, write
 from original_names import original_layout
 from safetensors.torch import load_file, save_file
 
-from trainer.models.lora import ADAPTER, attach_lora, set_weights
-from trainer.models.lora_export import file_tensors
-from trainer.models.lora_start import start_from
+from trainer.models.flux1 import lora_names
+from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
+from trainer.models.lora.export import file_tensors
+from trainer.models.lora.start import start_from
 
 ALPHA = 6.0
 OURS = {f"{variant}-{layout}": (variant, layout) for variant in ("lora", "rslora") for layout in ("diffusers", "kohya")}
@@ -39,13 +40,14 @@ def folder(base, comfyui, tmp_path_factory):
         generator = torch.Generator().manual_seed(3)
         noise = {n: torch.randn(p.shape, generator=generator) for n, p in lora.items()}
         set_weights(lora, {n: p * (1 + 0.3 * noise[n]) if p.ndim == 1 else 0.3 * noise[n] for n, p in lora.items()})
-        tensors = file_tensors(lora, ALPHA, variant=variant, layout=layout, transformer=transformer)
+        names = lora_names if layout == "kohya" else None
+        tensors = file_tensors(lora, ALPHA, variant=variant, names=names, transformer=transformer)
         save(tensors, folder / f"{name}.lora")
         save(original_layout(merged(transformer, ADAPTER, deepcopy(base))), folder / f"{name}.ours")
     for name in THEIRS:
         save(write(name, base, 4)[0], folder / f"{name}.lora")
         transformer, lora = attached(base, "lora")
-        start_from(folder / f"{name}.lora", transformer, ADAPTER, lora)
+        start_from(folder / f"{name}.lora", transformer, ADAPTER, lora, lora_names)
         save(original_layout(merged(transformer, ADAPTER, deepcopy(base))), folder / f"{name}.ours")
     command = [sys.executable, ROOT / "tests/host/comfyui_weights.py", comfyui, folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

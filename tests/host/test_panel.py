@@ -14,8 +14,8 @@ from comfy_server import DIRECT
 from patience import GUARD, until
 from safetensors import safe_open
 
-from trainer.checkpoint import load as load_checkpoint
 from trainer.diagnosis import CHECKS
+from trainer.training.checkpoint import load as load_checkpoint
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -11,7 +11,7 @@ import pytest
 from comfy_server import ExecutionError, ExecutionInterrupted
 from patience import GUARD, until
 
-from trainer.checkpoint import load as load_checkpoint
+from trainer.training.checkpoint import load as load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -13,12 +13,12 @@ from comfy_install import ROOT
 from safetensors.torch import load_file, save_file
 
 from trainer import tiny
-from trainer.config_file import parse
-from trainer.evaluate import sample
-from trainer.models.lora_export import export_lora, file_tensors
-from trainer.models.source import resolve
-from trainer.models.text import encode_prompts
-from trainer.setup import prepare
+from trainer.models.files.source import resolve
+from trainer.models.flux1.text import encode_prompts
+from trainer.models.lora.export import export_lora, file_tensors
+from trainer.settings.config_file import parse
+from trainer.training.evaluate import sample
+from trainer.training.prepare import prepare
 
 PROMPT = "a red apple on a white background"
 SEED, STEPS = 7, 5  # sigmas of 5 steps lie on the table of 10,000 that ComfyUI picks from

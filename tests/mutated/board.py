@@ -14,7 +14,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/history/store.py",
+        "trainer/store/reader.py",
         (
             "test_history.py",
             "test_history_keeping.py",

@@ -28,9 +28,14 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/config.py",
+        "trainer/settings/config.py",
         ("test_mistakes.py",),
-        {"torch comes first": ("from .errors import UserError\n", "import torch\nfrom .errors import UserError\n")},
+        {
+            "torch comes first": (
+                "from ..errors import ConfigError\n",
+                "import torch\nfrom ..errors import ConfigError\n",
+            )
+        },
     ),
     Target(
         "trainer/rewards/__init__.py",

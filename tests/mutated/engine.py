@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/prompts.py",
+        "trainer/stages/prompts.py",
         ("test_prompts.py",),
         {
             "every epoch in the same order": ("default_rng([seed, epoch])", "default_rng([seed])"),
@@ -15,7 +15,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/drawing.py",
         ("test_image_to_image.py",),
         {
             "image-to-image begins at the noise": (
@@ -25,7 +25,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/self_test.py",
+        "trainer/training/self_test.py",
         ("test_self_test.py",),
         {
             "everything is tolerated": ("if not errors[-1] <= TOLERANCES[setup.policy.dtype]:", "if False:"),
@@ -72,7 +72,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/drawing.py",
         ("test_reference.py",),
         {
             "the first prompt's reference": (
@@ -83,14 +83,14 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/drawing.py",
         ("test_begun_runs.py",),
         {
             "the mask forgotten": ("known = None if mask is None else", "known = None if True else"),
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/grpo.py",
         ("test_loop.py",),
         {
             "held-out reward is trained on": (
@@ -123,7 +123,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         ("test_loop.py",),
         {
             "a good iteration does not reset the patience": (
@@ -145,7 +145,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/run.py",
+        "trainer/training/run.py",
         ("test_run.py",),
         {
             "optimiser not restored": ("restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)", "pass"),
@@ -163,7 +163,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/run_folder.py",
+        "trainer/training/run_folder.py",
         ("test_mistakes.py",),
         {
             "other settings accepted": ("    if changed:", "    if False:"),
@@ -171,7 +171,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/checkpoint.py",
+        "trainer/training/checkpoint.py",
         ("test_checkpoint.py",),
         {
             "only one is kept": ("KEPT = 2", "KEPT = 1"),
@@ -183,7 +183,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/metrics.py",
+        "trainer/store/writer.py",
         ("test_metrics.py",),
         {
             "rewinds one too few": ("WHERE iteration >= ?", "WHERE iteration > ?"),
@@ -199,7 +199,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/schema.py",
+        "trainer/store/schema.py",
         ("test_metrics.py",),
         {
             "an old store gets no new columns": ("for name in columns.keys() - present:", "for name in ():"),
@@ -210,15 +210,19 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/tiles.py",
+        "trainer/store/tiles.py",
         ("test_metrics.py",),
         {
             "tiles in the order of prompts": (
                 "slot, candidate = divmod(n, group_size)",
                 "candidate, slot = divmod(n, len(images) // group_size)",
             ),
-            "rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)"),
         },
+    ),
+    Target(
+        "trainer/pictures/convert.py",
+        ("test_metrics.py",),
+        {"rows and columns swapped": (".permute(0, 2, 3, 1)", ".permute(0, 3, 2, 1)")},
     ),
     Target(
         "trainer/lock.py",
@@ -229,7 +233,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/pictures.py",
+        "trainer/pictures/sheets.py",
         ("test_pictures.py",),
         {
             "every candidate framed": ("            if anchors[p, i]:\n", "            if True:\n"),
@@ -238,7 +242,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/plot.py",
+        "trainer/pictures/plot.py",
         ("test_pictures.py",),
         {
             "upside down": ("bottom - (v - low)", "top + (v - low)"),
@@ -246,7 +250,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/early_stop.py",
+        "trainer/training/early_stop.py",
         ("test_early_stop.py",),
         {
             "weights' signs ignored": ("value = weight * event", "value = abs(weight) * event"),
@@ -256,7 +260,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/micro_batch.py",
+        "trainer/engine/micro_batch.py",
         ("test_micro_batch.py",),
         {
             "never halved": ("self.size = -(-self.size // 2)", "self.size = self.size - 1"),
@@ -266,7 +270,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/grpo.py",
         ("test_micro_batch.py",),
         {
             "half a gradient counts": (
@@ -276,17 +280,17 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         ("test_micro_batch.py",),
         {"not saved when memory ends": ("keep(False)\n            advice", "advice")},
     ),
     Target(
-        "trainer/state.py",
+        "trainer/engine/state.py",
         ("test_begun_runs.py",),
         {"always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)")},
     ),
     Target(
-        "trainer/state.py",
+        "trainer/engine/state.py",
         ("test_loop.py",),
         {"weight decay stays the first": (", weight_decay=settings.weight_decay)\n", ")\n")},
     ),

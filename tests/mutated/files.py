@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/safe_file.py",
+        "trainer/models/files/safe_file.py",
         ("test_safe_file.py",),
         {
             "rows from the first on": ("file.seek(entry.start + start)", "file.seek(entry.start)"),
@@ -30,7 +30,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/safe_tensor.py",
+        "trainer/models/files/safe_tensor.py",
         ("test_safe_file.py",),
         {
             "a changed file is read": ("if written(file) != self.written:", "if False:"),
@@ -42,7 +42,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/safe_file.py",
+        "trainer/models/files/safe_file.py",
         ("test_loading_memory.py",),
         {
             "everything twice": (
@@ -57,7 +57,7 @@ TARGETS = [
         {"checkpoints stay mapped": ("weights_only=True)", "weights_only=True, mmap=True)")},
     ),
     Target(
-        "trainer/models/source.py",
+        "trainer/models/files/source.py",
         ("test_safe_file.py",),
         {"libraries map": ("        unmap(model)\n", "")},
     ),
@@ -72,7 +72,7 @@ TARGETS = [
         {"the library maps": ("        unmap(model)\n", "")},
     ),
     Target(
-        "trainer/checkpoint.py",
+        "trainer/training/checkpoint.py",
         ("test_checkpoint.py", "test_resumed_memory.py"),
         {"the optimiser keeps a checkpoint's tensors": ("value.to(device, copy=True)", "value.to(device)")},
     ),

@@ -4,12 +4,12 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/models/memory.py",
+        "trainer/models/storage/memory.py",
         ("test_nf4.py",),
         {"packed for inference": ("            layer.support_avx512bf16_for_cpu = False\n", "")},
     ),
     Target(
-        "trainer/models/frozen.py",
+        "trainer/models/storage/frozen.py",
         ("test_frozen.py",),
         {
             "scale forgotten": ("else weight.mul_(self.scale)", "else weight"),
@@ -22,7 +22,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/fetching.py",
+        "trainer/models/storage/fetching.py",
         ("test_fetching.py",),
         {
             "no copy on the same device": ("copy.copy_(weight), None", "weight, None"),
@@ -32,7 +32,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/pinned.py",
+        "trainer/models/storage/pinned.py",
         ("test_pinned.py",),
         {
             "a chunk for each": ("next((c for c in self._chunks if c.used + size <= len(c.memory)), None) or ", ""),
@@ -47,7 +47,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/memory.py",
+        "trainer/models/storage/memory.py",
         ("test_nf4.py",),
         {
             "T5 in whole numbers": ('"quant_storage": torch.int8', '"quant_storage": torch.uint8'),
@@ -55,12 +55,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/memory.py",
+        "trainer/models/storage/memory.py",
         ("test_pinned.py",),
         {"page-locked without CUDA": ("pinned=streams_of(self.device) is not None", "pinned=True")},
     ),
     Target(
-        "trainer/models/memory.py",
+        "trainer/models/storage/memory.py",
         ("test_memory_plans.py",),
         {
             "offloaded weights on the device": (
@@ -83,7 +83,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/attention.py",
+        "trainer/models/storage/attention.py",
         ("test_attention.py",),
         {
             "cuDNN stays": ("enable_cudnn_sdp(False)", "enable_cudnn_sdp(before)"),
@@ -92,12 +92,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/flux.py",
+        "trainer/models/flux1/policy.py",
         ("test_attention.py",),
         {"cuDNN in forward passes": ("with sound_attention(), exact_times(", "with exact_times(")},
     ),
     Target(
-        "trainer/models/flux.py",
+        "trainer/models/flux1/policy.py",
         ("test_memory_plans.py",),
         {
             "the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:"),
@@ -106,7 +106,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/parts.py",
+        "trainer/models/flux1/parts.py",
         ("test_memory_plans.py",),
         {"encoders ignore the plan": ("            Storage(plan, device=device, dtype=dtype).store(model)\n", "")},
     ),

@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/models/encode_image.py",
+        "trainer/models/flux1/encode_image.py",
         ("test_encode_image.py",),
         {
             "a sample in place of the mode": (".mode().float()", ".sample().float()"),
@@ -22,7 +22,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/picture_files.py",
+        "trainer/models/files/picture_files.py",
         ("test_encode_image.py",),
         {
             "a camera's turn ignored": ("return ImageOps.exif_transpose(picture)", "return picture.copy()"),
@@ -33,7 +33,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/geometry.py",
+        "trainer/models/flux1/geometry.py",
         ("test_geometry.py",),
         {
             "channels last in a token": ("permute(0, 2, 4, 1, 3, 5)", "permute(0, 2, 4, 3, 5, 1)"),
@@ -45,7 +45,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/source.py",
+        "trainer/models/files/source.py",
         ("test_source.py",),
         {
             "damaged weights uncaught": ("RuntimeError, SafetensorError)", "RuntimeError)"),
@@ -53,7 +53,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/lora.py",
+        "trainer/models/lora/attach.py",
         ("test_lora_precision.py", "test_lora.py", "test_lora_variants.py"),
         {
             "float32 copies of the inputs": ("dtype == torch.bfloat16 and", "False and"),
@@ -70,7 +70,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/lora_targets.py",
+        "trainer/models/lora/targets.py",
         ("test_lora.py", "test_lora_variants.py"),
         {
             "last layer trained too": (
@@ -82,7 +82,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/lora_export.py",
+        "trainer/models/lora/export.py",
         ("test_lora.py", "test_lora_variants.py", "test_lora_start.py"),
         {
             "alpha always 1": ("torch.tensor(float(alpha) * factor)", "torch.tensor(factor)"),
@@ -95,13 +95,13 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/lora_start.py",
+        "trainer/models/lora/start.py",
         ("test_lora_start.py", "test_lora_variants.py"),
         {
             "scale of the file ignored": ("* (file.scale / scales[module])", "/ scales[module]"),
             "scale of the settings ignored": ("(file.scale / scales[module])", "file.scale"),
             "a file without alpha is scaled by its rank": ("1.0 if alpha is None", "1.0 / rank if alpha is None"),
-            "last layer not turned": ("Factors(turned(module, part),", "Factors(part,"),
+            "last layer not turned": ("Factors(names.turned(module, part),", "Factors(part,"),
             "what is larger is cut": ("used = up.any(0)", "used = torch.arange(len(down)) < rank"),
             "a LoRA's lengths are the model's": ("row_norms(w + scales[module] * b @ a)", "row_norms(w)"),
             "the file's lengths ignored": ("magnitude *= file.dora.to(w.device) / row_norms(w)", "pass"),
@@ -109,7 +109,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/lora_names.py",
+        "trainer/models/flux1/lora_names.py",
         ("test_lora_start.py",),
         {
             "feed-forward first": ('"linear1": (*QKV, MLP)', '"linear1": (MLP, *QKV)'),
@@ -122,7 +122,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/tokens.py",
+        "trainer/models/flux1/tokens.py",
         ("test_tokens.py",),
         {
             "schnell as long as dev": ("DEV, SCHNELL = 512, 256", "DEV, SCHNELL = 512, 512"),
@@ -130,7 +130,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/flux.py",
+        "trainer/models/flux1/policy.py",
         ("test_reference.py", "test_flux.py", "test_lora.py"),
         {
             "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
@@ -152,7 +152,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/single_file.py",
+        "trainer/models/flux1/single_file.py",
         ("test_single_file.py", "test_transformer_files.py"),
         {
             "scale and shift stay": ("slice(hidden, 2 * hidden), slice(0, hidden)", "slice(0, 2 * hidden)"),
@@ -168,7 +168,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/transformer.py",
+        "trainer/models/flux1/transformer.py",
         ("test_transformer_files.py",),
         {
             "other channels trained": ("known = channels in (4 * CHANNELS, FILL_CHANNELS)", "known = True"),
@@ -178,7 +178,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/weights.py",
+        "trainer/models/files/weights.py",
         ("test_transformer_files.py",),
         {
             "scales forgotten": ("tensor if scale is None else", "tensor if True else"),
@@ -201,7 +201,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/gguf_file.py",
+        "trainer/models/files/gguf_file.py",
         ("test_gguf_file.py",),
         {
             "all rows for some": ("[quantised[r] for r in rows] or [quantised]", "[quantised]"),
@@ -210,7 +210,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/nf4_file.py",
+        "trainer/models/files/nf4_file.py",
         ("test_nf4.py",),
         {
             "all rows for some": ("torch.cat([numbers[r] for r in rows]) if rows else numbers", "numbers"),
@@ -219,7 +219,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/parts.py",
+        "trainer/models/flux1/parts.py",
         ("test_part_files.py",),
         {
             "text encoders never tied": ("    t5.tie_weights()\n", ""),
@@ -230,7 +230,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/vae_names.py",
+        "trainer/models/flux1/vae_names.py",
         ("test_part_files.py",),
         {
             "decoder upside down": ("{levels - 1 - int(found[1])}", "{int(found[1])}"),
@@ -238,7 +238,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/headers.py",
+        "trainer/models/files/headers.py",
         ("test_transformer_files.py",),
         {"web pages unknown": ('b"<":', 'b"&":'), "empty files unknown": ("    if not head:", "    if False:")},
     ),

@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/rewards/combine.py",
+        "trainer/stages/combine.py",
         ("test_combine.py",),
         {
             "held-out reward enters the sum": (
@@ -57,12 +57,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/iteration.py",
+        "trainer/engine/drawing.py",
         ("test_placement.py",),
         {"rewards are offloaded unasked": ("stay=not setup.config.run.offload_rewards", "stay=False")},
     ),
     Target(
-        "trainer/waiting.py",
+        "trainer/training/waiting.py",
         ("test_placement.py",),
         {"a patient reward stays where it is": ("        move([self.reward], device)", "        pass")},
     ),

@@ -150,7 +150,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/waiting.py",
+        "trainer/training/waiting.py",
         ("test_waiting.py",),
         {
             "asked as often as ever": ("pause = min(2 * pause, LONGEST_PAUSE)", "pause = pause"),
@@ -160,7 +160,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         ("test_waiting.py",),
         {
             "waits without saving": ("        save(state)\n        on_event(Waiting", "        on_event(Waiting"),

@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/noise.py",
+        "trainer/stages/noise.py",
         ("test_noise.py",),
         {
             "base without square root": ("math.sqrt(1 - strength**2) * base", "(1 - strength**2) * base"),
@@ -21,7 +21,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/schedule.py",
+        "trainer/stages/schedule.py",
         ("test_schedule.py",),
         {
             "shift without the complement": ("(shift * s + (1 - s))", "(shift * s + 1)"),
@@ -32,7 +32,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/schedule.py",
+        "trainer/stages/schedule.py",
         ("test_image_to_image.py",),
         {
             "image-to-image has fewer steps": ("total = int(steps / denoise)", "total = steps"),
@@ -41,7 +41,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/noise.py",
+        "trainer/stages/noise.py",
         ("test_image_to_image.py",),
         {
             "picture and noise exchanged": (
@@ -51,7 +51,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/inpainting.py",
+        "trainer/stages/inpainting.py",
         ("test_inpainting.py",),
         {
             "the kept region compared": ("drawn.flatten().nonzero()", "(~drawn).flatten().nonzero()"),
@@ -66,14 +66,14 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/update.py",
+        "trainer/stages/update.py",
         ("test_inpainting.py",),
         {
             "candidates compared outside the mask": ("inside = trajectories.inside", "inside = lambda x: x"),
         },
     ),
     Target(
-        "trainer/rollout.py",
+        "trainer/stages/rollout.py",
         ("test_inpainting.py",),
         {
             "the region forgotten by a part": ("drawn=self.drawn, **kept", "**kept"),
@@ -85,7 +85,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/solvers.py",
+        "trainer/stages/solvers.py",
         ("test_solvers.py",),
         {
             "heun as dear as two": ("return 2 * steps - 1 if", "return 2 * steps if"),
@@ -115,7 +115,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/rollout.py",
+        "trainer/stages/rollout.py",
         ("test_rollout.py",),
         {
             "keeps the state after the step": ("= x_j, v_j, end", "= end, v_j, end"),
@@ -138,7 +138,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/decode.py",
+        "trainer/stages/decode.py",
         ("test_rollout.py",),
         {
             "all at once": ("x_0.split(micro_batch)", "x_0.split(len(x_0))"),
@@ -146,7 +146,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/advantages.py",
+        "trainer/stages/advantages.py",
         ("test_advantages.py",),
         {
             "standard deviation of the sample": (
@@ -169,7 +169,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/anchors.py",
+        "trainer/stages/anchors.py",
         ("test_anchors.py",),
         {
             "with replacement": (
@@ -198,7 +198,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/surrogate.py",
+        "trainer/stages/surrogate.py",
         ("test_surrogate.py",),
         {
             "a ratio without bounds": ("log_ratio.clamp(-STEEPEST, STEEPEST).exp()", "log_ratio.exp()"),
@@ -227,7 +227,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/update.py",
+        "trainer/stages/update.py",
         ("test_gradient.py", "test_update.py"),
         {
             "old policy takes the solver's step": (

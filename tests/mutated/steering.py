@@ -4,7 +4,7 @@ from .target import Target
 
 TARGETS = [
     Target(
-        "trainer/control.py",
+        "trainer/training/control.py",
         ("test_control.py",),
         {
             "nothing is checked": ("OptimizerSettings(learning_rate=learning_rate)  # checks", "pass"),
@@ -32,7 +32,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         ("test_control.py",),
         {
             "a pause does not save": ("        keep(False)\n        on_event(Paused", "        on_event(Paused"),
@@ -55,7 +55,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         ("test_evaluation.py",),
         {
             "no evaluation before the first iteration": (
@@ -70,7 +70,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/evaluate.py",
+        "trainer/training/evaluate.py",
         ("test_evaluation.py",),
         {
             "the base noise of another seed": (
@@ -92,7 +92,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/evaluate.py",
+        "trainer/training/evaluate.py",
         ("test_evaluation_parts.py",),
         {
             "all pictures at once": ("range(0, len(prompts), at_once)", "range(0, len(prompts), 999)"),
@@ -101,12 +101,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/run_folder.py",
+        "trainer/training/run_folder.py",
         ("test_evaluation.py",),
         {"evaluation prompts are fixed": ('APART = ("evaluation",)', "APART = ()")},
     ),
     Target(
-        "trainer/run.py",
+        "trainer/training/run.py",
         ("test_run_control.py", "test_evaluation.py"),
         {
             "the store's changes are forgotten": ("state.changes = store.changes() or state.changes", "pass"),
@@ -124,12 +124,12 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/text.py",
+        "trainer/models/flux1/text.py",
         ("test_evaluation.py",),
         {"the first set for all": ("range(0, len(prompts), BATCH)", "range(0, len(prompts := sets[0]), BATCH)")},
     ),
     Target(
-        "trainer/surrogate.py",
+        "trainer/stages/surrogate.py",
         ("test_surrogate.py",),
         {
             "distances not rooted": ("square().mean(-1).sqrt()", "square().mean(-1)"),
@@ -137,7 +137,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/config_file.py",
+        "trainer/settings/config_file.py",
         ("test_config_file.py",),
         {
             "evaluation prompts not read": ("**_evaluated(table, folder), ", ""),

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from trainer.history import reading
-from trainer.history.store import DATABASE
+from trainer.store.reader import DATABASE
 
 
 def read(folder, function, *arguments, **options):

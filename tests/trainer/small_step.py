@@ -6,16 +6,16 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
-from trainer.anchors import Pairs
-from trainer.models.attention import checkpoint_blocks
-from trainer.models.flux import FluxPolicy
-from trainer.models.geometry import Geometry
-from trainer.models.lora import attach_lora
-from trainer.models.memory import MemoryPlan, Storage
-from trainer.models.text import Conditioning
-from trainer.rollout import Trajectories, micro_batched, rollout
-from trainer.schedule import sigma_grid
-from trainer.update import accumulate_gradient, make_optimizer
+from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.policy import FluxPolicy
+from trainer.models.flux1.text import Conditioning
+from trainer.models.lora.attach import attach_lora
+from trainer.models.storage.attention import checkpoint_blocks
+from trainer.models.storage.memory import MemoryPlan, Storage
+from trainer.stages.anchors import Pairs
+from trainer.stages.rollout import Trajectories, micro_batched, rollout
+from trainer.stages.schedule import sigma_grid
+from trainer.stages.update import accumulate_gradient, make_optimizer
 
 GEOMETRY = Geometry(64, 64)
 N, ROWS = 3, 2  # trajectories of one prompt, and how many go through the model at once

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.advantages import flatness, group_advantages, quasi_norm_reweight
+from trainer.stages.advantages import flatness, group_advantages, quasi_norm_reweight
 
 # float64 rewards of a group with a visible spread; hypothesis' examples are the same in every run
 examples = settings(max_examples=30, deadline=None, derandomize=True, database=None)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer.anchors import Pairs, draw_pairs, draw_steps
+from trainer.stages.anchors import Pairs, draw_pairs, draw_steps
 
 DRAWS = 3000
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from small_step import GEOMETRY, policy_of
 
-from trainer.models.attention import checkpoint_blocks, sound_attention
-from trainer.models.text import Conditioning
+from trainer.models.flux1.text import Conditioning
+from trainer.models.storage.attention import checkpoint_blocks, sound_attention
 
 allowed = torch.backends.cuda.cudnn_sdp_enabled
 

@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 from trainer.benchmarks import init
 from trainer.cli.bench import COLOURS
 from trainer.cli.demo import CONFIG
-from trainer.config import ConfigError
-from trainer.config_file import load_config
-from trainer.evaluate import base_pictures, evaluate
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import sample_candidates
+from trainer.errors import ConfigError
 from trainer.events import IterationDone
-from trainer.iteration import Clock, sample_candidates
-from trainer.run import start_run
-from trainer.run_folder import LORA, RunError
-from trainer.setup import prepare
+from trainer.settings.config_file import load_config
+from trainer.training.evaluate import base_pictures, evaluate
+from trainer.training.prepare import prepare
+from trainer.training.run import start_run
+from trainer.training.run_folder import LORA, RunError
 
 SIZES = "[[64, 64], [96, 48], [48, 96]]"
 

@@ -23,9 +23,8 @@ from trainer.benchmarks.gpu.report import all_well, lines, summary
 from trainer.benchmarks.gpu.results import BROKEN, Broken, Result, Skipped, Value
 from trainer.benchmarks.gpu.table import CHECKS
 from trainer.benchmarks.gpu.worker import wanted, work
-from trainer.config import ConfigError
-from trainer.errors import UserError
-from trainer.models.memory import MemoryPlan
+from trainer.errors import ConfigError, UserError
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import Peak
 from trainer.planning.report import Prediction, Report
 

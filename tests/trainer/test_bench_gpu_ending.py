@@ -8,7 +8,7 @@ from small_bench import around, bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import ending
 from trainer.benchmarks.gpu.results import Result, Value
-from trainer.models.flux import FluxPolicy
+from trainer.models.flux1.policy import FluxPolicy
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_a_run_that_goes_on_ends_the_same(bench):
 
 
 def test_an_optimiser_that_forgets_is_noticed(bench, monkeypatch):
-    monkeypatch.setattr("trainer.run.restore_optimizer", lambda *_: None)
+    monkeypatch.setattr("trainer.training.run.restore_optimizer", lambda *_: None)
     assert odd(check(14, bench)) == {"tensors of the LoRA that differ"}
 
 
 def test_a_run_that_learns_nothing_is_noticed(bench, monkeypatch):
-    monkeypatch.setattr("trainer.update.warmed_up", lambda *_: 0.0)
-    monkeypatch.setattr("trainer.iteration.warmed_up", lambda *_: 0.0)
+    monkeypatch.setattr("trainer.stages.update.warmed_up", lambda *_: 0.0)
+    monkeypatch.setattr("trainer.engine.grpo.warmed_up", lambda *_: 0.0)
     assert odd(check(14, bench)) == {"the LoRA has learnt"}
 
 

@@ -6,9 +6,9 @@ from small_bench import around, bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import offload
 from trainer.benchmarks.gpu.card import Card
-from trainer.models import memory
-from trainer.models.fetching import LayerFetcher
-from trainer.models.flux import FluxPolicy, VaeDecoder
+from trainer.models.flux1.policy import FluxPolicy, VaeDecoder
+from trainer.models.storage import memory
+from trainer.models.storage.fetching import LayerFetcher
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from small_bench import Counting, around, bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import offload, speed
 from trainer.benchmarks.gpu.card import Card
-from trainer.iteration import collect
-from trainer.models import memory
+from trainer.engine.grpo import collect
+from trainer.models.storage import memory
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_rollout_too_many_is_noticed(counting, monkeypatch):
         collect(setup, iteration, clock)
         return collect(setup, iteration, clock)
 
-    monkeypatch.setattr("trainer.loop.collect", twice)
+    monkeypatch.setattr("trainer.training.loop.collect", twice)
     assert odd(check(5, counting)) == {"ratio"}
 
 

@@ -7,8 +7,8 @@ import pytest
 from board_server import Wishes, refused
 from run_folders import MARKUP
 
-from trainer.history.store import DATABASE
 from trainer.lock import exclusive
+from trainer.store.reader import DATABASE
 
 own = pytest.fixture(board_server.owned)
 

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from trainer.checkpoint import (
+from trainer.training.checkpoint import (
     Checkpoint,
     CheckpointError,
     checkpoints,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.rewards.combine import combine
+from trainer.stages.combine import combine
 
 P, G = 2, 6
 

@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from trainer.config_file import load_config
-from trainer.iteration import Clock, collect, draw, improve
-from trainer.models.compiling import compile_blocks
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.state import new_state
+from trainer.models.storage.compiling import compile_blocks
+from trainer.settings.config_file import load_config
+from trainer.training.prepare import prepare
 
 
 def test_a_machine_that_cannot_compile_goes_on_without(flux_dev, config_file, monkeypatch, caplog):

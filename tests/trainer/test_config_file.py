@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from trainer.config import ConfigError
-from trainer.config_file import load_config, parse
+from trainer.errors import ConfigError
+from trainer.settings.config_file import load_config, parse
 
 
 def test_a_file_becomes_settings_with_the_papers_defaults(config_file, flux_dev, tmp_path):

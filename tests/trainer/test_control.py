@@ -9,15 +9,14 @@ import pytest
 import torch
 from patience import GUARD
 
-from trainer.config import ConfigError
-from trainer.config_file import load_config
-from trainer.control import Control, amended, at, in_force
-from trainer.errors import Stopped
+from trainer.engine.state import new_state
+from trainer.errors import ConfigError, Stopped
 from trainer.events import Change, Changed, Finished, IterationDone, Paused, Unpaused
-from trainer.loop import train
-from trainer.setup import prepare
-from trainer.state import new_state
-from trainer.waiting import LOOK
+from trainer.settings.config_file import load_config
+from trainer.training.control import Control, amended, at, in_force
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
+from trainer.training.waiting import LOOK
 
 
 class Recorder(list):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.cuda._utils import _get_device_index
 
-from trainer.config import ConfigError
 from trainer.device import (
     allocated_memory,
     computes_bfloat16,
@@ -21,6 +20,7 @@ from trainer.device import (
     training_on,
     without_spilling,
 )
+from trainer.errors import ConfigError
 
 
 @pytest.mark.parametrize(("device", "inside"), [("cuda", "high"), ("cpu", "highest")])

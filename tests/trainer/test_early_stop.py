@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trainer.early_stop import EarlyStop
 from trainer.events import IterationDone, Skipped
+from trainer.training.early_stop import EarlyStop
 
 
 def done(iteration, **rewards):

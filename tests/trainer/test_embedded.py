@@ -12,11 +12,11 @@ import torch
 from diffusers import FluxPipeline
 from transformers import CLIPModel
 
+from tests.embedded_model.card import CHOICES, generate, right_caption_share
+from tests.embedded_model.text import clip_vocabulary
 from trainer import tiny
 from trainer.rewards.clip_kinds import clip
-from trainer.tiny.build.captions import COMBINATIONS, caption
-from trainer.tiny.build.card import CHOICES, generate, right_caption_share
-from trainer.tiny.build.text import clip_vocabulary
+from trainer.tiny.captions import COMBINATIONS, caption
 
 ROOT = Path(__file__).parents[2]
 ROWS = np.random.default_rng(9).choice(len(COMBINATIONS), 40, replace=False).tolist()

@@ -12,19 +12,19 @@ from diffusers.pipelines.flux.pipeline_flux_fill import retrieve_latents
 from drawn_pictures import gradient_picture, square
 from PIL import Image
 
-from trainer.config import ConfigError
-from trainer.config_file import load_config, parse
-from trainer.errors import UserError
-from trainer.iteration import Clock, collect, draw, improve, sample_candidates
-from trainer.models.encode_image import VaeEncoder, fill_conditioning, fitted, latent_mask
-from trainer.models.flux import load_flux
-from trainer.models.geometry import Geometry
-from trainer.models.picture_files import PictureError, read_pictures
-from trainer.models.source import resolve
-from trainer.models.text import encode_prompts
-from trainer.rollout import micro_batched, rollout
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.state import new_state
+from trainer.errors import ConfigError, UserError
+from trainer.models.files.picture_files import PictureError, read_pictures
+from trainer.models.files.source import resolve
+from trainer.models.flux1.encode_image import VaeEncoder, fill_conditioning, fitted, latent_mask
+from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import encode_prompts
+from trainer.settings.config_file import load_config, parse
+from trainer.stages.rollout import micro_batched, rollout
+from trainer.training.prepare import prepare
 
 
 @pytest.fixture

@@ -6,18 +6,19 @@ import sqlite3
 import pytest
 import torch
 
-from trainer.config_file import load_config
-from trainer.early_stop import EarlyStop
+from trainer.engine.setup import encode
+from trainer.engine.state import Canvas, new_state
 from trainer.errors import Stopped
-from trainer.evaluate import base_pictures, evaluate, init_of
 from trainer.events import Evaluated, IterationDone
-from trainer.inpainting import Init
-from trainer.loop import train
-from trainer.metrics import DATABASE
-from trainer.noise import partly_noised
-from trainer.run import start_run
-from trainer.setup import encode, prepare
-from trainer.state import Canvas, new_state
+from trainer.settings.config_file import load_config
+from trainer.stages.inpainting import Init
+from trainer.stages.noise import partly_noised
+from trainer.store.writer import DATABASE
+from trainer.training.early_stop import EarlyStop
+from trainer.training.evaluate import base_pictures, evaluate, init_of
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
+from trainer.training.run import start_run
 
 EVALUATED = ["evaluation.prompts=['a blue fish', 'a green <b>tree</b>', 'a blue fish']", "evaluation.every=2"]
 

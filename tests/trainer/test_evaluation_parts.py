@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.config_file import load_config
-from trainer.evaluate import evaluate
-from trainer.setup import prepare
+from trainer.settings.config_file import load_config
+from trainer.training.evaluate import evaluate
+from trainer.training.prepare import prepare
 
 PROMPTS = [f"a {colour} fish" for colour in "red blue green black white grey pink gold teal".split()]
 

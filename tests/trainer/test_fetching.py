@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_step import step
 
-from trainer.models.fetching import LayerFetcher
-from trainer.models.memory import MemoryPlan
+from trainer.models.storage.fetching import LayerFetcher
+from trainer.models.storage.memory import MemoryPlan
 
 CPU = torch.device("cpu")
 

@@ -8,15 +8,16 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from trainer.config import Config, ConfigError, ModelSettings, RewardSettings, SamplingSettings
-from trainer.decode import decode
-from trainer.models.flux import load_flux
-from trainer.models.geometry import Geometry
-from trainer.models.source import ModelError, resolve
-from trainer.models.text import encode_prompts
-from trainer.rollout import micro_batched, rollout
-from trainer.schedule import sigma_grid
-from trainer.setup import time_shift
+from trainer.engine.setup import time_shift
+from trainer.errors import ConfigError
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import encode_prompts
+from trainer.settings.config import Config, ModelSettings, RewardSettings, SamplingSettings
+from trainer.stages.decode import decode
+from trainer.stages.rollout import micro_batched, rollout
+from trainer.stages.schedule import sigma_grid
 
 PROMPTS = ["red apple on a blue background", "zebra"]
 
@@ -92,7 +93,7 @@ def test_prompts_are_encoded_like_the_pipeline_does_in_any_batch(flux_dev, monke
     pipeline = FluxPipeline.from_pretrained(flux_dev, local_files_only=True)
     prompts = [f"{n} apples" for n in range(5)]
     expected, pooled, _ = pipeline.encode_prompt(prompts, None, max_sequence_length=12)
-    monkeypatch.setattr("trainer.models.text.BATCH", 2)
+    monkeypatch.setattr("trainer.models.flux1.text.BATCH", 2)
     conditioning = encode_prompts(resolve(str(flux_dev)), prompts, tokens=12, device="cpu", dtype=torch.float32)
     torch.testing.assert_close(conditioning.embeddings, expected)
     torch.testing.assert_close(conditioning.pooled, pooled)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.models.frozen import FrozenLinear, quantise
+from trainer.models.storage.frozen import FrozenLinear, quantise
 
 OUT, IN = 24, 16
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from trainer.models.geometry import Geometry
+from trainer.models.flux1.geometry import Geometry
 
 SIZES = [(64, 64), (96, 48), (16, 80), (1024, 768)]  # width, height
 

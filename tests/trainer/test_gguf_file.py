@@ -7,8 +7,8 @@ import pytest
 import torch
 from flux_files import original_transformer, write, write_gguf
 
-from trainer.models.source import ModelError, resolve
-from trainer.models.transformer import load_transformer
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.transformer import load_transformer
 
 
 def load(path):

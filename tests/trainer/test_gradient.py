@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.advantages import group_advantages, quasi_norm_reweight
-from trainer.anchors import Pairs, draw_pairs
-from trainer.rollout import Trajectories, rollout
-from trainer.schedule import sigma_grid
-from trainer.surrogate import softmax_temperature
-from trainer.update import GradientHistory, accumulate_gradient, step_optimizer
+from trainer.stages.advantages import group_advantages, quasi_norm_reweight
+from trainer.stages.anchors import Pairs, draw_pairs
+from trainer.stages.rollout import Trajectories, rollout
+from trainer.stages.schedule import sigma_grid
+from trainer.stages.surrogate import softmax_temperature
+from trainer.stages.update import GradientHistory, accumulate_gradient, step_optimizer
 
 P, G, D, T = 2, 4, 3, 5  # prompts, candidates, latent elements, solver steps
 KEEP = (0, 2, 3)

@@ -14,7 +14,6 @@ import torch
 from run_folders import TRAINED, Run, write
 from run_reading import edit, read
 
-from trainer import metrics
 from trainer.events import Finished, IterationDone, Skipped, Started
 from trainer.history import (
     NoRun,
@@ -31,8 +30,9 @@ from trainer.history import (
 )
 from trainer.history.export import write_csv, write_json
 from trainer.history.groups import base_tile, candidate_tile, evaluation_tile, inside
-from trainer.history.store import DATABASE
 from trainer.lock import exclusive
+from trainer.store import writer as metrics
+from trainer.store.reader import DATABASE
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,7 +160,7 @@ def test_a_broken_store_breaks_its_own_line_only(tmp_path, spoil):
 
 
 def test_a_store_that_is_locked_says_so_and_to_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.history.store.PATIENCE", 0.05)
+    monkeypatch.setattr("trainer.store.reader.PATIENCE", 0.05)
     folder = write(tmp_path / "run", Run(iterations=1))
     owner = sqlite3.connect(folder / DATABASE)
     owner.execute("PRAGMA journal_mode = DELETE")

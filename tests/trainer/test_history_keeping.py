@@ -14,8 +14,8 @@ from run_reading import edit, read
 from trainer.history import Unreadable, summaries, summary
 from trainer.history.export import write_csv, write_json
 from trainer.history.keeping import NotMoved, move_to_trash, set_title
-from trainer.history.store import DATABASE
 from trainer.lock import Busy, exclusive
+from trainer.store.reader import DATABASE
 
 
 def test_the_csv_holds_every_value_and_gaps_are_empty(tmp_path):

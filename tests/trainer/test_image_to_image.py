@@ -6,16 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.config import InitSettings
-from trainer.config_file import load_config
-from trainer.inpainting import Init
-from trainer.iteration import Clock, collect, draw, improve, sample_candidates
-from trainer.noise import neighborhood, partly_noised
-from trainer.rollout import rollout
-from trainer.schedule import resolution_mu, sigma_grid
-from trainer.setup import assemble, prepare
-from trainer.solvers import SOLVERS
-from trainer.state import new_state
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.setup import assemble
+from trainer.engine.state import new_state
+from trainer.settings.config import InitSettings
+from trainer.settings.config_file import load_config
+from trainer.stages.inpainting import Init
+from trainer.stages.noise import neighborhood, partly_noised
+from trainer.stages.rollout import rollout
+from trainer.stages.schedule import resolution_mu, sigma_grid
+from trainer.stages.solvers import SOLVERS
+from trainer.training.prepare import prepare
 
 STEPS = 4
 

@@ -6,21 +6,23 @@ import pytest
 import torch
 from host_reads import HostReads
 
-from trainer.advantages import group_advantages, quasi_norm_reweight
-from trainer.anchors import Pairs
-from trainer.config import InitSettings
-from trainer.config_file import load_config
-from trainer.inpainting import Init, Known
-from trainer.iteration import Clock, collect, draw, improve, sample_candidates
-from trainer.loop import final_latents
-from trainer.noise import neighborhood, partly_noised
-from trainer.rollout import Trajectories, rollout
-from trainer.schedule import sigma_grid
-from trainer.setup import assemble, prepare
-from trainer.solvers import SOLVERS
-from trainer.state import new_state
-from trainer.surrogate import mean_pairwise_distance, pairwise_distances, softmax_temperature
-from trainer.update import accumulate_gradient
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.setup import assemble
+from trainer.engine.state import new_state
+from trainer.settings.config import InitSettings
+from trainer.settings.config_file import load_config
+from trainer.stages.advantages import group_advantages, quasi_norm_reweight
+from trainer.stages.anchors import Pairs
+from trainer.stages.inpainting import Init, Known
+from trainer.stages.noise import neighborhood, partly_noised
+from trainer.stages.rollout import Trajectories, rollout
+from trainer.stages.schedule import sigma_grid
+from trainer.stages.solvers import SOLVERS
+from trainer.stages.surrogate import mean_pairwise_distance, pairwise_distances, softmax_temperature
+from trainer.stages.update import accumulate_gradient
+from trainer.training.loop import final_latents
+from trainer.training.prepare import prepare
 
 STEPS, G, LATENT = 4, 4, (3, 5)
 HALF = torch.zeros(8, 8, dtype=torch.bool)

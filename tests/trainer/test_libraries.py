@@ -69,13 +69,13 @@ def test_what_our_own_loggers_warn_of_is_one_line_on_the_terminal_and_in_the_log
     result = process("""
 with apart():
     keep_log(Path())
-    logging.getLogger("trainer.models.pinned").warning("no more\\n  than %d GiB", 3)
+    logging.getLogger("trainer.models.storage.pinned").warning("no more\\n  than %d GiB", 3)
     logging.getLogger("trainer").info("nobody needs this")
     logging.getLogger("trainers").warning("of another library")
 """)
     assert (result.stdout, result.stderr) == ("", "warning: no more than 3 GiB\n")
     log = (tmp_path / "log.txt").read_text("utf-8")
-    assert "WARNING trainer.models.pinned: no more\n  than 3 GiB" in log
+    assert "WARNING trainer.models.storage.pinned: no more\n  than 3 GiB" in log
     assert "of another library" in log
     assert "nobody needs this" not in log
 

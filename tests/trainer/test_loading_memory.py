@@ -11,8 +11,8 @@ from flux_files import stored_as
 MEASURE = """
 import sys
 import torch
-from trainer.models.source import resolve
-from trainer.models.transformer import load_transformer
+from trainer.models.files.source import resolve
+from trainer.models.flux1.transformer import load_transformer
 
 def memory(kind):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(kind)) * 1024

@@ -7,16 +7,17 @@ import pytest
 import torch
 from host_reads import HostReads
 
-from trainer.config import OptimizerSettings
-from trainer.config_file import load_config
+from trainer.engine.drawing import Clock, policy_velocity
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.state import new_state, set_optimizer
 from trainer.errors import Stopped
 from trainer.events import Finished, IterationDone, SelfTested, Skipped, Started
-from trainer.iteration import Clock, collect, draw, improve, policy_velocity
-from trainer.loop import train
-from trainer.rollout import rollout
-from trainer.setup import prepare
-from trainer.state import new_state, set_optimizer
-from trainer.update import accumulate_gradient
+from trainer.settings.config import OptimizerSettings
+from trainer.settings.config_file import load_config
+from trainer.stages.rollout import rollout
+from trainer.stages.update import accumulate_gradient
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
 
 
 class Recorder(list):

@@ -11,21 +11,21 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from exported import read_lora
 from safetensors import safe_open
 
-from trainer.config import LoraSettings
-from trainer.models.flux import load_flux
-from trainer.models.geometry import Geometry
-from trainer.models.lora import (
+from trainer.engine.setup import add_lora
+from trainer.models.files.source import resolve
+from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import Conditioning
+from trainer.models.lora.attach import (
     ADAPTER,
     attach_lora,
     detach_lora,
     lora_parameters,
     set_weights,
 )
-from trainer.models.lora_export import export_lora, file_tensors
-from trainer.models.lora_targets import TARGETS, LoraError
-from trainer.models.source import resolve
-from trainer.models.text import Conditioning
-from trainer.setup import add_lora
+from trainer.models.lora.export import export_lora, file_tensors
+from trainer.models.lora.targets import TARGETS, LoraError
+from trainer.settings.config import LoraSettings
 
 GEOMETRY = Geometry(64, 64)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_step import small_flux
 
-from trainer.models.lora import activate_lora, attach_lora, detach_lora, set_weights
+from trainer.models.lora.attach import activate_lora, attach_lora, detach_lora, set_weights
 
 MODULE = "transformer_blocks.0.attn.to_q"
 WIDE = 32  # of the small model

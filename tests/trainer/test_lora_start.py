@@ -9,14 +9,15 @@ from lora_files import FORMATS, FUSED, layers_of, merged, random_lora, write, wr
 from original_names import original_layout
 from safetensors.torch import load_file, save_file
 
-from trainer.config import LoraSettings
-from trainer.models.flux import load_flux
-from trainer.models.lora import ADAPTER, attach_lora, set_weights
-from trainer.models.lora_export import export_lora, file_tensors
-from trainer.models.lora_start import read_factors
-from trainer.models.lora_targets import LoraError, linear_layers
-from trainer.models.source import resolve
-from trainer.setup import add_lora
+from trainer.engine.setup import add_lora
+from trainer.models.files.source import resolve
+from trainer.models.flux1 import lora_names
+from trainer.models.flux1.policy import load_flux
+from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
+from trainer.models.lora.export import export_lora, file_tensors
+from trainer.models.lora.start import read_factors
+from trainer.models.lora.targets import LoraError, linear_layers
+from trainer.settings.config import LoraSettings
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_every_key_of_a_full_size_file_is_used(kind, tmp_path):
         file |= {called(name) + up: torch.zeros(len(weight), 1), called(name) + down: torch.zeros(1, weight.shape[1])}
         file |= {f"{called(name)}.alpha": torch.ones(())} if has_alpha else {}
     save_file(file, tmp_path / "full.safetensors")
-    factors = read_factors(tmp_path / "full.safetensors", sizes)
+    factors = read_factors(tmp_path / "full.safetensors", sizes, lora_names)
     assert len(factors) == 19 * (8 + 4) + 38 * (3 + 2)
     assert all((len(f.up), f.down.shape[1]) == sizes[module] for module, f in factors.items())
 
@@ -192,7 +193,7 @@ def test_a_file_of_another_sort_is_refused(frozen, tmp_path):
     text = tmp_path / "note.safetensors"
     text.write_text("not tensors at all")
     with pytest.raises(LoraError, match="not a whole safetensors file"):
-        read_factors(text, {})
+        read_factors(text, {}, lora_names)
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora"])
@@ -203,7 +204,7 @@ def test_the_kohya_layout_says_the_same_as_the_lora(frozen, started, tmp_path, v
     lora = attach_lora(transformer, rank=4, alpha=6.0, seed=0, **settings)
     generator = torch.Generator().manual_seed(2)
     set_weights(lora, {name: 0.3 * torch.randn(p.shape, generator=generator) for name, p in lora.items()})
-    tensors = file_tensors(lora, 6.0, variant=variant, layout="kohya")
+    tensors = file_tensors(lora, 6.0, variant=variant, names=lora_names)
     assert all(re.fullmatch(r"lora_unet_\w+\.(lora_down\.weight|lora_up\.weight|alpha)", name) for name in tensors)
     path = export_lora(tmp_path / "kohya.safetensors", tensors, {})
     back, _ = started(load_file(path), **settings)

@@ -11,15 +11,17 @@ from lora_files import merged, write
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainer.checkpoint import load as load_checkpoint
-from trainer.config import ConfigError, LoraSettings
-from trainer.config_file import load_config
-from trainer.models.lora import ADAPTER, attach_lora, set_weights
-from trainer.models.lora_export import file_tensors
-from trainer.models.lora_start import start_from
-from trainer.models.lora_targets import LoraError, target_layers
-from trainer.run import start_run
-from trainer.run_folder import LORA
+from trainer.errors import ConfigError
+from trainer.models.flux1 import lora_names
+from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
+from trainer.models.lora.export import file_tensors
+from trainer.models.lora.start import start_from
+from trainer.models.lora.targets import LoraError, target_layers
+from trainer.settings.config import LoraSettings
+from trainer.settings.config_file import load_config
+from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.run import start_run
+from trainer.training.run_folder import LORA
 
 ALPHA = 6.0
 
@@ -139,14 +141,14 @@ def test_a_dora_comes_back_from_its_file_and_a_lora_becomes_one(frozen, tmp_path
     save_file(file_tensors(lora, ALPHA, variant="dora", transformer=transformer), tmp_path / "dora.safetensors")
     other = frozen()
     again = attach_lora(other, rank=4, alpha=3.0, targets="all-linear", seed=9, variant="dora")
-    start_from(tmp_path / "dora.safetensors", other, ADAPTER, again)
+    start_from(tmp_path / "dora.safetensors", other, ADAPTER, again, lora_names)
     ours, theirs = (merged(t, ADAPTER, frozen()).state_dict() for t in (transformer, other))
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, rtol=0, atol=5e-6)
 
     file, added = write("diffusers", frozen(), rank=4)
     save_file(file, tmp_path / "lora.safetensors")
-    start_from(tmp_path / "lora.safetensors", other, ADAPTER, again)
+    start_from(tmp_path / "lora.safetensors", other, ADAPTER, again, lora_names)
     before, after = frozen().state_dict(), merged(other, ADAPTER, frozen()).state_dict()
     for module, delta in added.items():
         name = f"{module}.weight"

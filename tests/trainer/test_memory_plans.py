@@ -12,14 +12,24 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from trainer.benchmarks import storage
 from trainer.cli.demo import CONFIG
-from trainer.config import ConfigError, ModelSettings
-from trainer.config_file import load_config
-from trainer.models.flux import FluxPolicy, VaeDecoder, load_flux
-from trainer.models.frozen import FrozenLinear
-from trainer.models.memory import MemoryPlan, MemoryPlanError, Storage, blocks, choose, plan_for, sizes, visiting
-from trainer.models.source import resolve
-from trainer.models.text import Conditioning, encode_sets
-from trainer.run_folder import differences
+from trainer.errors import ConfigError
+from trainer.models.files.source import resolve
+from trainer.models.flux1.policy import FluxPolicy, VaeDecoder, load_flux
+from trainer.models.flux1.text import Conditioning, encode_sets
+from trainer.models.storage.frozen import FrozenLinear
+from trainer.models.storage.memory import (
+    MemoryPlan,
+    MemoryPlanError,
+    Storage,
+    blocks,
+    choose,
+    plan_for,
+    sizes,
+    visiting,
+)
+from trainer.settings.config import ModelSettings
+from trainer.settings.config_file import load_config
+from trainer.training.run_folder import differences
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, "00000"), (0.4, "00101"), (0.6, "01011"), (1.0, "11111")])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from small_step import GEOMETRY, assert_equal_steps, policy_of, step
 
-from trainer.models.attention import checkpoint_blocks
-from trainer.models.frozen import FrozenLinear
-from trainer.models.memory import MemoryPlan
-from trainer.models.text import Conditioning
+from trainer.models.flux1.text import Conditioning
+from trainer.models.storage.attention import checkpoint_blocks
+from trainer.models.storage.frozen import FrozenLinear
+from trainer.models.storage.memory import MemoryPlan
 
 PLANS = [MemoryPlan(), MemoryPlan("bf16", 0.5), MemoryPlan("bf16", 1), MemoryPlan("fp8"), MemoryPlan("fp8", 0.6)]
 

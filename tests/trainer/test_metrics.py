@@ -22,8 +22,8 @@ from trainer.events import (
     Started,
     Unpaused,
 )
-from trainer.metrics import DATABASE, RunStore, open_store
-from trainer.tiles import to_pictures
+from trainer.pictures.convert import to_pictures
+from trainer.store.writer import DATABASE, RunStore, open_store
 
 
 def done(iteration: int, **metrics: float) -> IterationDone:

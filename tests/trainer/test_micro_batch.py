@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.config_file import load_config
+from trainer.engine.micro_batch import MicroBatch, OutOfMemory
+from trainer.engine.state import new_state
 from trainer.errors import UserError
 from trainer.events import Finished, Halved, IterationDone, Saved, SelfTested
-from trainer.loop import train
-from trainer.micro_batch import MicroBatch, OutOfMemory
-from trainer.run import start_run
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
+from trainer.training.run import start_run
 
 
 class Full:

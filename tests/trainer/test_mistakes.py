@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from trainer.__main__ import COMMANDS
-from trainer.checkpoint import Checkpoint, save
-from trainer.config_file import load_config
 from trainer.rewards import KINDS, RewardError, build, check_weights, weights
+from trainer.settings.config_file import load_config
+from trainer.training.checkpoint import Checkpoint, save
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "diffusers", "transformers", "peft", "bitsandbytes"]

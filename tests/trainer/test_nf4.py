@@ -10,12 +10,12 @@ from flux_files import PREFIX, original_transformer, part, stored_as, transforme
 from small_step import assert_equal_steps, small_flux, step
 from torch import nn
 
-from trainer.models.flux import load_placed
-from trainer.models.memory import MemoryPlan, Storage, blocks
-from trainer.models.source import ModelError, resolve
-from trainer.models.stored import safetensors_files
-from trainer.models.text import encode_sets
-from trainer.models.transformer import load_transformer
+from trainer.models.files.opened import safetensors_files
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.policy import load_placed
+from trainer.models.flux1.text import encode_sets
+from trainer.models.flux1.transformer import load_transformer
+from trainer.models.storage.memory import MemoryPlan, Storage, blocks
 from trainer.planning.report import NF4_BYTES
 
 functional = pytest.importorskip("bitsandbytes.functional")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.noise import base_noise, derive_seed, neighborhood, perturb
+from trainer.stages.noise import base_noise, derive_seed, neighborhood, perturb
 
 WIDE = (200_000,)  # elements: moments are then known to about 1 / sqrt(200_000) = .0022
 

@@ -22,7 +22,7 @@ from PIL import Image
 from trainer.rewards import RewardError, build, check_prompts
 from trainer.rewards.ocr import SETTINGS, levenshtein, similarity
 from trainer.rewards.quoted import quoted
-from trainer.run import start_run
+from trainer.training.run import start_run
 
 TEXT = sorted((Path(__file__).parent / "text").glob("*.png"))
 PROMPT = 'a poster that says "Neighbor"'
@@ -83,7 +83,7 @@ def test_a_long_prompt_is_cut_in_the_message():
 
 
 def test_a_run_with_such_a_prompt_ends_before_anything_is_loaded(config_file, reader):
-    from trainer.config_file import load_config
+    from trainer.settings.config_file import load_config
 
     config = load_config(config_file(head='prompts = ["no text"]', rewards='[[rewards]]\nkind = "ocr"'))
     with pytest.raises(RewardError, match="'no text'"):

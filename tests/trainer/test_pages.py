@@ -7,11 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from test_structure import FLOORS
 
 from trainer.__main__ import parse
-from trainer.config import Config
-from trainer.config_file import SECTIONS, RewardSettings
 from trainer.rewards import KINDS
+from trainer.settings.config import Config
+from trainer.settings.config_file import SECTIONS, RewardSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,10 +121,21 @@ def test_the_table_of_rewards_is_complete():
 
 
 def test_the_map_has_every_module():
-    named = [name for cells in rows(ROOT / "CONTRIBUTING.md", "in `trainer/`") for name in quoted(cells[0])]
-    real = [p.name for p in (ROOT / "trainer").glob("*.py") if not p.name.startswith("__")]
-    real += [f"{p.parent.name}/" for p in (ROOT / "trainer").glob("*/__init__.py")]
-    assert sorted(named) == sorted(real)
+    named = set()
+    for folder, modules, _ in rows(ROOT / "CONTRIBUTING.md", "in `trainer/`"):
+        place = "" if quoted(folder) == ["."] else quoted(folder)[0]
+        named |= {f"{place}{name}" for name in quoted(modules)}
+    paths = [path.relative_to(ROOT / "trainer") for path in (ROOT / "trainer").rglob("*.py")]
+    real = {path.with_suffix("").as_posix() for path in paths if not path.name.startswith("__")}
+    inner = {name for name in real if name.startswith("benchmarks/gpu/")}
+    assert named == (real - inner) | {"benchmarks/gpu/"}
+
+
+def test_the_map_names_folders_from_the_ground_up():
+    named = [quoted(cells[0])[0].rstrip("/") for cells in rows(ROOT / "CONTRIBUTING.md", "in `trainer/`")]
+    floors = [next(n for n, floor in enumerate(FLOORS) if folder in floor) for folder in named]
+    assert floors == sorted(floors)
+    assert {*named} == {folder for floor in FLOORS for folder in floor}
 
 
 def test_the_readme_is_short():

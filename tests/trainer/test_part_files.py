@@ -11,16 +11,16 @@ from flux_files import FP8, PREFIX, clip_tensors, original_transformer, original
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from trainer.config import ConfigError
-from trainer.config_file import load_config
-from trainer.models import parts
-from trainer.models.flux import load_flux
-from trainer.models.parts import PUBLISHED, load_encoders, load_vae
-from trainer.models.source import ModelError, ModelSource, resolve
-from trainer.models.text import encode_prompts
-from trainer.models.vae_names import diffusers_vae_names
-from trainer.models.weights import Piece, complaint
-from trainer.setup import prepare
+from trainer.errors import ConfigError
+from trainer.models.files.source import ModelError, ModelSource, resolve
+from trainer.models.files.weights import Piece, complaint
+from trainer.models.flux1 import parts
+from trainer.models.flux1.parts import PUBLISHED, load_encoders, load_vae
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import encode_prompts
+from trainer.models.flux1.vae_names import diffusers_vae_names
+from trainer.settings.config_file import load_config
+from trainer.training.prepare import prepare
 
 PROMPTS = ["a red apple", "two blue fishes in a bowl"]
 CPU = {"dtype": torch.float32, "device": "cpu"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.pictures import GAP, LINE, MARK, PAPER, contact_sheet, image_tensor
-from trainer.plot import BOTTOM, LEFT, RIGHT, SMOOTH, TOP, curves, moving_average
+from trainer.pictures.plot import BOTTOM, LEFT, RIGHT, SMOOTH, TOP, curves, moving_average
+from trainer.pictures.sheets import GAP, LINE, MARK, PAPER, contact_sheet, image_tensor
 
 
 def sheet(anchors, columns=2, edge=40, scores=1):

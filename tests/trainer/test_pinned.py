@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_step import small_flux
 
-from trainer.models import pinned
-from trainer.models.frozen import FrozenLinear
-from trainer.models.memory import MemoryPlan, Storage
-from trainer.models.pinned import CHUNK, PinnedMemory
+from trainer.models.storage import pinned
+from trainer.models.storage.frozen import FrozenLinear
+from trainer.models.storage.memory import MemoryPlan, Storage
+from trainer.models.storage.pinned import CHUNK, PinnedMemory
 
 CPU = torch.device("cpu")
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trainer.config_file import load_config
-from trainer.evaluate import sample
-from trainer.loop import train
+from trainer.engine.setup import assemble, build_rewards, encode
+from trainer.engine.state import new_state
 from trainer.rewards import build
 from trainer.rewards.base import on_device, score_on
-from trainer.setup import assemble, build_rewards, encode, prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.evaluate import sample
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
 
 
 class Placed:
@@ -58,7 +59,7 @@ def test_models_that_do_not_stay_are_on_the_device_one_at_a_time(stay):
 
 def test_models_that_do_not_stay_leave_the_device_when_they_are_built(config_file, monkeypatch):
     model = Placed()
-    monkeypatch.setattr("trainer.setup.build", lambda kind, options, device: model)
+    monkeypatch.setattr("trainer.engine.setup.build", lambda kind, options, device: model)
     build_rewards(load_config(config_file()))
     assert model.log == []
     build_rewards(load_config(config_file(), ["run.offload_rewards=true"]))

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.config import Config, GrpoSettings, LoraSettings, ModelSettings, RewardSettings, RunSettings
-from trainer.config import SamplingSettings as Sampling
-from trainer.models.memory import MemoryPlan
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB, candidates, cost, fits, lower, title
+from trainer.settings.config import Config, GrpoSettings, LoraSettings, ModelSettings, RewardSettings, RunSettings
+from trainer.settings.config import SamplingSettings as Sampling
 
 BF16, FP8, OFFLOADED = MemoryPlan(), MemoryPlan("fp8"), MemoryPlan("fp8", 1.0)
 CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("colourfulness"),))

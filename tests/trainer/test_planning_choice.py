@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.config import Config, ModelSettings, RewardSettings
-from trainer.config_file import load_config
-from trainer.models.memory import MemoryPlan
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB
 from trainer.planning.choice import MARGIN, Choice, choose
 from trainer.planning.phases import Peak, predict
+from trainer.settings.config import Config, ModelSettings, RewardSettings
+from trainer.settings.config_file import load_config
 
 CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("hpsv2.1"),))
 WEIGHTS = {"bf16": 22.17, "fp8": 11.16}  # GiB

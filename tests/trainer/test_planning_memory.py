@@ -8,13 +8,14 @@ import transformers
 from PIL import Image
 
 from trainer.cli.demo import CONFIG
-from trainer.config_file import load_config
-from trainer.iteration import collect, draw, improve
-from trainer.models.memory import MemoryPlan
+from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.setup import encode_all
+from trainer.engine.state import new_state
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import Meter, predict
 from trainer.planning.tracker import DEVICE, MemoryTracker
-from trainer.setup import encode_all, prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.prepare import prepare
 
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
 
@@ -58,7 +59,7 @@ def real(config):
     encoding = Meter(MemoryTracker("cpu"))
     # the weights' file is mapped while they are copied out of it: tensors by count, but no memory
     with pytest.MonkeyPatch.context() as patch, encoding.phase("encode"):
-        patch.setattr("trainer.models.source.unmap", lambda model: None)
+        patch.setattr("trainer.models.files.source.unmap", lambda model: None)
         encode_all(config, [config.prompts])
     peaks = {**meter.peaks, **encoding.peaks}
     return {name: peak.device + peak.host for name, peak in peaks.items()}, moments

@@ -6,8 +6,8 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.cli.plan import FLUX_DEV
-from trainer.models.memory import MemoryPlan
-from trainer.models.source import ModelError
+from trainer.models.files.source import ModelError
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning import models
 from trainer.planning.advice import GIB
 from trainer.planning.config import read_config

@@ -6,7 +6,7 @@ from dataclasses import replace
 from PIL import Image
 
 from trainer.__main__ import main
-from trainer.models.memory import MemoryPlan
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB, RESERVE
 from trainer.planning.config import read_config
 from trainer.planning.phases import PHASES, Peak, predict

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.prompts import prompt_order
+from trainer.stages.prompts import prompt_order
 
 
 def stream(count: int, seed: int, iterations: int, per_iteration: int) -> list[int]:

@@ -8,19 +8,20 @@ from diffusers import FluxKontextPipeline
 from drawn_pictures import gradient_picture
 from PIL import Image
 
-from trainer.config import ConfigError
-from trainer.config_file import load_config
-from trainer.iteration import Clock, collect, draw, improve, sample_candidates
-from trainer.models.encode_image import VaeEncoder, fitted
-from trainer.models.flux import load_flux
-from trainer.models.geometry import Geometry
-from trainer.models.memory import MemoryPlan
-from trainer.models.source import resolve
-from trainer.models.text import encode_prompts
+from trainer.engine.drawing import Clock
+from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.state import new_state
+from trainer.errors import ConfigError
+from trainer.models.files.source import resolve
+from trainer.models.flux1.encode_image import VaeEncoder, fitted
+from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import encode_prompts
+from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import predict
-from trainer.rollout import micro_batched, rollout
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.stages.rollout import micro_batched, rollout
+from trainer.training.prepare import prepare
 
 SEEN = "image = 'seen.png'\nreference = true"
 

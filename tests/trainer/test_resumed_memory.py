@@ -4,11 +4,11 @@ import pytest
 import torch
 from mapped_files import MAPS, mapped
 
-from trainer.checkpoint import checkpoints, optimizer_tensors
-from trainer.checkpoint import load as load_checkpoint
-from trainer.config_file import load_config
 from trainer.events import IterationDone
-from trainer.run import CHECKPOINTS, LORA, restore, start_run
+from trainer.settings.config_file import load_config
+from trainer.training.checkpoint import checkpoints, optimizer_tensors
+from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.run import CHECKPOINTS, LORA, restore, start_run
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from served import image_file, servers
 from server_requests import PNG, TENSORS, pixels
 
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
 from trainer.reward_server.config import ServerSettings, load_server_config
 from trainer.rewards import build
 

@@ -12,14 +12,14 @@ from patience import GUARD
 from safetensors.torch import load_file
 from served import ServerProcess
 
-from trainer import waiting
 from trainer.__main__ import main
-from trainer.config_file import load_config
 from trainer.events import IterationDone, Resumed, Saved, Waiting
-from trainer.metrics import DATABASE
 from trainer.rewards import build
-from trainer.run import start_run
-from trainer.run_folder import LORA
+from trainer.settings.config_file import load_config
+from trainer.store.writer import DATABASE
+from trainer.training import waiting
+from trainer.training.run import start_run
+from trainer.training.run_folder import LORA
 
 
 def kill_in_mid_request(process):

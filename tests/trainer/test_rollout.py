@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.decode import decode
-from trainer.rollout import fill, micro_batched, rollout
-from trainer.schedule import sigma_grid
-from trainer.solvers import SOLVERS
+from trainer.stages.decode import decode
+from trainer.stages.rollout import fill, micro_batched, rollout
+from trainer.stages.schedule import sigma_grid
+from trainer.stages.solvers import SOLVERS
 
 N, LATENT = 5, (2, 3)
 TARGETS = torch.tensor([[0.5], [-1.0]])  # one per condition

@@ -13,15 +13,15 @@ import torch
 from exported import read_lora
 from safetensors.torch import load_file
 
-from trainer.checkpoint import checkpoints
-from trainer.checkpoint import load as load_checkpoint
-from trainer.config import Config, ModelSettings, RewardSettings
-from trainer.config_file import load_config
 from trainer.lock import Busy
-from trainer.metrics import DATABASE
-from trainer.models.lora_targets import LoraError
-from trainer.run import start_run
-from trainer.run_folder import LORA, RunError, completed, differences
+from trainer.models.lora.targets import LoraError
+from trainer.settings.config import Config, ModelSettings, RewardSettings
+from trainer.settings.config_file import load_config
+from trainer.store.writer import DATABASE
+from trainer.training.checkpoint import checkpoints
+from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.run import start_run
+from trainer.training.run_folder import LORA, RunError, completed, differences
 
 ITERATIONS, KILLS = 20, 8
 
@@ -70,7 +70,7 @@ def child(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the server and its children inherit it: bits depend on it
     context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
     if os.name != "nt":
-        context.set_forkserver_preload(["trainer.run", "diffusers.pipelines.flux.pipeline_flux"])
+        context.set_forkserver_preload(["trainer.training.run", "diffusers.pipelines.flux.pipeline_flux"])
 
     def start(config, **options) -> multiprocessing.Process:
         process = context.Process(target=start_run, args=(config,), kwargs=options)

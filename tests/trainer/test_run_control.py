@@ -8,14 +8,14 @@ import torch
 from exported import read_lora
 from safetensors.torch import load_file
 
-from trainer.checkpoint import load as load_checkpoint
-from trainer.config_file import load_config
-from trainer.control import Control
 from trainer.errors import UserError
 from trainer.events import Changed, Finished, IterationDone
-from trainer.metrics import DATABASE, open_store
-from trainer.run import start_run
-from trainer.run_folder import LORA
+from trainer.settings.config_file import load_config
+from trainer.store.writer import DATABASE, open_store
+from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.control import Control
+from trainer.training.run import start_run
+from trainer.training.run_folder import LORA
 
 SETTINGS = ["run.iterations=8", "run.save_every=4", "optimizer.warmup=0"]
 CHANGES = [{"iteration": 2, "learning_rate": 5e-4, "strength": 0.5}, {"iteration": 5, "learning_rate": 2e-3}]

@@ -18,17 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 from transformers import CLIPModel, Dinov2Config, Dinov2Model
 
-from trainer import checkpoint, tiny
-from trainer.models.gguf_file import gguf_file
-from trainer.models.headers import tensor_names
-from trainer.models.lora_start import read_tensors as read_lora
-from trainer.models.parts import load_encoders, load_vae
-from trainer.models.source import ModelError, resolve
-from trainer.models.stored import safetensors_files
+from trainer import tiny
+from trainer.models.files.gguf_file import gguf_file
+from trainer.models.files.headers import tensor_names
+from trainer.models.files.opened import safetensors_files
+from trainer.models.files.safe_file import TORCH, DamagedFile, read_file, read_header, read_values
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.parts import load_encoders, load_vae
+from trainer.models.lora.start import read_tensors as read_lora
 from trainer.rewards.clip_files import read_clip
 from trainer.rewards.references import DinoEncoder
 from trainer.rewards.tensor_files import read_tensors as read_weights
-from trainer.safe_file import TORCH, DamagedFile, read_file, read_header, read_values
+from trainer.training import checkpoint
 
 DTYPES = [getattr(torch, name) for name in TORCH.values() if name != "float8_e8m0fnu"]  # which the library leaves out
 ROWS = [slice(0, 2), slice(1, 2), slice(3, 5), slice(4, 4)]
@@ -226,8 +227,8 @@ def test_a_file_that_changes_after_its_header_was_read_is_told_by_name(change, t
 FAR = """
 import mmap, resource, sys
 import torch
-from trainer.models.headers import tensor_names
-from trainer.models.stored import safetensors_files
+from trainer.models.files.headers import tensor_names
+from trainer.models.files.stored import safetensors_files
 from pathlib import Path
 
 path, taken = Path(sys.argv[1]), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -8,8 +8,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from trainer.models.geometry import Geometry
-from trainer.schedule import resolution_mu, sigma_grid
+from trainer.models.flux1.geometry import Geometry
+from trainer.stages.schedule import resolution_mu, sigma_grid
 
 
 def flux_sigmas(steps: int, *, mu: float | None = None, shift: float = 1.0) -> np.ndarray:

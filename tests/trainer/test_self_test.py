@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from trainer.config_file import load_config
+from trainer.engine.state import new_state
 from trainer.events import SelfTested
-from trainer.loop import train
-from trainer.self_test import gradient_error, self_test
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
+from trainer.training.self_test import gradient_error, self_test
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from diffusers import FluxTransformer2DModel
 from original_names import original_layout
 from safetensors.torch import save_file
 
-from trainer.models.source import ModelError, resolve
-from trainer.models.transformer import load_transformer
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.transformer import load_transformer
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import tiny
-from trainer.config_file import load_config
-from trainer.iteration import Clock, Group, collect, draw, policy_velocity
-from trainer.setup import prepare
-from trainer.surrogate import softmax_temperature
-from trainer.update import LOSS_SCALE, accumulate_gradient
+from trainer.engine.drawing import Clock, policy_velocity
+from trainer.engine.grpo import Group, collect, draw
+from trainer.settings.config_file import load_config
+from trainer.stages.surrogate import softmax_temperature
+from trainer.stages.update import LOSS_SCALE, accumulate_gradient
+from trainer.training.prepare import prepare
 
 DEMO = Path(tiny.__file__).parent / "demo.toml"
 SETTINGS = [

@@ -12,8 +12,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from trainer.schedule import sigma_grid
-from trainer.solvers import SOLVERS, evaluations
+from trainer.stages.schedule import sigma_grid
+from trainer.stages.solvers import SOLVERS, evaluations
 
 Z = torch.tensor([-2.0, -0.5, 0.3, 1.0, 1.7], dtype=torch.float64)
 ORDERS = {"euler": 1, "dpm++2m": 2, "ab2": 2, "heun": 2}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.models.flux import load_flux
-from trainer.models.source import ModelError, resolve
-from trainer.models.text import encode_prompts
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.text import encode_prompts
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae", "transformer"])

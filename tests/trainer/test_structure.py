@@ -1,20 +1,39 @@
-"""The rules of the architecture, held by walking the imports."""
+"""The rules of the architecture, held by walking the imports; each rule is shown a violation that it must find."""
 
 import ast
 import importlib.util
+from itertools import pairwise, product
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
-STAGES = "noise schedule solvers rollout decode advantages anchors surrogate update".split()
 HOST = {"comfy", "comfy_api", "folder_paths", "server", "nodes", "execution"}
+# a module imports from its own floor and from those above it in this list; "." are the files of trainer/ itself
+FLOORS = [
+    {".", "tiny"},
+    {"stages"},
+    {"models/files"},
+    {"models/storage"},
+    {"models/lora"},
+    {"models/flux1"},
+    {"pictures", "rewards", "diagnosis"},
+    {"settings"},
+    {"store"},
+    {"engine"},
+    {"planning", "history"},
+    {"training"},
+    {"board", "report", "reward_server"},
+    {"benchmarks"},
+    {"cli"},
+]
+STAGES = {f"stages.{path.stem}" for path in (TRAINER / "stages").glob("*.py")} - {"stages.__init__"}
+JOINED = {"stages.rollout", "stages.anchors", "stages.surrogate", "stages.update"}
+
+Imports = dict[str, set[str]]  # module -> what it imports; the trainer's by their path in it, as "stages.noise"
 
 
-def imports(path: Path) -> set[str]:
-    """Imported modules; those of the project by their path below trainer, as 'config' or 'rewards.base'."""
-    package = path.relative_to(TRAINER).parent.parts
+def imported(path: Path, root: Path) -> set[str]:
+    package = path.relative_to(root).parent.parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -22,28 +41,137 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             name = ".".join([*base, *(node.module.split(".") if node.module else [])])
-            found |= {name} if node.module else {".".join([*base, alias.name]) for alias in node.names}
+            found.add(name)
+            # `from . import x`, `from ..stages import x`: x may be a module
+            found |= {f"{name}.{alias.name}".lstrip(".") for alias in node.names if is_module(root, name, alias.name)}
+    return found - {""}
+
+
+def is_module(root: Path, package: str, name: str) -> bool:
+    folder = root.joinpath(*package.split(".")) if package else root
+    return (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+
+
+def modules(root: Path) -> Imports:
+    paths = [path for path in root.rglob("*.py") if "__pycache__" not in path.parts]
+    return {".".join(path.relative_to(root).with_suffix("").parts): imported(path, root) for path in paths}
+
+
+def folder_of(module: str) -> str:
+    """Its floor's name: "stages", "models/files", ...; "." for a file of trainer/ itself, "" for what is not ours."""
+    parts = module.removesuffix(".__init__").split(".")
+    names = {name for floor in FLOORS for name in floor}
+    for depth in (2, 1):
+        if "/".join(parts[:depth]) in names:
+            return "/".join(parts[:depth])
+    return "." if (TRAINER / f"{parts[0]}.py").is_file() else ""
+
+
+def floor_of(module: str) -> int | None:
+    folder = folder_of(module)
+    return next((n for n, floor in enumerate(FLOORS) if folder in floor), None)
+
+
+def knows_the_host(all_imports: Imports) -> list[str]:
+    return [module for module, names in all_imports.items() if {name.split(".")[0] for name in names} & HOST]
+
+
+def goes_upwards(all_imports: Imports) -> list[str]:
+    found = []
+    for module, names in all_imports.items():
+        here = floor_of(module)
+        if module != "__main__" and here is not None:
+            above = [name for name in names if (there := floor_of(name)) is not None and there > here]
+            found += [f"{module} imports {name}" for name in above]
     return found
 
 
-@pytest.mark.parametrize("path", sorted(TRAINER.rglob("*.py")), ids=lambda p: str(p.relative_to(TRAINER)))
-def test_the_trainer_knows_nothing_of_the_host(path):
-    assert not {name.split(".")[0] for name in imports(path)} & HOST
+def goes_sideways(all_imports: Imports) -> list[str]:
+    """Folders of one floor that import each other."""
+    found = []
+    for module, names in all_imports.items():
+        here = folder_of(module)
+        for name in names:
+            other = folder_of(name)
+            if here != other and floor_of(module) == floor_of(name) is not None and "." not in (here, other):
+                found.append(f"{module} imports {name}")
+    return found
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_knows_no_settings_and_no_loop(stage):
-    forbidden = {"config", "config_file", "iteration", "loop", "run", "setup", "checkpoint", "metrics"}
-    assert not imports(TRAINER / f"{stage}.py") & forbidden
+def joins_stages(all_imports: Imports) -> set[str]:
+    """Modules outside the stages that join those that make the update."""
+    return {m for m, names in all_imports.items() if m not in STAGES and len(names & JOINED) > 1}
 
 
-def test_only_the_iteration_joins_the_stages_and_what_tests_it_beforehand():
-    joiners = {
-        path.stem
-        for path in TRAINER.glob("*.py")
-        if path.stem not in STAGES and len(imports(path) & {"rollout", "anchors", "surrogate", "update"}) > 1
-    }
-    assert joiners == {"iteration", "self_test"}
+def cycles(all_imports: Imports) -> list[str]:
+    """Modules that import themselves through others, imports for types included."""
+    found = []
+    for start in all_imports:
+        seen, todo = set(), list(all_imports[start] & all_imports.keys())
+        while todo:
+            module = todo.pop()
+            if module not in seen:
+                seen.add(module)
+                todo += all_imports[module] & all_imports.keys()
+        if start in seen:
+            found.append(start)
+    return found
+
+
+TREE = modules(TRAINER)
+NODES = modules(ROOT / "nodes")
+JOINERS = {"engine.grpo", "training.self_test", "planning.phases"}
+
+
+def planted(module: str, *names: str) -> Imports:
+    return {**TREE, module: TREE.get(module, set()) | set(names)}
+
+
+def test_every_folder_has_its_floor():
+    folders = {str(p.parent.relative_to(TRAINER)) for p in TRAINER.rglob("__init__.py")} - {"."}
+    covered = {name for floor in FLOORS for name in floor}
+    assert {f for f in folders if not any(f == c or f.startswith(f"{c}/") for c in covered)} == {"models"}
+    assert covered - folders == {"."}
+
+
+def test_the_trainer_knows_nothing_of_the_host():
+    assert knows_the_host(TREE) == []
+    assert knows_the_host(planted("stages.noise", "comfy.utils")) == ["stages.noise"]
+    assert knows_the_host(planted("training.run", "nodes")) == ["training.run"]
+
+
+def test_imports_go_down():
+    assert goes_upwards(TREE) == []
+    assert goes_sideways(TREE) == []
+
+
+def test_every_stage_that_looks_up_is_found():
+    for stage in STAGES:
+        for above in ("settings.config", "training.loop", "models.flux1.policy", "store.writer", "rewards"):
+            assert goes_upwards(planted(stage, above)) == [f"{stage} imports {above}"]
+
+
+def test_every_folder_that_looks_up_is_found():
+    for here, above in pairwise(FLOORS):
+        for folder, other in product(here, above):
+            module = "files" if folder == "." else f"{folder.replace('/', '.')}.planted"
+            name = f"{other.replace('/', '.')}.planted"
+            assert f"{module} imports {name}" in goes_upwards(planted(module, name))
+
+
+def test_folders_of_one_floor_that_know_each_other_are_found():
+    assert goes_sideways(planted("rewards.base", "diagnosis.record")) == ["rewards.base imports diagnosis.record"]
+
+
+def test_only_the_iteration_joins_the_stages_and_what_tests_and_counts_it_beforehand():
+    assert joins_stages(TREE) == JOINERS
+    assert joins_stages(planted("engine.setup", "stages.rollout", "stages.update")) == {*JOINERS, "engine.setup"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert cycles(TREE) == []
+    assert cycles(NODES) == []
+    assert cycles(planted("stages.rollout", "stages.update")) == ["stages.rollout", "stages.update"]
 
 
 def calls(path: Path, name: str) -> list[ast.Call]:
@@ -54,11 +182,12 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 def test_nothing_is_pickled_or_loaded_with_code_in_it():
     loose = []
     for path in TRAINER.rglob("*.py"):
-        if "pickle" in imports(path) and "from pickle import UnpicklingError\n" not in path.read_text("utf-8"):
+        if "pickle" in imported(path, TRAINER) and "from pickle import UnpicklingError\n" not in path.read_text(
+            "utf-8"
+        ):
             loose.append(path)
-        if "build" not in path.parts:
-            loads = [{k.arg: ast.unparse(k.value) for k in call.keywords} for call in calls(path, "torch.load")]
-            loose += [path for keywords in loads if keywords.get("weights_only") != "True"]
+        loads = [{k.arg: ast.unparse(k.value) for k in call.keywords} for call in calls(path, "torch.load")]
+        loose += [path for keywords in loads if keywords.get("weights_only") != "True"]
     assert not loose
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from trainer.advantages import group_advantages, quasi_norm_reweight
-from trainer.surrogate import (
+from trainer.stages.advantages import group_advantages, quasi_norm_reweight
+from trainer.stages.surrogate import (
     clipped_objective,
     kl_divergence,
     leap,

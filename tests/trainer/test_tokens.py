@@ -6,10 +6,11 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
-from trainer.config import ConfigError, ModelSettings
-from trainer.models.source import ModelError, resolve
-from trainer.models.text import encode_prompts
-from trainer.models.tokens import text_tokens
+from trainer.errors import ConfigError
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.text import encode_prompts
+from trainer.models.flux1.tokens import text_tokens
+from trainer.settings.config import ModelSettings
 
 
 def test_every_model_has_its_own_length_and_a_number_stays(flux_dev, flux_schnell):

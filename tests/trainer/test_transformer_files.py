@@ -9,10 +9,10 @@ from diffusers import FluxTransformer2DModel
 from flux_files import FP8, PREFIX, original_transformer, scaled, stored_as, transformer_of, write
 from original_names import original_layout
 
-from trainer.models.single_file import configuration, transformer_pieces
-from trainer.models.source import ModelError, resolve
-from trainer.models.transformer import load_transformer
-from trainer.models.weights import complaint
+from trainer.models.files.source import ModelError, resolve
+from trainer.models.files.weights import complaint
+from trainer.models.flux1.single_file import configuration, transformer_pieces
+from trainer.models.flux1.transformer import load_transformer
 
 LAYOUTS = ["original", "prefixed", "checkpoint", "diffusers", "folder", "shards"]
 

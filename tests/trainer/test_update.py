@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.update import Ema, GradientHistory, make_optimizer, step_optimizer, warmed_up
+from trainer.stages.update import Ema, GradientHistory, make_optimizer, step_optimizer, warmed_up
 
 
 def copies(weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -9,18 +9,18 @@ import pytest
 import torch
 from served import servers
 
-from trainer import waiting
-from trainer.checkpoint import load as load_checkpoint
-from trainer.config_file import load_config
+from trainer.engine.state import new_state
 from trainer.errors import Stopped
 from trainer.events import Finished, Resumed, Waiting
-from trainer.loop import train
-from trainer.metrics import DATABASE
 from trainer.rewards import RewardUnavailable, build
-from trainer.run import start_run
-from trainer.run_folder import RunError
-from trainer.setup import prepare
-from trainer.state import new_state
+from trainer.settings.config_file import load_config
+from trainer.store.writer import DATABASE
+from trainer.training import waiting
+from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.loop import train
+from trainer.training.prepare import prepare
+from trainer.training.run import start_run
+from trainer.training.run_folder import RunError
 
 serve = pytest.fixture(servers)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from trainer.config_file import load_config
 from trainer.diagnosis import Record, diagnose
 from trainer.diagnosis.watch import Watch
 from trainer.events import IterationDone, Skipped
-from trainer.metrics import open_store
-from trainer.run import start_run
+from trainer.settings.config_file import load_config
+from trainer.store.writer import open_store
+from trainer.training.run import start_run
 
 TWO_REWARDS = (
     "[[rewards]]\nkind = 'colourfulness'\nname = 'a'\n[[rewards]]\nkind = 'sharpness'\nname = 'h'\nheld_out=true"

@@ -13,8 +13,8 @@ import numpy as np
 from aiohttp import web
 
 from ..board.routes import PREFIX, Board
-from ..history.store import DATABASE
-from ..schema import create
+from ..store.reader import DATABASE
+from ..store.schema import create
 
 METRICS = 24
 GROUP = 12  # candidates

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..config import Config, InitSettings
-from ..evaluate import UNSEEN, Difference, both, compare, sample
-from ..run import start_run
-from ..setup import prepare
-from ..tiles import to_pictures
+from ..pictures.convert import to_pictures
+from ..settings.config import Config, InitSettings
+from ..training.evaluate import UNSEEN, Difference, both, compare, sample
+from ..training.prepare import prepare
+from ..training.run import start_run
 
 BEGINNING = "spider on a white background"  # what both begin from, drawn by the base model
 DENOISE = {"image-to-image": 0.7, "inpainting": 0.9}

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config import Config, ConfigError
 from ..device import allocated_memory
+from ..engine.state import new_state
+from ..errors import ConfigError
 from ..events import Event, IterationDone
-from ..loop import train
-from ..setup import prepare
-from ..state import new_state
+from ..settings.config import Config
+from ..training.loop import train
+from ..training.prepare import prepare
 
 # (G, T, micro-batch): G and T grow at a fixed micro-batch, then the micro-batch grows
 CASES = [(4, 4, 4), (12, 4, 4), (24, 4, 4), (4, 8, 4), (4, 16, 4), (24, 16, 4), (24, 4, 8), (24, 4, 16)]

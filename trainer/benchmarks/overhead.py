@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import Config
 from ..device import Device, synchronize
-from ..loop import iterate
-from ..metrics import open_store
+from ..engine.state import Setup, new_state
 from ..rewards.base import Reward, score_on
-from ..setup import prepare
-from ..solvers import evaluations
-from ..state import Setup, new_state
+from ..settings.config import Config
+from ..stages.solvers import evaluations
+from ..store.writer import open_store
+from ..training.loop import iterate
+from ..training.prepare import prepare
 
 Work = Callable[[], None]
 

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..config import Config
-from ..models.text import Conditioning
-from ..setup import prepare
-from ..state import Setup
+from ..engine.state import Setup
+from ..models.flux1.text import Conditioning
+from ..settings.config import Config
+from ..training.prepare import prepare
 
 ROWS = 4  # of x, at as many values of sigma
 

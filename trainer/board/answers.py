@@ -10,11 +10,10 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from ..errors import UserError
+from ..errors import Refused, UserError
 from ..history import NoRun, Unreadable
 from ..history.keeping import NotMoved
 from ..lock import Busy
-from ..refusal import Refused
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

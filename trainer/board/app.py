@@ -10,8 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import hdrs, web
 
-from ..errors import UserError
-from ..refusal import Refused
+from ..errors import Refused, UserError
 from ..serving import address, listen, stop_signal
 from .answers import Handler, answered, short
 from .events import Hub

@@ -3,8 +3,8 @@
 import unicodedata
 from typing import Any, Protocol
 
+from ..errors import Refused
 from ..history.keeping import TITLE_LENGTH
-from ..refusal import Refused
 
 ACTIONS = ("pause", "resume", "stop", "save", "change")
 CHANGEABLE = ("learning_rate", "strength")

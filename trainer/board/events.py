@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..refusal import Refused
+from ..errors import Refused
 
 PENDING = 64  # messages that wait for one client
 CLIENTS = 64

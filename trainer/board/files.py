@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from ..refusal import Refused
+from ..errors import Refused
 
 FRESH = 60  # seconds in which a browser need not ask again: a run of the same name may take another's place
 CHUNK = 256 * 1024  # bytes

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..history.store import finite
+from ..store.reader import finite
 
 EVENT = "neighbor_grpo"  # their type, on ComfyUI's websocket
 VERSION = 1

@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from .. import history
+from ..errors import Refused
 from ..history import Reader, Summary, export, keeping
-from ..refusal import Refused
 from .answers import LARGEST, Handler, answered, body, encoded, error, number, place, short
 from .control import CHANGEABLE, Control, obey, title_of
 from .files import attachment, tile

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ..config import AUTO, Config, ConfigError
-from ..config_file import load_config
+from ..choices import AUTO
+from ..errors import ConfigError
+from ..settings.config import Config
+from ..settings.config_file import load_config
 from . import bench_gpu
 from .demo import CONFIG
 from .output import print_json, say

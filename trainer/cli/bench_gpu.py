@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ..config import AUTO
+from ..choices import AUTO
 from ..errors import UserError
 from .output import say
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from .. import tiny
-from ..config_file import load_config
-from ..run_folder import LORA, check_run
-from ..tiny.build.captions import COMBINATIONS, EMOJI, caption
+from ..settings.config_file import load_config
+from ..tiny.captions import COMBINATIONS, EMOJI, caption
+from ..training.run_folder import LORA, check_run
 from .output import say
 
 CONFIG = Path(tiny.__file__).parent / "demo.toml"
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
     check_run(config, resume=False)
     say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
-    from ..run import start_run
+    from ..training.run import start_run
     from .demo_report import conclude
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import Config
-from ..evaluate import UNSEEN, Difference, both, compare
-from ..pictures import before_after
-from ..setup import encode
-from ..state import Setup
+from ..engine.setup import encode
+from ..engine.state import Setup
+from ..pictures.sheets import before_after
+from ..settings.config import Config
+from ..training.evaluate import UNSEEN, Difference, both, compare
 from .output import print_json, say
 
 SEEDS = 6  # pictures of each tested prompt

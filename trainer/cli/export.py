@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import written_whole
-from ..history.store import DATABASE
 from ..report.page import report
+from ..store.reader import DATABASE
 from .output import print_json, say
 
 

@@ -5,7 +5,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from ..config import ConfigError
+from ..errors import ConfigError
 from ..reward_server.config import load_server_config
 from ..rewards import check_weights
 from ..serving import is_loopback

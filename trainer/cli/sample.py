@@ -6,12 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..config import Config, ConfigError, require
-from ..config_file import parse
-from ..models.headers import damage, metadata
+from ..errors import ConfigError
+from ..models.files.headers import damage, metadata
+from ..models.files.safe_file import DamagedFile
 from ..rewards import check_prompts, check_weights
-from ..run_folder import LORA
-from ..safe_file import DamagedFile
+from ..settings.config import Config, require
+from ..settings.config_file import parse
+from ..training.run_folder import LORA
 from .output import print_json, say
 
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     config = checked(arguments)
-    from ..evaluate import both, compare
-    from ..pictures import before_after
-    from ..setup import prepare
+    from ..pictures.sheets import before_after
+    from ..training.evaluate import both, compare
+    from ..training.prepare import prepare
 
     setup = prepare(config)
     prompts = [p for p in arguments.prompts for _ in arguments.seeds]

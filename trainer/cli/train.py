@@ -4,9 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from ..config_file import load_config
 from ..rewards import check_weights
-from ..run_folder import LORA, check_run
+from ..settings.config_file import load_config
+from ..training.run_folder import LORA, check_run
 from .output import print_json, say
 
 
@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)
     check_run(config, arguments.resume)
-    from ..run import start_run
+    from ..training.run import start_run
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 
     folder, last = Path(config.run.folder), {}

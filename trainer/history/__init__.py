@@ -1,10 +1,10 @@
 """Looking at runs: everything is read from their folders, while they are trained and afterwards. No torch in here."""
 
+from ..store.reader import Reader, Unreadable, reading
 from .curves import POINTS, Curve, curves
 from .findings import findings
 from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
 from .runs import NoRun, Summary, details, find, summaries, summary
-from .store import Reader, Unreadable, reading
 
 __all__ = [
     "POINTS",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .store import Reader, finite
+from ..store.reader import Reader, finite
 
 POINTS = 800
 

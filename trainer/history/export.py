@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import TextIO
 
+from ..store.reader import Reader, finite
 from .groups import evaluation, groups, index
 from .runs import details, log
-from .store import Reader, finite
 
 
 def write_csv(store: Reader, file: TextIO) -> None:

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..diagnosis import Series, diagnose
+from ..store.reader import Reader
 from .runs import tree
-from .store import Reader
 
 
 class StoredCurves(Mapping[str, Series]):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..store.reader import Reader, finite
 from .projection import project
-from .store import Reader, finite
 
 PICTURE = ".webp"
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from ..lock import exclusive
+from ..store.reader import DATABASE, Unreadable
 from .runs import TRASH
-from .store import DATABASE, Unreadable
 
 TITLE_LENGTH = 200  # characters
 PATIENCE = 5  # seconds to wait for a training that writes

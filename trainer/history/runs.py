@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..lock import held
-from .store import DATABASE, Reader, Unreadable, reading
+from ..store.reader import DATABASE, Reader, Unreadable, reading
 
 TRASH = ".trash"
 INTERRUPTED = "interrupted"

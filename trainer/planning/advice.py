@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ..config import Config
-from ..models.geometry import PIXELS_PER_TOKEN
-from ..models.memory import MemoryPlan
-from ..solvers import evaluations
+from ..models.flux1.geometry import PIXELS_PER_TOKEN
+from ..models.storage.memory import MemoryPlan
+from ..settings.config import Config
+from ..stages.solvers import evaluations
 
 GIB = 2**30
 # what the count of tensors does not see: the CUDA context, libraries' workspaces, the allocator's fragmentation

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..config import AUTO, Config
-from ..models.memory import MemoryPlan, sizes
+from ..choices import AUTO
+from ..models.storage.memory import MemoryPlan, sizes
+from ..settings.config import Config
 from . import models
 from .advice import GIB, title
 from .phases import FIXED, Peak, dtype_of, predict

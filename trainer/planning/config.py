@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..config import Config, ConfigError
-from ..config_file import parse, read_table
-from ..models.source import EMBEDDED, HUB
+from ..errors import ConfigError
+from ..models.files.source import EMBEDDED, HUB
+from ..settings.config import Config
+from ..settings.config_file import parse, read_table
 
 
 def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:

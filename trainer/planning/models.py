@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from .. import tiny
-from ..config import Config, InitSettings, ModelSettings
-from ..inpainting import Init
-from ..models.encode_image import encode_init
-from ..models.geometry import Geometry
-from ..models.parts import PUBLISHED
-from ..models.single_file import open_single_file
-from ..models.source import EMBEDDED, HUB, resolve
-from ..models.tokens import DEV, SCHNELL, text_tokens
+from ..models.files.source import EMBEDDED, HUB, resolve
+from ..models.flux1.encode_image import encode_init
+from ..models.flux1.geometry import Geometry
+from ..models.flux1.parts import PUBLISHED
+from ..models.flux1.single_file import open_single_file
+from ..models.flux1.tokens import DEV, SCHNELL, text_tokens
+from ..settings.config import Config, InitSettings, ModelSettings
+from ..stages.inpainting import Init
 
 META = torch.device("meta")
 

@@ -10,23 +10,25 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from ..anchors import Pairs, draw_pairs
-from ..config import AUTO, Config
-from ..iteration import Candidates, Clock, policy_velocity, sample_candidates, trained_steps
-from ..models.attention import checkpoint_blocks
-from ..models.flux import DTYPES, FluxPolicy, VaeDecoder
-from ..models.frozen import FrozenLinear
-from ..models.geometry import Geometry
-from ..models.lora import ADAPTER
-from ..models.memory import MemoryPlan, Storage
-from ..models.text import BATCH, Conditioning
+from ..choices import AUTO
+from ..engine.drawing import Clock, policy_velocity
+from ..engine.grpo import Candidates, sample_candidates, trained_steps
+from ..engine.setup import add_lora, assemble, sees_mask
+from ..engine.state import Setup, State, new_state
+from ..models.flux1.geometry import Geometry
+from ..models.flux1.policy import DTYPES, FluxPolicy, VaeDecoder
+from ..models.flux1.text import BATCH, Conditioning
+from ..models.lora.attach import ADAPTER
+from ..models.storage.attention import checkpoint_blocks
+from ..models.storage.frozen import FrozenLinear
+from ..models.storage.memory import MemoryPlan, Storage
 from ..rewards.base import Reward, move, score_on
-from ..rollout import BatchVelocity
-from ..setup import add_lora, assemble, sees_mask
-from ..solvers import evaluations
-from ..state import Setup, State, new_state
-from ..surrogate import softmax_temperature
-from ..update import accumulate_gradient
+from ..settings.config import Config
+from ..stages.anchors import Pairs, draw_pairs
+from ..stages.rollout import BatchVelocity
+from ..stages.solvers import evaluations
+from ..stages.surrogate import softmax_temperature
+from ..stages.update import accumulate_gradient
 from . import models
 from .models import META
 from .rewards import counted

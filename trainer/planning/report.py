@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..config import Config
-from ..models.memory import MemoryPlan, sizes
+from ..models.storage.memory import MemoryPlan, sizes
+from ..settings.config import Config
 from . import advice, models, rewards
 from .advice import GIB
 from .config import check_vram

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
 from .. import tiny
-from ..config import AUTO, RewardSettings
+from ..choices import AUTO
 from ..rewards.base import Reward, pick_dtype
 from ..rewards.clip import ClipEncoder, ClipReward
 from ..rewards.image_reward import HEAD, LENGTH, Blip
 from ..rewards.preprocess import Preprocess
+from ..settings.config import RewardSettings
 from .models import META
 from .tracker import DEVICE, HOST, MemoryTracker
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..refusal import Refused
+from ..errors import Refused
 
 FULL_FOR = 1  # seconds; what a client is asked to wait
 STOPPING_FOR = 10

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import hdrs, web
 
-from ..refusal import Refused
+from ..errors import Refused
 from ..rewards import RewardError, RewardUnavailable
 from ..rewards.base import Reward
 from .admission import FULL_FOR, Admission

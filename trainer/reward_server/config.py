@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import AUTO, RewardSettings, different_labels, require
-from ..config_file import known_keys, parse_rewards, parse_section, read_table
+from ..choices import AUTO
+from ..settings.config import RewardSettings, different_labels, require
+from ..settings.config_file import known_keys, parse_rewards, parse_section, read_table
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
 
-from ..refusal import Refused
+from ..errors import Refused
 from .pictures import File
 
 JSON_BYTES = 2**20  # of the part `request`

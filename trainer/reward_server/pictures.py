@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from ..refusal import Refused
+from ..errors import Refused
 from ..rewards.base import RewardError, check_images
 
 IMAGE_TYPES = {"image/png": "PNG", "image/webp": "WEBP"}

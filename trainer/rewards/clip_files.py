@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from ..safe_file import unmap
+from ..models.files.safe_file import unmap
 from .clip_tokens import END, START, VOCABULARY, Tokens, clip_tokens
 from .errors import RewardError
 from .tensor_files import read_tensors

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..safe_file import unmap
+from ..models.files.safe_file import unmap
 from .base import pick_dtype
 from .clip import ClipEncoder, image_settings, unit
 from .clip_kinds import load_any

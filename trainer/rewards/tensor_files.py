@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from ..safe_file import DamagedFile, read_file
+from ..models.files.safe_file import DamagedFile, read_file
 from .errors import RewardError
 
 PYTORCH = (".pt", ".pth", ".bin", ".ckpt")

@@ -7,8 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config import (
-    AUTO,
+from ...choices import AUTO
+from ...engine.drawing import Clock
+from ...engine.grpo import Group, collect, draw, improve
+from ...engine.setup import assemble
+from ...engine.state import Setup, State
+from ...models.flux1.policy import DTYPES
+from ...planning.advice import RESERVE
+from ...planning.rewards import FLOAT32
+from ...rewards.base import pick_dtype
+from ...settings.config import (
     Config,
     GrpoSettings,
     LoraSettings,
@@ -17,13 +25,6 @@ from ...config import (
     RunSettings,
     SamplingSettings,
 )
-from ...iteration import Clock, Group, collect, draw, improve
-from ...models.flux import DTYPES
-from ...planning.advice import RESERVE
-from ...planning.rewards import FLOAT32
-from ...rewards.base import pick_dtype
-from ...setup import assemble
-from ...state import Setup, State
 from .card import GIB, Card
 from .counts import LOADED, Case, Counts
 from .models import random_reward, random_setup

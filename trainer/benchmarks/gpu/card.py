@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...device import Device, allocated_memory, free_memory, module_of, release, synchronize, watch_memory
-from ...iteration import Clock
+from ...engine.drawing import Clock
 from .results import Skipped
 
 GIB = 2**30

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import Config, ConfigError
-from ...models.memory import MemoryPlan
+from ...errors import ConfigError
+from ...models.storage.memory import MemoryPlan
 from ...planning.advice import title
 from ...planning.phases import predict
+from ...settings.config import Config
 
 PHASES = ("rollout", "decode", "reward", "update")  # those of an iteration
 LOADED = ("load", *PHASES)  # those with the transformer on the device

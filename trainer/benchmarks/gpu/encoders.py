@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
-from ...config import Config
-from ...models.memory import MemoryPlan, keeping
-from ...models.text import BATCH
+from ...models.flux1.text import BATCH
+from ...models.storage.memory import MemoryPlan, keeping
 from ...planning import models as shapes
 from ...planning.advice import title
 from ...planning.choice import choose
 from ...planning.phases import Peak
+from ...settings.config import Config
 from .bench import Bench, dtype_of
 from .card import GIB
 from .counts import Case

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...config import Config
 from ...device import synchronize
+from ...engine.state import Setup, new_state
 from ...errors import Stopped
-from ...loop import train
-from ...run import start_run
-from ...self_test import self_test
-from ...state import Setup, new_state
+from ...settings.config import Config
+from ...training.loop import train
+from ...training.run import start_run
+from ...training.self_test import self_test
 from .bench import Bench, Ranking, iterate
 from .counts import Case
 from .models import random_setup

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...run import in_one_line
+from ...training.run import in_one_line
 from .bench import Bench
 from .results import FAILED, SKIPPED, Broken, Result, Skipped, Value, judged
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...engine.state import Setup, new_state
 from ...errors import UserError
 from ...events import Event, Halved
-from ...loop import train
-from ...state import Setup, new_state
+from ...training.loop import train
 from .bench import Bench, iterate
 from .card import GIB, Watched
 from .counts import PHASES, Case

@@ -9,24 +9,24 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from ...config import Config, InitSettings
-from ...inpainting import Init
-from ...models.attention import checkpoint_blocks
-from ...models.encode_image import VaeEncoder, encode_init
-from ...models.flux import DTYPES, FluxPolicy, VaeDecoder
-from ...models.geometry import Geometry
-from ...models.lora import ADAPTER
-from ...models.memory import keeping
-from ...models.text import Conditioning
-from ...models.weights import Put, widened
+from ...engine.setup import add_lora, assemble, sees_mask
+from ...engine.state import Setup
+from ...models.files.weights import Put, widened
+from ...models.flux1.encode_image import VaeEncoder, encode_init
+from ...models.flux1.geometry import Geometry
+from ...models.flux1.policy import DTYPES, FluxPolicy, VaeDecoder
+from ...models.flux1.text import Conditioning
+from ...models.lora.attach import ADAPTER
+from ...models.storage.attention import checkpoint_blocks
+from ...models.storage.memory import keeping
 from ...planning import models as shapes
 from ...planning.models import META
 from ...planning.rewards import SIZES
 from ...rewards.base import Reward
 from ...rewards.clip import ClipEncoder, ClipReward
 from ...rewards.preprocess import Preprocess
-from ...setup import add_lora, assemble, sees_mask
-from ...state import Setup
+from ...settings.config import Config, InitSettings
+from ...stages.inpainting import Init
 
 GAIN = 0.6  # of a linear layer: deep random models with more of it amplify rounding, with less of it do nothing
 LORA_B = 0.02  # standard deviation of the LoRA's B: zeros would hide half of its gradient

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...device import streams_of
-from ...iteration import policy_velocity
-from ...models.fetching import LayerFetcher
-from ...models.frozen import FrozenLinear
-from ...state import Setup
+from ...engine.drawing import policy_velocity
+from ...engine.state import Setup
+from ...models.storage.fetching import LayerFetcher
+from ...models.storage.frozen import FrozenLinear
 from .bench import Bench, latents
 from .card import Card
 from .counts import Case

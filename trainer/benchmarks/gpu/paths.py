@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config import Config, InitSettings
-from ...iteration import Clock
-from ...models.geometry import FILL_CHANNELS
-from ...state import Setup, new_state
+from ...engine.drawing import Clock
+from ...engine.state import Setup, new_state
+from ...models.flux1.geometry import FILL_CHANNELS
+from ...settings.config import Config, InitSettings
 from .bench import Bench, Ranking, iterate, relative
 from .card import Card
 from .counts import Case

@@ -11,10 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...device import synchronize
-from ...iteration import policy_velocity
-from ...models.compiling import compile_blocks
-from ...models.memory import blocks
-from ...state import Setup
+from ...engine.drawing import policy_velocity
+from ...engine.state import Setup
+from ...models.storage.compiling import compile_blocks
+from ...models.storage.memory import blocks
 from ..overhead import alternating
 from .bench import Bench, latents
 from .ground import PRODUCT

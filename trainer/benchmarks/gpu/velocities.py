@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from ...iteration import policy_velocity
-from ...models.flux import VaeDecoder
-from ...self_test import self_test
-from ...state import Setup
+from ...engine.drawing import policy_velocity
+from ...engine.state import Setup
+from ...models.flux1.policy import VaeDecoder
+from ...training.self_test import self_test
 from .bench import Bench, latents, relative
 from .counts import Case
 from .ground import FUSED

@@ -1,0 +1,1 @@
+"""The script that built the embedded model."""

@@ -1,0 +1,1 @@
+"""What a loaded model can do, and one iteration of the training with it."""

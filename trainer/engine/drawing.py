@@ -1,0 +1,104 @@
+"""What a loaded model can do: solve, decode, score, and say its velocity."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..device import synchronize
+from ..models.flux1.text import Conditioning
+from ..rewards.base import Reward, score_all, score_on
+from ..stages.decode import decode
+from ..stages.inpainting import Known
+from ..stages.noise import partly_noised
+from ..stages.rollout import BatchVelocity, Trajectories, micro_batched, rollout
+from .state import Setup
+
+
+@dataclass
+class Clock:
+    """Seconds of each phase."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        synchronize(self.device)
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
+
+
+def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, Tensor, Known | None]:
+    """Where trajectories begin, packed [N, tokens, 64], which of `prompts` each has, [N], and what inpainting keeps."""
+    geometry, device = setup.geometry, setup.policy.device
+    rows = torch.arange(len(prompts), device=device).repeat_interleave(len(noise) // len(prompts))
+    eps = geometry.pack(noise.to(device))
+    if setup.init is None:
+        return eps, rows, None
+    z = geometry.pack(setup.init.of(prompts).to(device).latents.to(eps.dtype))[rows]
+    mask = setup.init.mask
+    known = None if mask is None else Known.outside(geometry.pack_mask(mask), z, eps)
+    return partly_noised(z, eps, setup.sigmas[0].item()), rows, known
+
+
+def solve(
+    setup: Setup, prompts: Sequence[int], conditioning: Conditioning, noise: Tensor, keep: Sequence[int] = ()
+) -> Trajectories:
+    """Stage 2: trajectories from noise [N, 16, height / 8, width / 8] or, with an init, from what it noises.
+
+    `conditioning` has a row for each of `prompts`, those whose init it is. Each has N / len(prompts) trajectories, one
+    prompt's after the other's.
+    """
+    x, rows, known = begin(setup, prompts, noise)
+
+    def run(micro_batch: int) -> Trajectories:
+        velocity = velocity_of(setup, conditioning, prompts, micro_batch)
+        return rollout(velocity, x, rows, setup.sigmas, setup.config.sampling.solver, keep, known)
+
+    return setup.micro_batch.fit("rollout", run)
+
+
+def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] of packed latents [N, tokens, 64]."""
+    return setup.micro_batch.fit(
+        "decoding", lambda size: decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, size)
+    )
+
+
+def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Every reward's scores of pictures [N, 3, H, W], which may wait on the host, and their N prompts, [N] each."""
+
+    device = setup.policy.device
+
+    def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
+        return setup.scored_at_once.fit("reward", lambda size: scores_of(rewards, size))
+
+    def scores_of(rewards: Mapping[str, Reward], size: int) -> dict[str, Tensor]:
+        starts = range(0, len(images), size)
+        parts = [score_all(rewards, images[i : i + size].to(device), texts[i : i + size]) for i in starts]
+        return {name: torch.cat([part[name] for part in parts]) for name in rewards}
+
+    return score_on(device, setup.rewards, score, stay=not setup.config.run.offload_rewards)
+
+
+def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
+    """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update."""
+    return velocity_of(setup, conditioning_of(setup, prompts), prompts, micro_batch)
+
+
+def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
+    """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
+    if setup.init is not None:
+        init = setup.init.of(prompts).to(setup.policy.device)
+        seen = setup.geometry.pack(init.latents) if init.reference else None
+        conditioning = replace(conditioning, fill=init.fill, reference=seen)
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
+
+
+def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:
+    return setup.conditioning[list(prompts)]

@@ -1,0 +1,89 @@
+"""What a run has: everything it needs, loaded, and what changes while it trains."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..events import Change
+from ..models.flux1.geometry import Geometry
+from ..models.flux1.policy import FluxPolicy
+from ..models.flux1.text import Conditioning
+from ..rewards.base import Reward
+from ..settings.config import Config, OptimizerSettings
+from ..stages.inpainting import Init
+from ..stages.noise import derive_seed
+from ..stages.prompts import prompt_order
+from ..stages.update import Ema, GradientHistory, make_optimizer
+from .micro_batch import MicroBatch
+
+SIZES = 5  # stream of random numbers, beside those of grpo.py and setup.py
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What pictures of one size are drawn on."""
+
+    geometry: Geometry
+    sigmas: Tensor  # [T + 1]; FLUX.1-dev's depend on the size
+    init: Init | None = None  # what image-to-image and inpainting begin from
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run needs, loaded."""
+
+    config: Config
+    policy: FluxPolicy
+    lora: Mapping[str, nn.Parameter]
+    conditioning: Conditioning  # of config.prompts
+    rewards: Mapping[str, Reward]
+    canvases: tuple[Canvas, ...]  # of config.sampling.all_sizes
+    micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer where memory ran out
+    scored_at_once: MicroBatch  # pictures that a reward gets at once
+    evaluation: Conditioning | None = None  # of config.evaluation.prompts, where there are some
+    turn: int = 0  # which of the canvases is in use
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.canvases[self.turn].geometry
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.canvases[self.turn].sigmas
+
+    @property
+    def init(self) -> Init | None:
+        return self.canvases[self.turn].init
+
+    def sized(self, iteration: int) -> "Setup":
+        """The setup with the size whose turn it is: all in turn, shuffled, and one for all prompts of an iteration."""
+        (turn,) = prompt_order(len(self.canvases), derive_seed(SIZES, self.config.run.seed), iteration, 1)
+        return replace(self, turn=turn)
+
+
+@dataclass
+class State:
+    """What changes while training."""
+
+    optimizer: torch.optim.Optimizer
+    average: Ema
+    iteration: int = 0  # iterations done
+    updates: int = 0  # optimiser steps done
+    skipped_in_row: int = 0  # groups, see `loop.PATIENCE`
+    gradients: GradientHistory = field(default_factory=GradientHistory)
+    changes: list[Change] = field(default_factory=list)  # that a person made, in the order of their iterations
+
+
+def new_state(setup: Setup) -> State:
+    o = setup.config.optimizer
+    parameters = list(setup.lora.values())
+    optimizer = make_optimizer(parameters, lr=o.learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
+    return State(optimizer, Ema(setup.lora, o.ema_decay))
+
+
+def set_optimizer(state: State, settings: OptimizerSettings) -> None:
+    """Other settings for an optimiser that is under way; the learning rate is set at every step anyway."""
+    for group in state.optimizer.param_groups:
+        group.update(betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)

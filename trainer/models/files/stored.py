@@ -1,0 +1,16 @@
+"""Tensors in files, of which the header is read at first and the values one tensor at a time."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Stored(Protocol):
+    """A tensor in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str  # one of FLOATING, or of a kind that is not read
+
+    def read(self, rows: Sequence[slice] = ()) -> Tensor:
+        """Its values in memory of their own, of these ranges of rows one after another; without ranges, all."""

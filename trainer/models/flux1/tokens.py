@@ -1,0 +1,33 @@
+"""How many tokens a prompt has for T5, padding included."""
+
+from diffusers import FluxTransformer2DModel
+
+from ...tiny import TEXT_TOKENS
+from ..files.source import EMBEDDED, ModelSource
+from .single_file import open_single_file
+
+# FluxPipeline's max_sequence_length in the two models' own instructions
+DEV, SCHNELL = 512, 256
+
+
+def text_tokens(wanted: int | str, source: ModelSource) -> int:
+    """`wanted`, where it is a number. "auto" is what the model was trained with: FLUX.1-dev's 512 or schnell's 256.
+
+    Of the published models, those with a guidance embedding are dev's; its configuration says whether there is one.
+
+    Raises:
+        ModelError: the model has no readable configuration.
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    if source.name == EMBEDDED:
+        return TEXT_TOKENS
+    if source.file:
+        return DEV if open_single_file(source.file)[0].config.guidance_embeds else SCHNELL
+    try:
+        options = {"subfolder": "transformer", "local_files_only": not source.hub}
+        config = FluxTransformer2DModel.load_config(source.location, **options)
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise source.error(f"its transformer's configuration does not load ({reason[:200]})") from error
+    return DEV if config["guidance_embeds"] else SCHNELL

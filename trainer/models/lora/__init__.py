@@ -1,0 +1,1 @@
+"""The LoRA of any model: attached, exported, gone on from."""

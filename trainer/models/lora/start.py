@@ -1,0 +1,165 @@
+"""Going on from a LoRA file, under whichever of the names that ComfyUI accepts for FLUX it was written."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..files.headers import damage
+from ..files.safe_file import DamagedFile, read_file
+from .attach import MAGNITUDE, lora_layers, row_norms
+from .names import LayerNames
+from .targets import LoraError, linear_layers
+
+log = logging.getLogger(__name__)
+
+# endings of names
+ENDINGS = {
+    ".lora_B.weight": "up", ".lora_A.weight": "down",  # diffusers, PEFT
+    ".lora_B.default.weight": "up", ".lora_A.default.weight": "down",
+    ".lora_up.weight": "up", ".lora_down.weight": "down",  # kohya, OneTrainer
+    "_lora.up.weight": "up", "_lora.down.weight": "down",
+    ".lora.up.weight": "up", ".lora.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up", ".lora_linear_layer.down.weight": "down",
+    ".lora_B": "up", ".lora_A": "down",
+    ".up.weight": "up", ".down.weight": "down",  # XLabs
+    ".alpha": "alpha", ".dora_scale": "dora",
+}  # fmt: skip
+TEXT_ENCODERS = ("lora_te", "text_encoder", "base_model.model.text_encoder")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The LoRA of one module: W + scale * up @ down, and for DoRA each row of that times dora / ||row of W||."""
+
+    up: Tensor  # [out, rank], float32
+    down: Tensor  # [rank, in], float32
+    scale: float
+    dora: Tensor | None = None  # [out]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Everything in a safetensors file, and its metadata.
+
+    Raises:
+        LoraError: it is no such file.
+    """
+    try:
+        return read_file(path)
+    except (OSError, DamagedFile) as error:
+        raise LoraError(damage(path, error)) from error
+
+
+def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]], names: LayerNames) -> dict[str, Factors]:
+    """A file's LoRA by the modules of diffusers' transformer.
+
+    As in ComfyUI a layer without `.alpha` has scale 1. The text encoders are not trained here, so their part of a
+    file is left out with a warning: refusing it would shut out the files of whole trainers, which write it always.
+
+    Args:
+        sizes: (out, in) of every linear layer of the transformer.
+        names: of the model's family.
+
+    Raises:
+        LoraError: not a LoRA, a name or a shape that fits no layer; the first one is named.
+    """
+    tensors, _ = read_tensors(path)
+    text = [name for name in tensors if name.startswith(TEXT_ENCODERS)]
+    if text:
+        log.warning("%s: %d tensors for the text encoders are left out", path, len(text))
+    known, layers = names.spellings(sizes), {}
+    for name in sorted(tensors.keys() - set(text)):
+        # some end like others, but only one leaves the name of a layer
+        ending = next((e for e in ENDINGS if name.endswith(e) and name.removesuffix(e) in known), None)
+        if ending is None:
+            raise LoraError(f"{path} is not a LoRA for this FLUX: the first name that fits no layer is {name}")
+        layers.setdefault(name.removesuffix(ending), {})[ENDINGS[ending]] = tensors[name]
+    if not layers:
+        raise LoraError(f"{path} is not a LoRA: it holds no tensors for a FLUX transformer")
+    found = {}
+    for layer, parts in layers.items():
+        split = _split(f"{path}: {layer}", parts, {module: sizes[module] for module in known[layer]}, names)
+        twice = found.keys() & split.keys()
+        if twice:
+            raise LoraError(f"{path}: {layer} is for {min(twice)}, for which the file has another LoRA already")
+        found |= split
+    return found
+
+
+def _split(
+    layer: str, parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], names: LayerNames
+) -> dict[str, Factors]:
+    """A layer's LoRA as that of the modules it stacks: each has its rows of `up`, all have the same `down`."""
+    up, down, alpha, dora = (parts.get(part) for part in ("up", "down", "alpha", "dora"))
+    if up is None or down is None:
+        raise LoraError(f"{layer} lacks its {'down' if down is None else 'up'} half: the file is damaged")
+    rows, columns = [out for out, _ in sizes.values()], next(iter(sizes.values()))[1]
+    total, rank = sum(rows), len(down)
+    if up.shape != (total, rank) or down.shape != (rank, columns):
+        shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
+        raise LoraError(f"{layer} has the shapes {shapes}, where this model's layer is {total} x {columns}")
+    if dora is not None and tuple(dora.shape) not in ((total,), (total, 1)):
+        raise LoraError(f"{layer} is a DoRA of columns ({tuple(dora.shape)}): only those of rows can be gone on from")
+    scale = 1.0 if alpha is None else float(alpha) / rank
+    doras = [None] * len(rows) if dora is None else dora.float().flatten().split(rows)
+    return {
+        module: Factors(names.turned(module, part), down.float(), scale, factor)
+        for module, part, factor in zip(sizes, up.float().split(rows), doras, strict=True)
+    }
+
+
+@torch.no_grad()
+def start_from(
+    path: Path, transformer: nn.Module, adapter: str, parameters: Mapping[str, Tensor], names: LayerNames
+) -> None:
+    """Put a file's LoRA into `parameters`, so that every layer's change of W is exactly the file's.
+
+    The file's scale goes into B. What the file lacks in rank or layers stays as it began: A random, B = 0.
+
+    Args:
+        path: a LoRA for FLUX, see `read_factors`.
+        adapter: the transformer's LoRA with these `parameters`, new from `attach_lora`.
+        names: of the model's family.
+
+    Raises:
+        LoraError: no LoRA for this model, or one of a larger rank, another variant or more layers than `parameters`.
+    """
+    layers = dict(linear_layers(transformer))
+    scales = {name: layer.scaling[adapter] for name, layer in lora_layers(transformer).items() if adapter in layer.r}
+    sizes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    factors = read_factors(path, sizes, names)
+    # a fused layer has rows for modules that its LoRA leaves as they are
+    factors = {module: f for module, f in factors.items() if module in scales or f.dora is not None or f.up.any()}
+    outside = sorted(factors.keys() - scales.keys())
+    if outside:
+        raise LoraError(
+            f"{path} changes {len(outside)} layers that lora.targets leaves out, the first is {outside[0]}: "
+            "set lora.targets to an expression that matches them too"
+        )
+    for module, file in factors.items():
+        a, b = (parameters[f"{module}.lora_{half}.weight"] for half in "AB")
+        up, down = _within(path, file, len(a))
+        a[: len(down)] = down
+        b[:, : len(down)] = up * (file.scale / scales[module])
+        magnitude = parameters.get(f"{module}.{MAGNITUDE}.weight")
+        if magnitude is not None:
+            w = layers[module].weight.float()
+            magnitude.copy_(row_norms(w + scales[module] * b @ a))
+            if file.dora is not None:
+                magnitude *= file.dora.to(w.device) / row_norms(w)
+        elif file.dora is not None:
+            raise LoraError(f"{path} is a DoRA: set lora.variant to 'dora'")
+
+
+def _within(path: Path, file: Factors, rank: int) -> tuple[Tensor, Tensor]:
+    """up and down of at most `rank`: what a larger file has of zeros is left out."""
+    up, down = file.up, file.down
+    if len(down) > rank:
+        used = up.any(0)
+        up, down = up[:, used], down[used]
+    if len(down) > rank:
+        raise LoraError(f"{path} has rank {len(down)}: set lora.rank to it or above, it was {rank}")
+    return up, down

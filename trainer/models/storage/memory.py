@@ -1,0 +1,218 @@
+"""Memory plans: in which precision the frozen weights of a model are kept, and where.
+
+A plan is about the linear layers of a model's blocks, which are nearly all of its weights. Norms, biases, embeddings
+and the layers around the blocks stay on the device that computes.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...device import free_memory, streams_of
+from ...errors import UserError
+from ..files.weights import Keep, Put
+from .fetching import LayerFetcher
+from .frozen import FLOAT8, FrozenLinear, quantise
+from .pinned import PinnedMemory
+
+PRECISIONS = ("bf16", "fp8", "nf4")
+ROOM = 1.25  # memory that `auto` wants to see free, in units of the weights
+
+
+class MemoryPlanError(UserError):
+    """A plan that this machine cannot carry out."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How the frozen weights of the blocks are kept."""
+
+    precision: str = "bf16"  # "bf16" is the precision that the model computes in, whichever that is
+    offload: float = 0.0  # share of the blocks whose weights stay in host memory, spread evenly over the model
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if not 0 <= self.offload <= 1:
+            raise ValueError(f"offload must be between 0 and 1, got {self.offload}")
+        if self.precision == "nf4" and self.offload:
+            raise ValueError(f"4-bit weights cannot be offloaded, got offload = {self.offload}")
+
+
+class Storage:
+    """Carries a plan out: on a model that is being loaded by `prepare` and `put`, on a loaded one by `store`."""
+
+    def __init__(
+        self,
+        plan: MemoryPlan,
+        *,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        storage_device: torch.device | str = "cpu",
+    ):
+        self.plan = plan
+        self.device = torch.device(device)  # that computes
+        self.dtype = dtype  # that it computes in
+        # of the weights that are offloaded; if it is not pinned, copies do not run beside the computation
+        self.host = PinnedMemory(torch.device(storage_device), pinned=streams_of(self.device) is not None)
+        if plan.precision == "nf4":
+            _bitsandbytes()
+
+    def prepare(self, module: nn.Module) -> None:
+        """Replace the linear layers that the plan is about, in place. The new ones have no weights yet (meta)."""
+        fetcher = LayerFetcher(self.device) if self.plan.offload else None
+        for block, offloaded in zip(blocks(module), self._offloaded(module), strict=True):
+            for parent, leaf, linear in list(_linears(block)):
+                if self.plan.precision != "bf16" or offloaded:
+                    setattr(parent, leaf, self._replacement(linear, fetcher if offloaded else None))
+
+    def put(self, module: nn.Module, name: str, tensor: Tensor, scale: Tensor | None = None) -> None:
+        """Store one parameter or buffer of a prepared module where and how the plan says.
+
+        Args:
+            name: the full name in `module`.
+            tensor: in any floating type. The plan fp8 keeps 8-bit weights of blocks as they are, with their scale.
+            scale: of an 8-bit tensor of a scaled file, float32: the value is tensor * scale.
+        """
+        parent, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        if leaf == "weight" and isinstance(owner, FrozenLinear):
+            self._keep(owner, tensor, scale)
+        elif leaf in owner._buffers:
+            owner._buffers[leaf] = tensor.to(self.device)
+        elif leaf == "weight" and type(owner).__name__ == "Linear4bit":
+            # as int8 for the same reason as in frozen.py
+            options = {"requires_grad": False, "quant_type": "nf4", "quant_storage": torch.int8}
+            weight = type(owner.weight)(self._widened(tensor, scale), **options)
+            owner.weight = weight.to(self.device)  # which makes the 4 bits
+        else:
+            setattr(owner, leaf, nn.Parameter(self._widened(tensor, scale).to(self.device), requires_grad=False))
+
+    def store(self, module: nn.Module) -> None:
+        """Carry the plan out on a loaded module, in place and before a LoRA is added: freeze it and put each weight in
+        its place."""
+        module.requires_grad_(False)
+        linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+        self.prepare(module)
+        for name, linear in linears.items():
+            replaced = module.get_submodule(name) is not linear
+            for leaf, tensor in linear.named_parameters() if replaced else ():
+                self.put(module, f"{name}.{leaf}", tensor)
+            linears[name] = None
+        module.to(self.device)  # of the rest; a FrozenLinear stays as it is
+
+    def _offloaded(self, module: nn.Module) -> list[bool]:
+        """Whether each of the blocks is offloaded: evenly spread, as many as the share says."""
+        total = len(blocks(module))
+        count = round(self.plan.offload * total)
+        return [(i + 1) * count // total > i * count // total for i in range(total)]
+
+    def _replacement(self, linear: nn.Linear, fetcher: LayerFetcher | None) -> nn.Linear:
+        shape = (linear.in_features, linear.out_features, linear.bias is not None)
+        if self.plan.precision == "nf4":
+            layer = _bitsandbytes().nn.Linear4bit(*shape, compute_dtype=self.dtype, quant_type="nf4", device="meta")
+            # else a CPU with avx512_bf16 packs the weight for good in the rollout, and no gradient comes through it
+            layer.support_avx512bf16_for_cpu = False
+            return layer
+        return FrozenLinear(*shape, fetcher=fetcher)
+
+    def _keep(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
+        if self.plan.precision != "fp8":
+            weight, scale = self._widened(weight, scale), None
+        elif weight.dtype not in FLOAT8:
+            weight, scale = quantise(weight)
+        weight = weight.to(self.device) if layer.fetcher is None else self.host.keep(weight)
+        layer.keep(weight, scale, self.device)
+
+    def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
+        return (tensor if scale is None else tensor.float() * scale.to(tensor.device)).to(self.dtype)
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a model, in order: the members of its outermost module lists."""
+    found = []
+    for child in module.children():
+        found += child if isinstance(child, nn.ModuleList) else blocks(child)
+    return found
+
+
+def sizes(module: nn.Module, dtype: torch.dtype) -> dict[MemoryPlan, int]:
+    """Bytes that each plan's weights take on the device, from the most to the least. The module may be on meta."""
+    total = sum(p.numel() for p in module.parameters())
+    inner = [sum(linear.weight.numel() for _, _, linear in _linears(block)) for block in blocks(module)]
+    wide = dtype.itemsize
+    plans = [MemoryPlan(), *(MemoryPlan("fp8", tenths / 10) for tenths in range(11))]
+    around = (total - sum(inner)) * wide
+    return {p: around + round(sum(inner) * (1 - p.offload) * (1 if p.precision == "fp8" else wide)) for p in plans}
+
+
+def choose(needed: Mapping[MemoryPlan, int], free: int) -> MemoryPlan:
+    """The first plan whose bytes are free; the last where none's are."""
+    return next((plan for plan, size in needed.items() if size <= free), list(needed)[-1])
+
+
+def plan_for(
+    module: nn.Module,
+    memory: str,
+    offload: float,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    reserve: int = 0,
+) -> MemoryPlan:
+    """The plan that the settings `model.memory` and `model.offload` name.
+
+    "auto" is "bf16" if ROOM x the weights are free on the device, else "fp8", else "fp8" with the smallest offload (of
+    tenths, at least `offload`) that fits. A device that does not count its memory gets "bf16". What a whole training
+    needs beside its weights is counted by `planning.choice`. `reserve` bytes of what is free are left to others.
+    """
+    free = free_memory(device)
+    if memory != "auto":
+        return MemoryPlan(memory, offload)
+    if free is None:
+        return MemoryPlan("bf16", offload)
+    needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
+    return choose(needed, free - reserve)
+
+
+def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype, reserve: int = 0) -> Keep:
+    """How a model that is being read keeps its weights, by the plan that the settings name for it."""
+
+    def keep(module: nn.Module) -> Put:
+        plan = plan_for(module, memory, offload, device=device, dtype=dtype, reserve=reserve)
+        storage = Storage(plan, device=device, dtype=dtype)
+        storage.prepare(module)
+        return storage.put
+
+    return keep
+
+
+@contextmanager
+def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """The parameters of `module` are on `device` inside; outside they wait where they were."""
+    home = [(owner, leaf, p) for owner in module.modules() for leaf, p in owner._parameters.items() if p is not None]
+    try:
+        for owner, leaf, p in home:  # which may run out of room half-way
+            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
+        yield
+    finally:
+        for owner, leaf, p in home:
+            owner._parameters[leaf] = p
+
+
+def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    for parent in block.modules():
+        for leaf, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                yield parent, leaf, child
+
+
+def _bitsandbytes():
+    try:
+        import bitsandbytes
+    except ImportError:
+        remedy = "pip install bitsandbytes, or use memory = 'fp8'"
+        raise MemoryPlanError(f"memory = 'nf4': bitsandbytes is not installed; {remedy}") from None
+    return bitsandbytes

@@ -1,0 +1,1 @@
+"""The settings of a run: described, checked, read from TOML."""

@@ -1,0 +1,54 @@
+"""Several rewards become one advantage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ..choices import NORMALISATIONS
+from .advantages import FLAT, group_advantages
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Advantages [P, G], and which groups [P] have one."""
+
+    advantages: Tensor
+    informative: Tensor
+
+
+def combine(
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    normalisation: str,
+    clips: Mapping[str, Sequence[float]] = MappingProxyType({}),
+) -> Combined:
+    """Weighted sum of several rewards as a group-relative advantage.
+
+    Args:
+        scores: [P, G] of each reward. Rewards without a weight (held out) are ignored.
+        weights: of the trained rewards; a negative one asks for less.
+        normalisation: "advantage" normalises each reward within its group first, so that rewards of any scale count
+            by their weights; "raw" adds the raw scores.
+        clips: (lowest, highest) of some rewards. A score beyond counts as the bound, before any normalisation, so that
+            there is nothing to gain from a reward that is as high as it means anything.
+
+    A group is informative when no trained score in it is NaN or infinite and the sum still tells its members apart.
+    """
+    trained = {name: scores[name] for name in weights}
+    finite = torch.stack([s.isfinite().all(-1) for s in trained.values()]).all(0)  # [P]
+    trained = {name: s.clamp(*clips[name]) if name in clips else s for name, s in trained.items()}
+    if normalisation == "advantage":
+        trained = {name: group_advantages(s)[0] for name, s in trained.items()}
+    elif normalisation != "raw":
+        raise ValueError(f"reward normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    parts = torch.stack([weights[name] * s.double() for name, s in trained.items()])  # [rewards, P, G]
+    total = parts.sum(0)
+    # rewards that cancel leave their rounding, which must not be normalised into an advantage
+    cancelled = total.amax(-1) - total.amin(-1) <= FLAT * parts.abs().sum(0).amax(-1)
+    total = torch.where(cancelled[:, None], 0, total)
+    advantages, informative = group_advantages(total)
+    informative = informative & finite
+    return Combined(torch.where(informative[:, None], advantages, 0), informative)

@@ -1,0 +1,1 @@
+"""A run's database and its pictures: the only SQL is here."""

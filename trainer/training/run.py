@@ -1,0 +1,164 @@
+"""A run on disk: a folder with its settings, checkpoints, store and LoRA; starting it and going on with it."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import __version__
+from ..device import pick_device, tensor_cores, training_on
+from ..diagnosis.watch import Watch
+from ..engine.state import Setup, State, new_state
+from ..errors import UserError
+from ..events import Change, Event, Finished, Listener, Saved
+from ..lock import exclusive
+from ..models.flux1 import lora_names
+from ..models.lora.attach import set_weights
+from ..models.lora.export import export_lora, file_tensors
+from ..settings.config import Config
+from ..stages.update import GradientHistory
+from ..store.writer import RunStore, open_store
+from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .checkpoint import load as load_checkpoint
+from .checkpoint import save as save_checkpoint
+from .control import Control
+from .loop import train
+from .prepare import prepare
+from .run_folder import CHECKPOINTS, LORA, check_run
+
+
+def start_run(
+    config: Config,
+    *,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    should_stop: Callable[[], bool | str] = lambda: False,
+    control: Control | None = None,
+    load: Callable[[Config], Setup] = prepare,
+) -> tuple[str, Setup]:
+    """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
+
+    `should_stop` and `control` are those of `loop.train`. `load` makes the setup, once the folder is known to fit.
+
+    Raises:
+        RunError, RewardError, CheckpointError: see `check_run`.
+        Busy: another process is training in the folder, or on the device.
+    """
+    folder, device = Path(config.run.folder), pick_device(config.model.device)
+    taken = f"{folder} is being trained by another process: wait for it, or use another folder"
+    with exclusive(str(folder.absolute()), taken), training_on(device):
+        check_run(config, resume)
+        checkpoint = load_checkpoint(folder / CHECKPOINTS)
+        setup = load(config)
+        state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+        with open_store(folder, config.run.tiles_every) as store:
+            if not resume:
+                store.set_info(changes=[], started=None)
+            return _train(setup, state, store, listeners, should_stop, control), setup
+
+
+def _train(
+    setup: Setup,
+    state: State,
+    store: RunStore,
+    listeners: Sequence[Listener],
+    should_stop: Callable[[], bool | str],
+    control: Control | None,
+) -> str:
+    config, folder = setup.config, Path(setup.config.run.folder)
+    store.rewind(state.iteration)
+    store.set_info(settings=config.to_dict())
+    # the store knows what was changed after the checkpoint as well
+    state.changes = store.changes() or state.changes
+    watch = Watch(config.to_dict(), store)
+
+    def on_event(event: Event) -> None:
+        for listener in (store, watch, *listeners):
+            listener(event)
+
+    def save(state: State) -> None:
+        save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
+        on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
+
+    def why_stop() -> bool | str:
+        return should_stop() or watch.reason
+
+    try:
+        with tensor_cores(setup.policy.device):
+            return train(setup, state, on_event=on_event, save=save, should_stop=why_stop, control=control)
+    except BaseException as error:
+        for listener in (store, *listeners):
+            with suppress(Exception):  # what ends the run is to be seen, not what comes of it
+                listener(Finished(state.iteration, f"failed: {in_one_line(error)}"))
+        raise
+
+
+def in_one_line(error: BaseException) -> str:
+    """A user's mistake by its own line, anything else with its kind."""
+    lines = str(error).strip().splitlines()
+    if isinstance(error, UserError) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def snapshot(setup: Setup, state: State) -> Checkpoint:
+    return Checkpoint(
+        iteration=state.iteration,
+        lora=dict(setup.lora),
+        average=state.average.shadow,
+        optimizer=optimizer_tensors(state.optimizer, setup.lora),
+        counters={
+            "updates": state.updates,
+            "skipped_in_row": state.skipped_in_row,
+            "average_updates": state.average.updates,
+        },
+        settings=setup.config.to_dict(),
+        changes=[change.to_dict() for change in state.changes],
+        gradients=asdict(state.gradients),
+    )
+
+
+def restore(setup: Setup, checkpoint: Checkpoint) -> State:
+    """The state of a checkpoint, with its weights put into `setup`."""
+    set_weights(setup.lora, checkpoint.lora)
+    state = new_state(setup)
+    if state.average.decay:
+        set_weights(state.average.shadow, checkpoint.average)
+    restore_optimizer(state.optimizer, setup.lora, checkpoint.optimizer)
+    state.iteration = checkpoint.iteration
+    state.updates = checkpoint.counters["updates"]
+    state.average.updates = checkpoint.counters["average_updates"]
+    # a run that gave up gets a new chance when it is resumed
+    state.skipped_in_row = 0
+    state.changes = [Change(**change) for change in checkpoint.changes]
+    state.gradients = GradientHistory(**checkpoint.gradients)
+    return state
+
+
+def export(setup: Setup, state: State, path: Path) -> Path:
+    """The LoRA as a file for diffusers and ComfyUI: the average where one is kept, or the weights themselves."""
+    config, settings = setup.config, setup.config.lora
+    weights = state.average.shadow if config.optimizer.ema_decay else setup.lora
+    tensors = file_tensors(
+        weights,
+        settings.alpha,
+        variant=settings.variant,
+        names=lora_names if settings.format == "kohya" else None,
+        transformer=setup.policy.transformer,
+    )
+    metadata = lora_metadata(config, state.iteration)
+    changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]
+    return export_lora(path, tensors, {**metadata, **({"changes": changes} if changes else {})})
+
+
+def lora_metadata(config: Config, iteration: int) -> dict[str, object]:
+    settings = config.to_dict()
+    return {
+        "software": f"neighbor-grpo {__version__}",
+        "base_model": config.model.path,
+        "prompts_sha256": hashlib.sha256("\n".join(config.prompts).encode()).hexdigest(),
+        "rewards": settings["rewards"],
+        "settings": {k: v for k, v in settings.items() if k not in ("prompts", "rewards")},
+        "iteration": iteration,
+    }

@@ -1,0 +1,103 @@
+"""Before a run: does the update compute the policy that the rollout computed, and the gradient of that policy?
+
+The rollout computes the velocities without gradient, the update computes them again with it. If the two differ, every
+ratio is wrong from the start, and the clip cuts off what was never learnt. The velocities themselves are compared: the
+ratio tells less and less the larger a picture is, as |rho - 1| falls with 1 / sqrt(D). A kernel's backward pass may be
+wrong where its forward pass is right, so the LoRA takes a small step along its gradient and is held to its promise.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..engine.drawing import begin, policy_velocity
+from ..engine.state import Setup
+from ..events import SelfTested
+from ..stages.noise import neighborhood
+from ..stages.rollout import rollout
+from ..stages.surrogate import leap, log_policy, softmax_temperature
+from ..stages.update import relative_error
+
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # of the relative error of a velocity
+STEP = 0.03  # of the velocity, that a step along the gradient shall change: less drowns in bfloat16, more bends
+BROKEN_PROMISE = 0.3  # of it: bfloat16 misses it by 0.13, a gradient of no direction by 1
+WRONG_GRADIENT = "the gradient is not that of the velocity: a backward pass of this device or this torch is wrong"
+
+
+def self_test(setup: Setup, iteration: int) -> SelfTested:
+    """One anchor's velocity at the first and at the last step, its gradient at the first, and the cause of an error.
+
+    Costs a step of one neighborhood and one call with gradient for either, and a backward pass and two calls; two more
+    calls to find a cause.
+    """
+    return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
+
+
+def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
+    """|rho - 1|, the velocity's relative error, the gradient's, the cause."""
+    grpo, sigmas = setup.config.grpo, setup.sigmas
+    noise = neighborhood(setup.config.run.seed, setup.geometry.latent_shape, grpo.strength, grpo.group_size)
+    x, rows, _ = begin(setup, [0], noise)
+    velocity = policy_velocity(setup, [0], size)
+    gradient, ratios, errors, found = 0.0, [], [], ""
+    for grid in (sigmas[:2], sigmas[-2:]):
+        step = rollout(velocity, x, rows, grid, "euler", [0])
+
+        def evaluated(x: Tensor, sigma: Tensor = step.sigma) -> Tensor:
+            return velocity(x, sigma.expand(len(x)), rows[: len(x)])
+
+        # the first candidate is the anchor: others stood beside it in the rollout, copies of it do in the update
+        v_old, v = step.v[0, :1], evaluated(x[:1])
+        v_new = v.detach()
+        tau = softmax_temperature(step.x_next, grpo.temperature, grpo.temperature_mode)
+        log_old, log_new = (log_policy(step.x_next, leap(x[:1], u, step.step_size), tau) for u in (v_old, v_new))
+        ratios.append((log_new - log_old).expm1().abs().max().item())
+        errors.append(relative_error(v_new, v_old).item())
+        if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
+            found = found or cause(evaluated, x, v_old, setup.policy.transformer.training)
+        if len(errors) == 1:
+            gradient = gradient_error(v, partial(evaluated, x[:1]), list(setup.lora.values()))
+        x = x + (sigmas[-2] - sigmas[0]).item() * step.v[0]  # about where the last step begins
+    return max(ratios), max(errors), gradient, found or (WRONG_GRADIENT if not gradient <= BROKEN_PROMISE else "")
+
+
+def gradient_error(v: Tensor, velocity: Callable[[], Tensor], lora: list[Tensor]) -> float:
+    """How much of the change of ||v||^2 / 2 that the gradient promises for a step of the LoRA does not come.
+
+    `v` is what `velocity()` gives, with its graph. A step to either side, so that the curvature cancels; afterwards the
+    LoRA is as it was, and without gradients.
+    """
+    v_0, kept = v.detach(), [p.detach().to("cpu", copy=True) for p in lora]  # no more room than an update takes
+    try:
+        v.backward(v_0)
+        promised = STEP * v_0.square().sum()
+        step = (promised / sum(p.grad.square().sum() for p in lora if p.grad is not None)).item()
+        change = torch.zeros_like(promised)
+        for side in (1, -1):
+            with torch.no_grad():
+                for p, start in zip(lora, kept, strict=True):
+                    p.copy_(start)
+                    if p.grad is not None:
+                        p.add_(p.grad, alpha=side * step)
+                change += side / 2 * (velocity() * v_0).sum()
+    finally:
+        with torch.no_grad():
+            for p, start in zip(lora, kept, strict=True):
+                p.copy_(start)
+                p.grad = None
+    return abs((change / promised).item() - 1)
+
+
+def cause(evaluated: Callable[[Tensor], Tensor], x: Tensor, v_old: Tensor, training: bool) -> str:
+    """What makes the velocity of the first of x [N, *latent] another one: the first thing that does."""
+    with torch.no_grad():
+        again, alone = evaluated(x)[:1], evaluated(x[:1])
+    if training:
+        return "the model is in training mode: its dropout is on"
+    if not torch.equal(again, v_old):
+        return "the model gives other numbers at each call"
+    if not torch.equal(alone, again):
+        return "its numbers depend on the candidates beside one in the micro-batch"
+    return "it computes otherwise with gradient: autocast, or checkpointing that draws random numbers again"
