@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host, policies
-from .latents import FILL, REFERENCE, comfy_encoder
+from .latents import FILL, REFERENCE, autoencoder_of
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..trainer.models.flux1.encode_image import Encoder
-    from ..trainer.models.flux1.policy import FluxPolicy
 
 
 class EncodeImage(io.ComfyNode):
@@ -73,34 +71,22 @@ class EncodeImage(io.ComfyNode):
         import torch
         from comfy.latent_formats import Flux
 
-        from ..trainer.engine.setup import sees_mask
-        from ..trainer.models.flux1.encode_image import encode_init, fitted
-        from ..trainer.models.flux1.geometry import Geometry
-        from ..trainer.pictures.convert import to_grey, to_pictures
+        from ..trainer.models.flux1 import conditions
+        from ..trainer.pictures.convert import fitted, to_grey, to_pictures
 
         if mask is not None and mask.shape != (1, *images.shape[1:3]):
             wanted = [1, *images.shape[1:3]]
             raise UserError(f"the mask has shape {list(mask.shape)}, {wanted} is needed: one, of the pictures' size")
-        geometry, encoder = Geometry(neighborhood.width, neighborhood.height), encoder_of(policy.flux, vae)
+        size = neighborhood.width, neighborhood.height
+        flux = replace(policy.flux, autoencoder=autoencoder_of(policy.flux, vae))
         with host.training_mode():
             pictures = to_pictures(images[..., :3].movedim(-1, 1).clone())
-            cut = torch.stack([fitted(picture, geometry) for picture in pictures])
-            grey = None if mask is None else fitted(to_grey(mask[0]), geometry)
-            init = encode_init(cut, None if grey is None else grey[0], encoder, geometry, fill=sees_mask(policy.flux))
+            cut = torch.stack([fitted(picture, size) for picture in pictures])
+            grey = None if mask is None else fitted(to_grey(mask[0]), size)[0]
+            init = flux.begin_from(cut, grey, flux.geometry(*size), reference=False)
             latent = {"samples": Flux().process_out(init.latents.cpu()), REFERENCE: reference}
             if grey is not None:
-                latent["noise_mask"] = grey[None]
-            if init.fill is not None:
-                latent[FILL] = init.fill.cpu()
+                latent["noise_mask"] = grey[None, None]
+            if conditions.FILL in init.seen:
+                latent[FILL] = init.seen[conditions.FILL].cpu()
         return io.NodeOutput(latent)
-
-
-def encoder_of(flux: FluxPolicy, vae: object | None) -> Encoder:
-    """ComfyUI's VAE, or the policy's own."""
-    from ..trainer.models.flux1.encode_image import VaeEncoder
-
-    if vae is not None:
-        return comfy_encoder(vae)
-    if flux.decoder is None:
-        raise UserError("the model is a single file without a VAE: connect Load VAE (ae.safetensors) to 'vae'")
-    return VaeEncoder(flux.decoder.vae)

@@ -15,9 +15,9 @@ from .wires import Neighborhood
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..trainer.models.flux1.encode_image import Encoder
     from ..trainer.models.flux1.geometry import Geometry
-    from ..trainer.models.flux1.policy import Decoder, FluxPolicy
+    from ..trainer.models.flux1.policy import FluxPolicy
+    from ..trainer.models.flux1.vae import Autoencoder
     from ..trainer.stages.inpainting import Init
 
 # in a LATENT by Encode Image
@@ -27,37 +27,35 @@ REFERENCE = "neighbor_grpo_reference"  # whether the model sees the pictures
 
 def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
     """The policy with something to decode by."""
-    decoder = comfy_decoder(vae) if vae is not None else flux.decoder
-    if decoder is None:
+    return replace(flux, autoencoder=autoencoder_of(flux, vae), before_call=before_call)
+
+
+def autoencoder_of(flux: FluxPolicy, vae: object | None) -> Autoencoder:
+    """ComfyUI's VAE, or the policy's own."""
+    if vae is not None:
+        return ComfyVae(vae)
+    if flux.autoencoder is None:
         raise UserError("the model is a single file without a VAE: connect Load VAE (ae.safetensors) to 'vae'")
-    return replace(flux, decoder=decoder, before_call=before_call)
+    return flux.autoencoder
 
 
-def comfy_decoder(vae: object) -> Decoder:
-    """ComfyUI's VAE, which expects latents as its own FLUX models leave them."""
-    from comfy.latent_formats import Flux
+class ComfyVae:
+    """ComfyUI's VAE, which expects and leaves latents as its own FLUX models do. See `Autoencoder`."""
 
-    latents = Flux()
+    def __init__(self, vae: Any):
+        from comfy.latent_formats import Flux
 
-    def decode(z):
-        images = vae.decode(latents.process_out(z))  # [N, H, W, 3] in [0, 1]
+        self.vae, self.latents = vae, Flux()
+
+    def decode(self, z: Tensor) -> Tensor:
+        images = self.vae.decode(self.latents.process_out(z))  # [N, H, W, 3] in [0, 1]
         return images.movedim(-1, 1).to(z.device).float().clamp(0, 1)
 
-    return decode
+    def encode(self, images: Tensor) -> Tensor:
+        import torch
 
-
-def comfy_encoder(vae: object) -> Encoder:
-    """ComfyUI's VAE, with the scale and shift of its FLUX latents."""
-    import torch
-    from comfy.latent_formats import Flux
-
-    latents = Flux()
-
-    @torch.no_grad()
-    def encode(images):
-        return latents.process_in(vae.encode(images.movedim(1, -1))).float()
-
-    return encode
+        with torch.no_grad():
+            return self.latents.process_in(self.vae.encode(images.movedim(1, -1))).float()
 
 
 def begun(
@@ -90,19 +88,24 @@ def begun(
         raise UserError("the picture to begin from has one size: leave more_sizes of Noise Neighborhood empty")
     from comfy.latent_formats import Flux
 
+    from ..trainer.models.flux1 import conditions
     from ..trainer.models.flux1.encode_image import latent_mask
     from ..trainer.models.flux1.geometry import Geometry
     from ..trainer.stages.inpainting import Init
 
     with host.training_mode():  # copies that may take part in a backward pass
-        samples = checked(latent["samples"], Geometry(neighborhood.width, neighborhood.height), prompts).clone()
+        geometry = Geometry(neighborhood.width, neighborhood.height)
+        samples = checked(latent["samples"], geometry, prompts).clone()
         cells = None if mask is None else latent_mask(flat(mask.clone(), neighborhood))
         total = hashlib.sha256(samples.float().numpy().tobytes())
         if cells is not None:
             total.update(cells.numpy().tobytes())
         settings = InitSettings(denoise=denoise, reference=reference, digest=total.hexdigest())
-        fill = latent[FILL].clone() if FILL in latent else None
-        return settings, [Init(Flux().process_in(samples).float(), cells, fill, reference)]
+        latents = Flux().process_in(samples).float()
+        seen = {conditions.REFERENCE: geometry.pack(latents)} if reference else {}
+        if FILL in latent:
+            seen[conditions.FILL] = latent[FILL].clone()
+        return settings, [Init(latents, cells, seen)]
 
 
 def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:

@@ -85,8 +85,8 @@ def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFi
     from ..trainer.models.lora.export import file_metadata, file_tensors
 
     settings = policy.wanted.lora
-    base = policy.flux.transformer
-    tensors = file_tensors(policy.lora, settings.alpha, variant=settings.variant, transformer=base)
+    base = policy.flux.network
+    tensors = file_tensors(policy.lora, settings.alpha, variant=settings.variant, network=base)
     return LoraFile(tensors, file_metadata(metadata))
 
 

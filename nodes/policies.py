@@ -71,23 +71,27 @@ def get(wanted: Wanted) -> Policy:
 
 def load(wanted: Wanted) -> FluxPolicy:
     from ..trainer.models.files.source import resolve
-    from ..trainer.models.flux1.policy import DTYPES, FluxPolicy, load_flux, load_placed, shifts
+    from ..trainer.models.flux1.family import load_flux, load_placed, shifts
+    from ..trainer.models.flux1.policy import FluxPolicy
+    from ..trainer.models.storage.placement import DTYPES, Placement
 
     model = wanted.model
     with host.training_mode():
         plan = plan_of(wanted)
-    kept = {
-        "memory": plan.precision,
-        "offload": plan.offload,
-        "checkpointing": model.checkpointing,
-        "compiled": model.compile and not plan.offload,
-    }
+    placement = Placement(
+        device=model.device,
+        dtype=DTYPES[model.dtype],
+        memory=plan.precision,
+        offload=plan.offload,
+        checkpointing=model.checkpointing,
+        compiled=model.compile and not plan.offload,
+    )
     with host.training_mode():
         source = resolve(model.path)
         if source.file:
-            transformer = load_placed(source, device=model.device, dtype=DTYPES[model.dtype], **kept)
+            transformer = load_placed(source, placement)
             return FluxPolicy(transformer, None, model.guidance, shifts(source, transformer))
-        return load_flux(source, device=model.device, dtype=model.dtype, guidance=model.guidance, **kept)
+        return load_flux(source, placement, guidance=model.guidance)
 
 
 def plan_of(wanted: Wanted) -> MemoryPlan:
@@ -116,4 +120,4 @@ def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[st
 def drop_lora(flux: FluxPolicy) -> None:
     from ..trainer.models.lora.attach import detach_lora
 
-    detach_lora(flux.transformer, flux.adapter)
+    detach_lora(flux.network, flux.adapter)

@@ -15,7 +15,7 @@ from . import host, policies
 from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 
 if TYPE_CHECKING:
-    from ..trainer.models.flux1.text import Conditioning
+    from ..trainer.models.conditioning import Conditioning
     from ..trainer.settings.config import ModelSettings
 
 KEPT = 8  # sets of embeddings
@@ -118,10 +118,9 @@ def _caption(line: str, where: str) -> str:
 @lru_cache(KEPT)
 def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
     """By the text encoders of a diffusers folder; kept, as a moving policy asks again and again."""
+    from ..trainer.models.families import family_of
     from ..trainer.models.files.source import resolve
-    from ..trainer.models.flux1.policy import DTYPES
-    from ..trainer.models.flux1.text import encode_sets
-    from ..trainer.models.flux1.tokens import text_tokens
+    from ..trainer.models.storage.placement import DTYPES, Placement
 
     source = resolve(model.path)
     if source.file:
@@ -129,18 +128,18 @@ def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
             "the model is a single file without text encoders: connect CLIPTextEncode "
             "(on DualCLIPLoader) to 'conditioning'"
         )
-    tokens = text_tokens(model.text_tokens, source)
     host.free_models(model.device)
-    kept = {"memory": model.memory, "offload": model.offload, "reserve": host.left_free(model.device)}
+    left = host.left_free(model.device)
+    placement = Placement(model.device, DTYPES[model.dtype], model.memory, model.offload, reserve=left)
     with training_on(model.device):
-        return encode_sets(source, [texts], tokens=tokens, device=model.device, dtype=DTYPES[model.dtype], **kept)[0]
+        return family_of(source).encode(source, [texts], placement, tokens=model.text_tokens)[0]
 
 
 def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:
     """ComfyUI's CONDITIONING as ours: T5's tokens and CLIP's pooled vector of every prompt."""
     import torch
 
-    from ..trainer.models.flux1.text import Conditioning
+    from ..trainer.models.flux1.conditions import conditioning as told
 
     if len(conditioning) != len(texts):
         raise UserError(
@@ -148,7 +147,7 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
             "caption a line for each, in their order"
         )
     pooled = [extra.get("pooled_output") for _, extra in conditioning]
-    config = policy.flux.transformer.config
+    config = policy.flux.network.config
     for tokens, vector in zip([c[0] for c in conditioning], pooled, strict=True):
         widths = (tokens.shape[-1], None if vector is None else vector.shape[-1])
         if widths != (config.joint_attention_dim, config.pooled_projection_dim):
@@ -164,19 +163,16 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
             f"the prompts have {lengths[0]} to {lengths[-1]} tokens: use prompts of one length, or a Prompt Set each"
         )
     like = {"device": "cpu", "dtype": policy.flux.dtype, "copy": True}  # all wait on the host, as in `encode_sets`
-    return Conditioning(torch.cat([c[0] for c in conditioning]).to(**like), torch.cat(pooled).to(**like))
+    return told(torch.cat([c[0] for c in conditioning]).to(**like), torch.cat(pooled).to(**like))
 
 
 def joined(first: Prompts, second: Prompts) -> Prompts:
-    import torch
+    """The prompts of both, one after the other.
 
-    from ..trainer.models.flux1.text import Conditioning
-
-    a, b = first.conditioning, second.conditioning
-    if a.embeddings.shape[1:] != b.embeddings.shape[1:]:
-        raise UserError(
-            f"Prompt Sets of {a.embeddings.shape[1]} and {b.embeddings.shape[1]} "
-            "tokens cannot be joined: encode both alike"
-        )
-    both = Conditioning(torch.cat([a.embeddings, b.embeddings]), torch.cat([a.pooled, b.pooled]))
-    return Prompts(first.texts + second.texts, both)
+    Raises:
+        UserError: they were encoded to different lengths.
+    """
+    try:
+        return Prompts(first.texts + second.texts, first.conditioning.then(second.conditioning))
+    except ValueError as error:
+        raise UserError(f"these Prompt Sets cannot be joined ({error}): encode both alike") from None

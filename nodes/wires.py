@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..trainer.engine.grpo import Candidates
     from ..trainer.engine.state import Setup
-    from ..trainer.models.flux1.text import Conditioning
+    from ..trainer.models.conditioning import Conditioning
     from ..trainer.rewards.base import Reward
     from ..trainer.settings.config import GrpoSettings, OptimizerSettings, RewardSettings
 

@@ -13,7 +13,7 @@ from trainer.benchmarks.gpu.card import GIB, Card
 from trainer.benchmarks.gpu.counts import Case
 from trainer.engine.grpo import judge
 from trainer.engine.micro_batch import MicroBatch
-from trainer.models.flux1.policy import VaeDecoder
+from trainer.models.flux1.vae import Vae
 from trainer.models.storage.fetching import LayerFetcher
 from trainer.stages.rollout import rollout
 
@@ -115,7 +115,7 @@ def test_a_plan_that_counts_too_much_is_noticed(bench):
 @pytest.fixture
 def heavy_decoder(monkeypatch):
     """Memory runs out there: an exception in a thread of the backward pass ends the process that the card is in."""
-    decode = VaeDecoder.__call__
+    decode = Vae.decode
 
     def decoded(self, z):
         hog = z.new_zeros(len(z), 2**20)  # 4 MiB a picture
@@ -123,7 +123,7 @@ def heavy_decoder(monkeypatch):
         del hog
         return images
 
-    monkeypatch.setattr(VaeDecoder, "__call__", decoded)
+    monkeypatch.setattr(Vae, "decode", decoded)
 
 
 @pytest.mark.usefixtures("heavy_decoder")

@@ -15,7 +15,7 @@ from trainer.device import (
     watch_memory,
 )
 from trainer.engine.setup import pick_dtype
-from trainer.models.flux1.policy import vae_dtype
+from trainer.models.flux1.family import vae_dtype
 from trainer.settings.config_file import load_config
 
 MIB = 2**20

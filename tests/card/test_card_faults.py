@@ -10,7 +10,7 @@ from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, draw, improve
 from trainer.engine.state import new_state
 from trainer.events import SelfTested
-from trainer.models.flux1 import policy as flux
+from trainer.models.flux1 import vae
 from trainer.models.storage.fetching import LayerFetcher
 from trainer.rewards import RewardError
 from trainer.settings.config_file import load_config
@@ -105,8 +105,8 @@ def test_if_the_card_lets_a_missing_wait_pass_the_engine_notices(make, monkeypat
 
 def test_memory_read_before_it_is_written_is_not_a_number(make, monkeypatch):
     setup = make()
-    decode = flux.VaeDecoder.__call__
-    monkeypatch.setattr(flux.VaeDecoder, "__call__", lambda self, z: decode(self, z + torch.empty_like(z)))
+    decode = vae.Vae.decode
+    monkeypatch.setattr(vae.Vae, "decode", lambda self, z: decode(self, z + torch.empty_like(z)))
     with pytest.raises(RewardError, match="pixel of nan"):
         one_iteration(setup)
 

@@ -57,7 +57,7 @@ def test_the_host_waits_so_often_in_an_iteration_and_never_in_a_loop_over_steps(
     state = new_state(setup)
     waits_of(setup, state, 0)  # the first iteration learns what the others know
     drawn, trained = waits_of(setup, state, 1)
-    vae = len(list(setup.policy.decoder.vae.parameters()))
+    vae = len(list(setup.policy.vae.vae.parameters()))
     assert drawn == {
         ("to card", "begin"): 1,  # the noise
         ("to card", "<genexpr>"): 2,  # the prompts' embeddings, which wait on the host

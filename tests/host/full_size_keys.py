@@ -27,6 +27,7 @@ import comfy.supported_models  # noqa: E402
 from diffusers import FluxTransformer2DModel  # noqa: E402
 
 from trainer.models.files.weights import complaint  # noqa: E402
+from trainer.models.flux1.lora_names import TARGETS as PRESETS  # noqa: E402
 from trainer.models.flux1.single_file import transformer_pieces  # noqa: E402
 from trainer.models.lora.attach import attach_lora  # noqa: E402
 from trainer.models.lora.export import file_tensors  # noqa: E402
@@ -61,7 +62,7 @@ with torch.device("meta"):
     file = theirs.diffusion_model.state_dict()  # its names are those of flux1-dev.safetensors
     pieces = transformer_pieces({n: SimpleNamespace(shape=tuple(t.shape), dtype="BF16") for n, t in file.items()})
     misfit = complaint(ours, pieces)
-    parameters = attach_lora(ours, rank=4, alpha=8, targets=TARGETS, seed=0)
+    parameters = attach_lora(ours, rank=4, alpha=8, targets=TARGETS, presets=PRESETS, seed=0)
 weights = {name: torch.zeros(p.shape) for name, p in parameters.items()}
 complaints = Complaints()
 logging.getLogger().addHandler(complaints)

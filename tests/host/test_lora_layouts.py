@@ -14,6 +14,7 @@ from original_names import original_layout
 from safetensors.torch import load_file, save_file
 
 from trainer.models.flux1 import lora_names
+from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
 from trainer.models.lora.export import file_tensors
 from trainer.models.lora.start import start_from
@@ -41,7 +42,7 @@ def folder(base, comfyui, tmp_path_factory):
         noise = {n: torch.randn(p.shape, generator=generator) for n, p in lora.items()}
         set_weights(lora, {n: p * (1 + 0.3 * noise[n]) if p.ndim == 1 else 0.3 * noise[n] for n, p in lora.items()})
         names = lora_names if layout == "kohya" else None
-        tensors = file_tensors(lora, ALPHA, variant=variant, names=names, transformer=transformer)
+        tensors = file_tensors(lora, ALPHA, variant=variant, names=names, network=transformer)
         save(tensors, folder / f"{name}.lora")
         save(original_layout(merged(transformer, ADAPTER, deepcopy(base))), folder / f"{name}.ours")
     for name in THEIRS:
@@ -62,7 +63,9 @@ def save(tensors, path):
 
 def attached(base, variant):
     transformer = deepcopy(base)
-    return transformer, attach_lora(transformer, rank=4, alpha=ALPHA, targets="all-linear", seed=0, variant=variant)
+    return transformer, attach_lora(
+        transformer, rank=4, alpha=ALPHA, targets="all-linear", presets=TARGETS, seed=0, variant=variant
+    )
 
 
 @pytest.mark.parametrize("name", [*OURS, *THEIRS])

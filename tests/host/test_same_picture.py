@@ -16,6 +16,7 @@ from trainer import tiny
 from trainer.models.files.source import resolve
 from trainer.models.flux1.text import encode_prompts
 from trainer.models.lora.export import export_lora, file_tensors
+from trainer.models.storage.placement import Placement
 from trainer.settings.config_file import parse
 from trainer.training.evaluate import sample
 from trainer.training.prepare import prepare
@@ -139,7 +140,7 @@ def test_conditioning_of_comfyuis_encoders_equals_ours(server, models):
     theirs = load_file(server.base / "output/prompts.safetensors")
 
     tokens = theirs["embeddings"].shape[1]
-    ours = encode_prompts(resolve("embedded"), prompts, tokens=tokens, device="cpu", dtype=torch.float32)
+    ours = encode_prompts(resolve("embedded"), prompts, Placement("cpu", torch.float32), tokens=tokens)
     assert ours.embeddings.std() > 0.1
     torch.testing.assert_close(theirs["embeddings"], ours.embeddings, rtol=0, atol=1e-5)
     torch.testing.assert_close(theirs["pooled"], ours.pooled, rtol=0, atol=1e-5)

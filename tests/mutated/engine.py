@@ -72,14 +72,14 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/engine/drawing.py",
+        "trainer/models/flux1/encode_image.py",
         ("test_reference.py",),
         {
             "the first prompt's reference": (
-                "seen = setup.geometry.pack(init.latents)",
-                "seen = setup.geometry.pack(init.latents[:1])",
+                "{REFERENCE: geometry.pack(latents)}",
+                "{REFERENCE: geometry.pack(latents[:1].expand_as(latents))}",
             ),
-            "nothing is seen": ("if init.reference else None", "if False else None"),
+            "nothing is seen": ("if reference else {}", "if False else {}"),
         },
     ),
     Target(
@@ -287,7 +287,7 @@ TARGETS = [
     Target(
         "trainer/engine/state.py",
         ("test_begun_runs.py",),
-        {"always the first size": ("return replace(self, turn=turn)", "return replace(self, turn=0)")},
+        {"always the first size": ("canvas=self.canvases[place]", "canvas=self.canvases[0]")},
     ),
     Target(
         "trainer/engine/state.py",

@@ -97,17 +97,30 @@ TARGETS = [
         {"cuDNN in forward passes": ("with sound_attention(), exact_times(", "with exact_times(")},
     ),
     Target(
-        "trainer/models/flux1/policy.py",
+        "trainer/models/flux1/family.py",
         ("test_memory_plans.py",),
         {
-            "the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:"),
-            "large pictures at once": ("side > SINGLY, side > TILED", "side > TILED, side > TILED"),
             "checkpointing forgotten": ("checkpoint_blocks(transformer)", "pass"),
         },
     ),
     Target(
         "trainer/models/flux1/parts.py",
         ("test_memory_plans.py",),
-        {"encoders ignore the plan": ("            Storage(plan, device=device, dtype=dtype).store(model)\n", "")},
+        {
+            "encoders ignore the plan": (
+                "            Storage(plan_for(model, placement), device=device, dtype=dtype).store(model)\n",
+                "",
+            )
+        },
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_memory_plans.py",),
+        {"the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:")},
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_memory_plans.py",),
+        {"large pictures at once": ("side > SINGLY, side > TILED", "side > TILED, side > TILED")},
     ),
 ]

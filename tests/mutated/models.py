@@ -7,15 +7,6 @@ TARGETS = [
         "trainer/models/flux1/encode_image.py",
         ("test_encode_image.py",),
         {
-            "a sample in place of the mode": (".mode().float()", ".sample().float()"),
-            "shift after the scale": (
-                "(z - (config.shift_factor or 0)) * config.scaling_factor",
-                "z * config.scaling_factor - (config.shift_factor or 0)",
-            ),
-            "stretched, not cut": (
-                "ImageOps.fit(picture, (geometry.width, geometry.height),",
-                "picture.resize((geometry.width, geometry.height),",
-            ),
             "any masked pixel masks": ("avg_pool2d(mask[None], 8)[0] >= 0.5", "max_pool2d(mask[None], 8)[0] >= 0.5"),
             "the hole is black": ("torch.where(hole.bool(), 0.5, images)", "torch.where(hole.bool(), 0.0, images)"),
             "mask's pixels in another order": (".permute(1, 3, 0, 2)", ".permute(3, 1, 0, 2)"),
@@ -59,7 +50,7 @@ TARGETS = [
             "float32 copies of the inputs": ("dtype == torch.bfloat16 and", "False and"),
             "float16 not widened": ("dtype == torch.bfloat16 and", "dtype != torch.float32 and"),
             "DoRA not widened": ('torch.bfloat16 and variant != "dora":', "torch.bfloat16:"),
-            "casts as the last LoRA wanted them": ("    activate_lora(transformer, adapter)\n", "    pass\n"),
+            "casts as the last LoRA wanted them": ("    activate_lora(network, adapter)\n", "    pass\n"),
             "casts stay": ("layer.cast_input_dtype_enabled = not (", "layer.cast_input_dtype_enabled = True or ("),
             "LoRA in the model's precision": ("half[adapter].to(device, torch.float32)", "half[adapter].to(device)"),
             "one LoRA's parameters for all": ("[adapter].weight\n", "[sorted(getattr(layer, part))[0]].weight\n"),
@@ -73,10 +64,6 @@ TARGETS = [
         "trainer/models/lora/targets.py",
         ("test_lora.py", "test_lora_variants.py"),
         {
-            "last layer trained too": (
-                "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
-                "(.+\\.)?(proj_mlp|proj_out)",
-            ),
             "part of a path is enough": ("pattern.fullmatch(path)", "pattern.search(path)"),
             "a LoRA's own layers are targets": ("isinstance(module, LoraLayer)", "False"),
         },
@@ -133,22 +120,15 @@ TARGETS = [
         "trainer/models/flux1/policy.py",
         ("test_reference.py", "test_flux.py", "test_lora.py"),
         {
-            "latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor"),
-            "no shift of the latents": ("+ (config.shift_factor or 0)", ""),
-            "every model's sigmas shift": (
-                'return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting',
-                "return True",
-            ),
-            "pictures not centred": ("/ 2 + 0.5", "/ 2"),
             "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
             "times rounded to the model's precision": ("return (*times, inputs[-1])", "return inputs"),
             "times in the unit of sigma": ("1000 * t.float()", "t.float()"),
             "a hook for each call": ("        hook.remove()", "        pass"),
             "a reference is part of the picture": ("geometry.position_ids(self.device, picture=1)", "image_ids"),
             "reference tokens are drawn": ("v[:, : geometry.tokens]", "v[:, -geometry.tokens :]"),
-            "reference keeps the LoRA": ("self.transformer.disable_adapters()", "pass"),
+            "reference keeps the LoRA": ("enable_loras(self.network, False)", "pass"),
             "whichever LoRA came last": ("        self.activate()\n", ""),
-            "conditions in the wrong order": ("conditioning.pooled[rows]", "conditioning.pooled[rows.flip(0)]"),
+            "conditions in the wrong order": ("told[POOLED][rows]", "told[POOLED][rows.flip(0)]"),
         },
     ),
     Target(
@@ -241,5 +221,65 @@ TARGETS = [
         "trainer/models/files/headers.py",
         ("test_transformer_files.py",),
         {"web pages unknown": ('b"<":', 'b"&":'), "empty files unknown": ("    if not head:", "    if False:")},
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_encode_image.py",),
+        {"a sample in place of the mode": (".mode().float()", ".sample().float()")},
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_encode_image.py",),
+        {
+            "shift after the scale": (
+                "(z - (config.shift_factor or 0)) * config.scaling_factor",
+                "z * config.scaling_factor - (config.shift_factor or 0)",
+            )
+        },
+    ),
+    Target(
+        "trainer/pictures/convert.py",
+        ("test_encode_image.py",),
+        {
+            "stretched, not cut": (
+                "ImageOps.fit(picture, size,",
+                "picture.resize(size,",
+            )
+        },
+    ),
+    Target(
+        "trainer/models/flux1/lora_names.py",
+        ("test_lora.py", "test_lora_variants.py"),
+        {
+            "last layer trained too": (
+                "single_transformer_blocks\\.\\d+\\.(proj_mlp|proj_out)",
+                "(.+\\.)?(proj_mlp|proj_out)",
+            )
+        },
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_reference.py", "test_flux.py", "test_lora.py"),
+        {"latents multiplied by the scale": ("/ config.scaling_factor", "* config.scaling_factor")},
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_reference.py", "test_flux.py", "test_lora.py"),
+        {"no shift of the latents": ("+ (config.shift_factor or 0)", "")},
+    ),
+    Target(
+        "trainer/models/flux1/family.py",
+        ("test_reference.py", "test_flux.py", "test_lora.py"),
+        {
+            "every model's sigmas shift": (
+                'return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting',
+                "return True",
+            )
+        },
+    ),
+    Target(
+        "trainer/models/flux1/vae.py",
+        ("test_reference.py", "test_flux.py", "test_lora.py"),
+        {"pictures not centred": ("/ 2 + 0.5", "/ 2")},
     ),
 ]

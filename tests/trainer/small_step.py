@@ -6,9 +6,10 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
+from trainer.models.flux1.conditions import conditioning
 from trainer.models.flux1.geometry import Geometry
+from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.flux1.policy import FluxPolicy
-from trainer.models.flux1.text import Conditioning
 from trainer.models.lora.attach import attach_lora
 from trainer.models.storage.attention import checkpoint_blocks
 from trainer.models.storage.memory import MemoryPlan, Storage
@@ -53,7 +54,9 @@ def policy_of(plan: MemoryPlan | None, device: str = "cpu") -> tuple[FluxPolicy,
     if plan:
         Storage(plan, device=device, dtype=torch.float32).store(transformer)
     policy = FluxPolicy(transformer, None, guidance=3.5, resolution_shift=True)
-    lora = attach_lora(transformer, rank=2, alpha=2, targets="all-linear", seed=0, device=policy.device)
+    lora = attach_lora(
+        transformer, rank=2, alpha=2, targets="all-linear", presets=TARGETS, seed=0, device=policy.device
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in lora.values():
@@ -65,14 +68,14 @@ def step(plan: MemoryPlan | None, *, device: str = "cpu", checkpointing: bool = 
     """One step on `device`, without a plan or with the weights stored by one."""
     policy, lora = policy_of(plan, device)
     if checkpointing:
-        checkpoint_blocks(policy.transformer)
+        checkpoint_blocks(policy.network)
     generator = torch.Generator().manual_seed(2)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
-    conditioning = Conditioning(random(1, 5, 32), random(1, 32))
-    velocity = micro_batched(policy.velocity(conditioning, GEOMETRY), ROWS)
+    told = conditioning(random(1, 5, 32), random(1, 32))
+    velocity = micro_batched(policy.velocity(told, GEOMETRY), ROWS)
     rows = torch.zeros(N, dtype=torch.int64, device=device)
     kept = rollout(velocity, random(N, GEOMETRY.tokens, 64), rows, sigma_grid(3, 1.5), "dpm++2m", (0, 1))
     pairs = Pairs(*torch.tensor([[0, 0, 0], [0, 1, 2], [0, 1, 1]], device=device))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from small_step import GEOMETRY, policy_of
 
-from trainer.models.flux1.text import Conditioning
+from trainer.models.flux1.conditions import conditioning
 from trainer.models.storage.attention import checkpoint_blocks, sound_attention
 
 allowed = torch.backends.cuda.cudnn_sdp_enabled
@@ -33,7 +33,7 @@ def test_the_flag_is_as_before_whatever_happens_inside(before):
 def test_cudnn_is_out_in_forward_passes_and_where_blocks_are_computed_again(before, checkpointing, monkeypatch):
     policy, _ = policy_of(None)
     if checkpointing:
-        checkpoint_blocks(policy.transformer)
+        checkpoint_blocks(policy.network)
     seen, original = [], F.scaled_dot_product_attention
 
     def attention(*args, **options):
@@ -41,7 +41,7 @@ def test_cudnn_is_out_in_forward_passes_and_where_blocks_are_computed_again(befo
         return original(*args, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
-    velocity = policy.velocity(Conditioning(torch.zeros(1, 5, 32), torch.zeros(1, 32)), GEOMETRY)
+    velocity = policy.velocity(conditioning(torch.zeros(1, 5, 32), torch.zeros(1, 32)), GEOMETRY)
     v = velocity(torch.zeros(1, GEOMETRY.tokens, 64), torch.tensor([0.5]), torch.tensor([0]))
     forward = len(seen)
     assert forward > 0

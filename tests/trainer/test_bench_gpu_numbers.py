@@ -6,7 +6,8 @@ from small_bench import around, bench_of, check, odd, well
 
 from trainer.benchmarks.gpu import offload
 from trainer.benchmarks.gpu.card import Card
-from trainer.models.flux1.policy import FluxPolicy, VaeDecoder
+from trainer.models.flux1.policy import FluxPolicy
+from trainer.models.flux1.vae import Vae
 from trainer.models.storage import memory
 from trainer.models.storage.fetching import LayerFetcher
 
@@ -107,5 +108,5 @@ def test_a_decoder_that_loses_more_than_bits_is_noticed(bench, monkeypatch):
     def off(original, decoder, z):
         return original() + (0.1 if decoder.vae.dtype == torch.bfloat16 else 0)
 
-    around(monkeypatch, VaeDecoder, "__call__", off)
+    around(monkeypatch, Vae, "decode", off)
     assert odd(check(12, bench)) == {"autoencoder in bfloat16: mean over pixels"}

@@ -110,7 +110,7 @@ def second(monkeypatch):
 
 @torch.no_grad()
 def heavier(setup):
-    setup.policy.transformer.x_embedder.weight *= 1.02
+    setup.policy.network.x_embedder.weight *= 1.02
 
 
 def test_a_path_that_ends_elsewhere_is_noticed(bench, second):
@@ -135,7 +135,7 @@ def test_gradients_that_point_the_other_way_have_a_cosine_of_minus_1():
 
 def test_a_wait_in_the_inner_loop_is_noticed(bench, second):
     def waiting(setup):
-        setup.policy.transformer.register_forward_hook(lambda module, _, out: out[0].sum().item() and None)
+        setup.policy.network.register_forward_hook(lambda module, _, out: out[0].sum().item() and None)
 
     second(waiting)
     (name,) = odd(result := check(1, bench))
@@ -145,11 +145,11 @@ def test_a_wait_in_the_inner_loop_is_noticed(bench, second):
 
 def test_a_path_that_breaks_is_named_and_the_others_go_on(bench, second, few_paths):
     def broken(setup):
-        setup.policy.decoder = None
+        setup.policy.autoencoder = None
 
     second(broken)
     paths.PATHS["rsLoRA"] = paths.PATHS["text"]
     result = check(1, bench)
     assert odd(result) == {"text"}
-    assert result.value("text").startswith("TypeError: ")
+    assert result.value("text").startswith("ModelError: ")
     assert result.value("rsLoRA: x_0") == 0

@@ -101,7 +101,7 @@ def test_every_offloaded_weight_is_copied_when_copies_are_timed(bench, monkeypat
     copied, copy = [], torch.Tensor.copy_
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, source, **o: copied.append(source) or copy(self, source))
     offload.copies(bench, setup)
-    layers = [m.weight for m in setup.policy.transformer.modules() if getattr(m, "fetcher", None)]
+    layers = [m.weight for m in setup.policy.network.modules() if getattr(m, "fetcher", None)]
     assert len(layers) > 5
     assert sum(t.nbytes for t in copied) == 2 * sum(t.nbytes for t in layers)
 
@@ -116,7 +116,7 @@ def traced(monkeypatch):
 def test_blocks_compile_without_a_break(bench, traced):
     well(result := check(8, bench))
     assert 1 <= result.value("graphs") <= speed.GRAPHS
-    blocks = memory.blocks(bench.loaded[1].policy.transformer)
+    blocks = memory.blocks(bench.loaded[1].policy.network)
     assert all(block._compiled_call_impl is None for block in blocks)
 
 

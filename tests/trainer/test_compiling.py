@@ -20,7 +20,7 @@ def test_a_machine_that_cannot_compile_goes_on_without(flux_dev, config_file, mo
     monkeypatch.setattr(torch, "compile", refuse)
     setup = prepare(load_config(config_file(), ["model.compile=true"]))
     assert "torch.compile does not work here (Failed to find a working C++ compiler)" in caplog.text
-    assert all(module._compiled_call_impl is None for module in setup.policy.transformer.modules())
+    assert all(module._compiled_call_impl is None for module in setup.policy.network.modules())
 
 
 def test_compiled_blocks_give_the_same_iteration(config_file, monkeypatch):
@@ -29,7 +29,7 @@ def test_compiled_blocks_give_the_same_iteration(config_file, monkeypatch):
     results = []
     for compiled in ("false", "true"):
         setup = prepare(load_config(config_file(), [f"model.compile={compiled}"]))
-        blocks = [m for m in setup.policy.transformer.modules() if m._compiled_call_impl is not None]
+        blocks = [m for m in setup.policy.network.modules() if m._compiled_call_impl is not None]
         assert len(blocks) == (2 if compiled == "true" else 0)
         group = collect(setup, 0, Clock(setup.policy.device))
         metrics, _ = improve(setup, new_state(setup), group, draw(setup, group, 0))

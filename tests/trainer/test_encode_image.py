@@ -1,6 +1,5 @@
 """Pictures to begin from: how they are cut, encoded and refused, and what FLUX.1-Fill sees, against diffusers."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,13 @@ from trainer.engine.state import new_state
 from trainer.errors import ConfigError, UserError
 from trainer.models.files.picture_files import PictureError, read_pictures
 from trainer.models.files.source import resolve
-from trainer.models.flux1.encode_image import VaeEncoder, fill_conditioning, fitted, latent_mask
+from trainer.models.flux1.conditions import FILL
+from trainer.models.flux1.encode_image import fill_conditioning, latent_mask
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.geometry import Geometry
-from trainer.models.flux1.policy import load_flux
 from trainer.models.flux1.text import encode_prompts
+from trainer.models.storage.placement import Placement
+from trainer.pictures.convert import fitted
 from trainer.settings.config_file import load_config, parse
 from trainer.stages.rollout import micro_batched, rollout
 from trainer.training.prepare import prepare
@@ -41,11 +43,11 @@ def files(tmp_path) -> Path:
 
 
 def test_a_picture_covers_the_size_and_is_cut_in_the_middle():
-    wide = fitted(gradient_picture(192, 64), Geometry(64, 64))
+    wide = fitted(gradient_picture(192, 64), (64, 64))
     assert wide.shape == (3, 64, 64)
     middle = np.asarray(gradient_picture(192, 64))[:, 64:128] / 255
     np.testing.assert_allclose(wide.permute(1, 2, 0).numpy(), middle, atol=1e-6)  # not scaled: nothing but the cut
-    tall = fitted(gradient_picture(64, 256), Geometry(32, 64))  # halved, and then the middle 64 of 128 rows
+    tall = fitted(gradient_picture(64, 256), (32, 64))  # halved, and then the middle 64 of 128 rows
     assert tall[1, 0].mean() == pytest.approx(0.25, abs=0.02)
     assert tall[1, -1].mean() == pytest.approx(0.75, abs=0.02)
 
@@ -59,11 +61,11 @@ def test_a_photograph_that_a_camera_turned_stands_upright(tmp_path):
 
 
 def test_encoding_takes_the_mode_with_the_models_scale_and_shift(flux_dev):
-    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+    policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=3.5)
     images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    encoder = VaeEncoder(policy.decoder.vae)
+    encoder = policy.vae.encode
     with torch.no_grad():
-        expected = (policy.decoder.vae.encode(2 * images - 1).latent_dist.mean - 0.1159) * 0.3611
+        expected = (policy.vae.vae.encode(2 * images - 1).latent_dist.mean - 0.1159) * 0.3611
     torch.testing.assert_close(encoder(images), expected)
     assert torch.equal(encoder(images), encoder(images))
 
@@ -130,12 +132,12 @@ def test_every_prompt_begins_from_its_picture_and_ends_at_it_outside_the_mask(co
     setup = prepare(load_config(config_file(init=section)))
     found = sample_candidates(setup, 0, [0], Clock(setup.policy.device))
     ends = setup.geometry.unpack(found.trajectories.x_0).unflatten(0, (2, -1))
-    encoder = VaeEncoder(setup.policy.decoder.vae)
+    encoder = setup.policy.vae.encode
     kept = ~setup.init.mask
     assert 0 < kept.sum() < kept.numel()
     for prompt, group in zip(found.prompts, ends, strict=True):
         name = ("wide", "flipped", "turned")[prompt]
-        image = fitted(Image.open(files / f"{name}.png"), setup.geometry)
+        image = fitted(Image.open(files / f"{name}.png"), (64, 64))
         assert all(torch.equal(end[:, kept], encoder(image[None])[0][:, kept]) for end in group)
 
 
@@ -167,12 +169,12 @@ def test_fill_draws_the_same_latents_as_diffusers(flux_fill, monkeypatch):
     ).images
 
     source = resolve(str(flux_fill))
-    policy = load_flux(source, device="cpu", dtype="float32", guidance=30.0)
-    conditioning = encode_prompts(source, ["red apple"], tokens=12, device="cpu", dtype=torch.float32)
-    encoder = VaeEncoder(policy.decoder.vae)
-    seen = fill_conditioning(fitted(picture, geometry)[None], fitted(mask, geometry)[0], encoder, geometry)
+    policy = load_flux(source, Placement("cpu", torch.float32), guidance=30.0)
+    conditioning = encode_prompts(source, ["red apple"], Placement("cpu", torch.float32), tokens=12)
+    encoder = policy.vae.encode
+    seen = fill_conditioning(fitted(picture, size)[None], fitted(mask, size)[0], encoder, geometry)
     assert seen.shape == (1, geometry.tokens, 320)
-    velocity = micro_batched(policy.velocity(replace(conditioning, fill=seen), geometry), 1)
+    velocity = micro_batched(policy.velocity(conditioning.beside({FILL: seen}), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
     found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -124,7 +124,7 @@ def test_base_pictures_are_drawn_only_where_pictures_are_stored(make, settings, 
 
 def test_neither_changes_a_bit_of_the_training(make):
     plain, watched = make("run.base_every=0"), make("run.base_every=1", *EVALUATED)
-    assert torch.equal(plain.conditioning.embeddings, watched.conditioning.embeddings)
+    assert torch.equal(plain.conditioning.tensors["embeddings"], watched.conditioning.tensors["embeddings"])
     results = []
     for setup in (plain, watched):
         _, _, events = run(setup)

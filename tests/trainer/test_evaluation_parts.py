@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trainer.models.flux1.vae import Vae
 from trainer.settings.config_file import load_config
 from trainer.training.evaluate import evaluate
 from trainer.training.prepare import prepare
@@ -30,13 +31,15 @@ def evaluated(config_file):
     def run(prompts: int, group_size: int):
         sizes = [f"grpo.prompts_per_iteration={prompts}", f"grpo.group_size={group_size}", "run.micro_batch=3"]
         setup = prepare(load_config(config_file(), [*sizes, f"evaluation.prompts={PROMPTS!r}"]))
-        watched, decoded, decode = Watched(), [], setup.policy.decoder
+        watched, decoded = Watched(), []
 
-        def watch(z):
-            decoded.append(len(z))
-            return decode(z)
+        class Counted(Vae):
+            def decode(self, z):
+                decoded.append(len(z))
+                return super().decode(z)
 
-        setup = replace(setup, policy=replace(setup.policy, decoder=watch), rewards={"mean": watched})
+        policy = replace(setup.policy, autoencoder=Counted(setup.policy.vae.vae))
+        setup = replace(setup, policy=policy, rewards={"mean": watched})
         return evaluate(setup, 0), decoded, watched.seen
 
     return run

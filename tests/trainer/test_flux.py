@@ -11,9 +11,10 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from trainer.engine.setup import time_shift
 from trainer.errors import ConfigError
 from trainer.models.files.source import ModelError, resolve
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.geometry import Geometry
-from trainer.models.flux1.policy import load_flux
 from trainer.models.flux1.text import encode_prompts
+from trainer.models.storage.placement import Placement
 from trainer.settings.config import Config, ModelSettings, RewardSettings, SamplingSettings
 from trainer.stages.decode import decode
 from trainer.stages.rollout import micro_batched, rollout
@@ -24,8 +25,8 @@ PROMPTS = ["red apple on a blue background", "zebra"]
 
 def load(folder, guidance=3.5):
     source = resolve(str(folder))
-    policy = load_flux(source, device="cpu", dtype="float32", guidance=guidance)
-    return policy, encode_prompts(source, PROMPTS, tokens=12, device="cpu", dtype=torch.float32)
+    policy = load_flux(source, Placement("cpu", torch.float32), guidance=guidance)
+    return policy, encode_prompts(source, PROMPTS, Placement("cpu", torch.float32), tokens=12)
 
 
 @pytest.mark.parametrize("model", ["flux_dev", "flux_schnell"])
@@ -77,8 +78,8 @@ def test_the_guidance_embedding_is_used_where_the_model_has_one(flux_dev, flux_s
 def test_in_bfloat16_states_stay_float32_and_full_batches_give_equal_bits(flux_dev):
     """The reason for `fill`: a row evaluated in a batch of another shape may differ, of the same shape may not."""
     source = resolve(str(flux_dev))
-    policy = load_flux(source, device="cpu", dtype="bfloat16", guidance=3.5)
-    conditioning = encode_prompts(source, PROMPTS, tokens=12, device="cpu", dtype=torch.bfloat16)
+    policy = load_flux(source, Placement("cpu", torch.bfloat16), guidance=3.5)
+    conditioning = encode_prompts(source, PROMPTS, Placement("cpu", torch.bfloat16), tokens=12)
     velocity = micro_batched(policy.velocity(conditioning, Geometry(64, 64)), 4)
     x = torch.randn(7, 16, 64, generator=torch.Generator().manual_seed(1))
     rows = torch.tensor([0, 1, 0, 1, 1, 0, 0])
@@ -94,9 +95,9 @@ def test_prompts_are_encoded_like_the_pipeline_does_in_any_batch(flux_dev, monke
     prompts = [f"{n} apples" for n in range(5)]
     expected, pooled, _ = pipeline.encode_prompt(prompts, None, max_sequence_length=12)
     monkeypatch.setattr("trainer.models.flux1.text.BATCH", 2)
-    conditioning = encode_prompts(resolve(str(flux_dev)), prompts, tokens=12, device="cpu", dtype=torch.float32)
-    torch.testing.assert_close(conditioning.embeddings, expected)
-    torch.testing.assert_close(conditioning.pooled, pooled)
+    conditioning = encode_prompts(resolve(str(flux_dev)), prompts, Placement("cpu", torch.float32), tokens=12)
+    torch.testing.assert_close(conditioning.tensors["embeddings"], expected)
+    torch.testing.assert_close(conditioning.tensors["pooled"], pooled)
 
 
 def test_the_dynamic_shift_gives_diffusers_grid(flux_dev):
@@ -123,10 +124,10 @@ def test_a_missing_model_is_named_with_the_remedy(tmp_path, flux_dev):
         resolve("/nowhere")
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(ModelError, match="no folder 'transformer'"):
-        load_flux(resolve(str(tmp_path)), device="cpu", dtype="float32", guidance=1)
+        load_flux(resolve(str(tmp_path)), Placement("cpu", torch.float32), guidance=1)
     (tmp_path / "transformer").mkdir()
     with pytest.raises(ModelError, match="its transformer does not load"):
-        load_flux(resolve(str(tmp_path)), device="cpu", dtype="float32", guidance=1)
+        load_flux(resolve(str(tmp_path)), Placement("cpu", torch.float32), guidance=1)
 
 
 def test_the_network_is_asked_for_hub_names_only(flux_dev):
@@ -144,11 +145,11 @@ def test_the_network_is_asked_for_hub_names_only(flux_dev):
 
 def test_sigma_and_guidance_reach_the_embedding_in_float32_as_in_comfyui(flux_dev):
     """bfloat16 has 8 bits: 0.9 and 0.8991 would be one sigma, and 3.5 x 1000 would be 3504."""
-    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="bfloat16", guidance=3.5)
+    policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.bfloat16), guidance=3.5)
     geometry, seen = Geometry(64, 64), []
-    embedding = policy.transformer.time_text_embed
+    embedding = policy.network.time_text_embed
     embedding.time_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    conditioning = encode_prompts(resolve(str(flux_dev)), PROMPTS[:1], tokens=12, device="cpu", dtype=torch.bfloat16)
+    conditioning = encode_prompts(resolve(str(flux_dev)), PROMPTS[:1], Placement("cpu", torch.bfloat16), tokens=12)
     velocity, row = policy.velocity(conditioning, geometry), torch.zeros(1, dtype=torch.int64)
     x = torch.randn(1, geometry.tokens, 64, generator=torch.Generator().manual_seed(0))
     first, second = (velocity(x, torch.tensor([sigma]), row) for sigma in (0.9, 0.8991))

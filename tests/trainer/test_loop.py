@@ -284,10 +284,10 @@ def test_a_stop_in_mid_iteration_undoes_that_iteration_and_loses_nothing(make, c
 
 def test_only_the_lora_moves_and_the_average_follows(make):
     setup = make()
-    base = {n: p.detach().clone() for n, p in setup.policy.transformer.named_parameters() if not p.requires_grad}
+    base = {n: p.detach().clone() for n, p in setup.policy.network.named_parameters() if not p.requires_grad}
     start = weights(setup)
     _, state, _ = run(setup)
-    assert same(base, dict(setup.policy.transformer.named_parameters()))
+    assert same(base, dict(setup.policy.network.named_parameters()))
     assert not same(weights(setup), start)
     distance = {
         name: sum((w[n] - start[n]).square().sum().item() for n in start)

@@ -13,9 +13,10 @@ from safetensors import safe_open
 
 from trainer.engine.setup import add_lora
 from trainer.models.files.source import resolve
+from trainer.models.flux1.conditions import conditioning
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.geometry import Geometry
-from trainer.models.flux1.policy import load_flux
-from trainer.models.flux1.text import Conditioning
+from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.lora.attach import (
     ADAPTER,
     attach_lora,
@@ -24,7 +25,8 @@ from trainer.models.lora.attach import (
     set_weights,
 )
 from trainer.models.lora.export import export_lora, file_tensors
-from trainer.models.lora.targets import TARGETS, LoraError
+from trainer.models.lora.targets import LoraError
+from trainer.models.storage.placement import Placement
 from trainer.settings.config import LoraSettings
 
 GEOMETRY = Geometry(64, 64)
@@ -32,8 +34,8 @@ GEOMETRY = Geometry(64, 64)
 
 def random_policy(folder, targets="all-linear", rank=4, alpha=10.0):
     """A policy whose LoRA is not zero, and its LoRA."""
-    policy = load_flux(resolve(str(folder)), device="cpu", dtype="float32", guidance=3.5)
-    lora = attach_lora(policy.transformer, rank=rank, alpha=alpha, targets=targets, seed=1)
+    policy = load_flux(resolve(str(folder)), Placement("cpu", torch.float32), guidance=3.5)
+    lora = attach_lora(policy.network, rank=rank, alpha=alpha, targets=targets, presets=TARGETS, seed=1)
     generator = torch.Generator().manual_seed(2)
     set_weights(lora, {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in lora.items()})
     return policy, lora
@@ -43,30 +45,30 @@ def random_policy(folder, targets="all-linear", rank=4, alpha=10.0):
 def batch():
     """x, sigma, rows and a conditioning of random numbers."""
     g = torch.Generator().manual_seed(3)
-    conditioning = Conditioning(torch.randn(2, 12, 32, generator=g), torch.randn(2, 32, generator=g))
-    return torch.randn(2, 16, 64, generator=g), torch.tensor([0.3, 0.8]), torch.arange(2), conditioning
+    told = conditioning(torch.randn(2, 12, 32, generator=g), torch.randn(2, 32, generator=g))
+    return torch.randn(2, 16, 64, generator=g), torch.tensor([0.3, 0.8]), torch.arange(2), told
 
 
 @torch.no_grad()
 def velocity(policy, batch):
-    x, sigma, rows, conditioning = batch
-    return policy.velocity(conditioning, GEOMETRY)(x, sigma, rows)
+    x, sigma, rows, told = batch
+    return policy.velocity(told, GEOMETRY)(x, sigma, rows)
 
 
 def test_a_new_lora_changes_nothing(flux_dev, batch):
-    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+    policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=3.5)
     before = velocity(policy, batch)
-    attach_lora(policy.transformer, rank=4, alpha=8, targets="all-linear", seed=0)
+    attach_lora(policy.network, rank=4, alpha=8, targets="all-linear", presets=TARGETS, seed=0)
     assert torch.equal(velocity(policy, batch), before)
 
 
 def test_only_the_lora_is_trained_and_in_float32(flux_dev):
-    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="bfloat16", guidance=3.5)
-    lora = attach_lora(policy.transformer, rank=4, alpha=8, targets="all-linear", seed=0)
-    trained = {id(p) for p in policy.transformer.parameters() if p.requires_grad}
+    policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.bfloat16), guidance=3.5)
+    lora = attach_lora(policy.network, rank=4, alpha=8, targets="all-linear", presets=TARGETS, seed=0)
+    trained = {id(p) for p in policy.network.parameters() if p.requires_grad}
     assert trained == {id(p) for p in lora.values()}
     assert {p.dtype for p in lora.values()} == {torch.float32}
-    assert not any(p.requires_grad for p in policy.decoder.vae.parameters())
+    assert not any(p.requires_grad for p in policy.vae.vae.parameters())
 
 
 def test_the_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(flux_dev):
@@ -75,10 +77,11 @@ def test_the_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(flu
     torch.manual_seed(5)
     first, second, third = (
         attach_lora(
-            load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=1).transformer,
+            load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=1).network,
             rank=2,
             alpha=2,
             targets="attention",
+            presets=TARGETS,
             seed=seed,
         )
         for seed in (1, 1, 2)
@@ -89,7 +92,7 @@ def test_the_lora_starts_from_its_seed_and_leaves_the_global_generator_alone(flu
 
 
 def test_the_reference_is_the_base_model_and_the_lora_comes_back(flux_dev, batch):
-    base = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+    base = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=3.5)
     policy, lora = random_policy(flux_dev)
     trained = velocity(policy, batch)
     with policy.reference():
@@ -112,8 +115,8 @@ def test_the_exported_file_gives_diffusers_the_same_output(flux_dev, batch, tmp_
             hidden_states=x,
             timestep=sigma,
             guidance=torch.full((2,), 3.5),
-            encoder_hidden_states=conditioning.embeddings,
-            pooled_projections=conditioning.pooled,
+            encoder_hidden_states=conditioning.tensors["embeddings"],
+            pooled_projections=conditioning.tensors["pooled"],
             txt_ids=torch.zeros(12, 3),
             img_ids=GEOMETRY.position_ids(),
             return_dict=False,
@@ -143,7 +146,7 @@ def test_reading_an_export_returns_what_was_written(flux_dev, tmp_path):
     weights, alpha, metadata = read_lora(path)
     assert alpha == 10.0
     assert metadata["iteration"] == "7"
-    assert weights.keys() == lora_parameters(policy.transformer, ADAPTER).keys()
+    assert weights.keys() == lora_parameters(policy.network, ADAPTER).keys()
     assert all(torch.equal(weights[name], lora[name]) for name in lora)
 
 
@@ -169,18 +172,18 @@ def test_a_lora_of_another_model_is_refused_by_name(flux_dev):
 
 def test_two_loras_share_a_transformer_and_keep_apart(flux_dev):
     """Each policy sees its own LoRA alone, trains it alone, and leaves the other as it was when it goes."""
-    policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+    policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=3.5)
     first, second = (replace(policy, adapter=name) for name in ("a", "b"))
     a, b = (add_lora(p, LoraSettings(rank=4, alpha=8), seed) for p, seed in ((first, 1), (second, 2)))
     assert a.keys() == b.keys()
     assert any(not torch.equal(a[name], b[name]) for name in a)
     for p in a.values():
         p.data = torch.full_like(p, 0.05)
-    conditioning = Conditioning(torch.zeros(1, 3, 32), torch.zeros(1, 32))
+    told = conditioning(torch.zeros(1, 3, 32), torch.zeros(1, 32))
     x, sigma, rows = torch.randn(1, 16, 64), torch.tensor([0.5]), torch.tensor([0])
 
     def velocity(policy):
-        return policy.velocity(conditioning, GEOMETRY)(x, sigma, rows)
+        return policy.velocity(told, GEOMETRY)(x, sigma, rows)
 
     with policy.reference():
         base = velocity(policy)
@@ -192,5 +195,5 @@ def test_two_loras_share_a_transformer_and_keep_apart(flux_dev):
     assert any(p.grad is not None and p.grad.any() for p in b.values())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        detach_lora(policy.transformer, "b")
+        detach_lora(policy.network, "b")
     assert torch.equal(velocity(first), v_a)

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from trainer.engine.setup import add_lora
 from trainer.models.files.source import resolve
 from trainer.models.flux1 import lora_names
-from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.family import load_flux
+from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
 from trainer.models.lora.export import export_lora, file_tensors
 from trainer.models.lora.start import read_factors
 from trainer.models.lora.targets import LoraError, linear_layers
+from trainer.models.storage.placement import Placement
 from trainer.settings.config import LoraSettings
 
 
@@ -30,12 +32,12 @@ def frozen(flux_dev):
 def started(flux_dev, tmp_path):
     """A policy's transformer and LoRA that start from tensors of a file."""
 
-    def start(tensors, seed=0, **settings):
+    def start(tensors, seed=0, presets=TARGETS, **settings):
         save_file(tensors, tmp_path / "start.safetensors")
-        policy = load_flux(resolve(str(flux_dev)), device="cpu", dtype="float32", guidance=3.5)
+        policy = load_flux(resolve(str(flux_dev)), Placement("cpu", torch.float32), guidance=3.5)
         policy.adapter = ADAPTER
         settings = LoraSettings(**{"rank": 4, "alpha": 6.0, **settings}, start=str(tmp_path / "start.safetensors"))
-        return policy.transformer, add_lora(policy, settings, seed)
+        return policy.network, add_lora(policy, settings, seed)
 
     return start
 
@@ -111,7 +113,7 @@ def test_layers_that_the_file_lacks_begin_untrained(frozen, started):
 
 
 def test_an_own_file_comes_back_bit_for_bit_under_any_alpha(frozen, started):
-    lora = attach_lora(frozen(), rank=4, alpha=6.0, targets="all-linear", seed=0)
+    lora = attach_lora(frozen(), rank=4, alpha=6.0, targets="all-linear", presets=TARGETS, seed=0)
     weights = {name: torch.randn(p.shape) for name, p in lora.items()}
     _, again = started(file_tensors(weights, 6.0), seed=5)
     assert all(torch.equal(again[name], weights[name]) for name in weights)
@@ -201,7 +203,7 @@ def test_a_file_of_another_sort_is_refused(frozen, tmp_path):
 def test_the_kohya_layout_says_the_same_as_the_lora(frozen, started, tmp_path, variant, targets):
     settings = {"targets": targets, "variant": variant}
     transformer = frozen()
-    lora = attach_lora(transformer, rank=4, alpha=6.0, seed=0, **settings)
+    lora = attach_lora(transformer, rank=4, alpha=6.0, seed=0, presets=TARGETS, **settings)
     generator = torch.Generator().manual_seed(2)
     set_weights(lora, {name: 0.3 * torch.randn(p.shape, generator=generator) for name, p in lora.items()})
     tensors = file_tensors(lora, 6.0, variant=variant, names=lora_names)

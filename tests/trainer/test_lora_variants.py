@@ -13,6 +13,7 @@ from torch import nn
 
 from trainer.errors import ConfigError
 from trainer.models.flux1 import lora_names
+from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.lora.attach import ADAPTER, attach_lora, set_weights
 from trainer.models.lora.export import file_tensors
 from trainer.models.lora.start import start_from
@@ -38,7 +39,9 @@ def frozen(base):
 
 def trained(transformer, variant, rank=4):
     """A LoRA of random weights on the transformer, DoRA's lengths up to doubled."""
-    lora = attach_lora(transformer, rank=rank, alpha=ALPHA, targets="all-linear", seed=0, variant=variant)
+    lora = attach_lora(
+        transformer, rank=rank, alpha=ALPHA, targets="all-linear", presets=TARGETS, seed=0, variant=variant
+    )
     g = torch.Generator().manual_seed(3)
     moved = {
         name: p * (1 + torch.rand(p.shape, generator=g)) if p.ndim == 1 else torch.randn(p.shape, generator=g)
@@ -68,9 +71,9 @@ def test_an_expression_takes_the_linear_layers_whose_whole_path_it_matches(froze
 
 def test_a_second_lora_gets_the_same_layers_as_the_first(frozen):
     transformer = frozen()
-    first = set(target_layers(transformer, ".*"))
+    first = set(target_layers(transformer, ".*", {}))
     attach_lora(transformer, rank=2, alpha=2, targets=".*", seed=0, adapter="one")
-    assert set(target_layers(transformer, ".*")) == first
+    assert set(target_layers(transformer, ".*", {})) == first
     assert "transformer_blocks.0.attn.to_q" in first
 
 
@@ -102,7 +105,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 def test_a_new_lora_changes_no_weight(frozen, variant, dtype):
     transformer = frozen().to(dtype)
     before = {name: p.clone() for name, p in transformer.named_parameters()}
-    attach_lora(transformer, rank=4, alpha=8, targets="all-linear", seed=0, variant=variant)
+    attach_lora(transformer, rank=4, alpha=8, targets="all-linear", presets=TARGETS, seed=0, variant=variant)
     after = merged(transformer, ADAPTER, frozen().to(dtype))
     for name, p in after.named_parameters():
         torch.testing.assert_close(p, before[name], rtol=1e-6, atol=0)
@@ -121,7 +124,7 @@ def test_rslora_is_scaled_by_the_root_of_its_rank(frozen, base):
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
 def test_the_file_makes_comfyuis_weights_those_of_the_trainer(frozen, base, variant):
     transformer = frozen()
-    tensors = file_tensors(trained(transformer, variant), ALPHA, variant=variant, transformer=transformer)
+    tensors = file_tensors(trained(transformer, variant), ALPHA, variant=variant, network=transformer)
     x = torch.randn(5, 160)
     modules = {n.removeprefix("transformer.").removesuffix(".alpha") for n in tensors if n.endswith(".alpha")}
     assert len(modules) == 12 + 5
@@ -138,9 +141,9 @@ def test_a_dora_comes_back_from_its_file_and_a_lora_becomes_one(frozen, tmp_path
     """A file with lengths gives them back; one without changes every weight as it did."""
     transformer = frozen()
     lora = trained(transformer, "dora")
-    save_file(file_tensors(lora, ALPHA, variant="dora", transformer=transformer), tmp_path / "dora.safetensors")
+    save_file(file_tensors(lora, ALPHA, variant="dora", network=transformer), tmp_path / "dora.safetensors")
     other = frozen()
-    again = attach_lora(other, rank=4, alpha=3.0, targets="all-linear", seed=9, variant="dora")
+    again = attach_lora(other, rank=4, alpha=3.0, targets="all-linear", presets=TARGETS, seed=9, variant="dora")
     start_from(tmp_path / "dora.safetensors", other, ADAPTER, again, lora_names)
     ours, theirs = (merged(t, ADAPTER, frozen()).state_dict() for t in (transformer, other))
     for name, weight in ours.items():
@@ -163,7 +166,7 @@ def test_dora_on_weights_that_are_stored_otherwise_is_refused(frozen):
     transformer.transformer_blocks[0].ff.net[2] = Packed(128, 32)
     message = r"'dora': the weights of transformer_blocks\.0\.ff\.net\.2 are stored in Packed"
     with pytest.raises(LoraError, match=message):
-        attach_lora(transformer, rank=2, alpha=2, targets="all-linear", seed=0, variant="dora")
+        attach_lora(transformer, rank=2, alpha=2, targets="all-linear", presets=TARGETS, seed=0, variant="dora")
 
 
 @pytest.mark.parametrize(("variant", "layout"), [("dora", "diffusers"), ("rslora", "kohya")])

@@ -14,8 +14,11 @@ from trainer.benchmarks import storage
 from trainer.cli.demo import CONFIG
 from trainer.errors import ConfigError
 from trainer.models.files.source import resolve
-from trainer.models.flux1.policy import FluxPolicy, VaeDecoder, load_flux
-from trainer.models.flux1.text import Conditioning, encode_sets
+from trainer.models.flux1.conditions import conditioning
+from trainer.models.flux1.family import load_flux
+from trainer.models.flux1.policy import FluxPolicy
+from trainer.models.flux1.text import encode_sets
+from trainer.models.flux1.vae import Vae
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import (
     MemoryPlan,
@@ -27,6 +30,7 @@ from trainer.models.storage.memory import (
     sizes,
     visiting,
 )
+from trainer.models.storage.placement import Placement
 from trainer.settings.config import ModelSettings
 from trainer.settings.config_file import load_config
 from trainer.training.run_folder import differences
@@ -57,15 +61,15 @@ def velocity_error(policy, conditioning, memory: MemoryPlan, geometry) -> float:
     sigma, rows = torch.linspace(0.2, 1, 4), torch.zeros(4, dtype=torch.int64)
     with torch.no_grad():
         exact = policy.velocity(conditioning, geometry)(x, sigma, rows)
-        Storage(memory, device="cpu", dtype=torch.float32).store(policy.transformer)
+        Storage(memory, device="cpu", dtype=torch.float32).store(policy.network)
         stored = policy.velocity(conditioning, geometry)(x, sigma, rows)
     return storage.relative(stored, exact)
 
 
 def test_fp8_changes_a_random_models_velocity_by_less_than_a_percent():
     policy = FluxPolicy(small_flux(), None, guidance=3.5, resolution_shift=True)
-    conditioning = Conditioning(torch.randn(1, 5, 32), torch.randn(1, 32))
-    assert 1e-4 < velocity_error(policy, conditioning, MemoryPlan("fp8"), GEOMETRY) < 0.01
+    told = conditioning(torch.randn(1, 5, 32), torch.randn(1, 32))
+    assert 1e-4 < velocity_error(policy, told, MemoryPlan("fp8"), GEOMETRY) < 0.01
 
 
 def test_fp8_changes_the_embedded_models_velocity_by_about_1_5_percent():
@@ -109,9 +113,10 @@ def test_text_encoders_are_stored_too(name, dtype):
 
 
 def test_prompts_are_encoded_by_encoders_that_follow_the_plan(flux_dev):
-    source, options = resolve(str(flux_dev)), {"tokens": 12, "device": "cpu", "dtype": torch.float32}
     (exact,), (offloaded,), (eight_bits,) = (
-        encode_sets(source, [["a red apple"]], memory=memory, offload=offload, **options)
+        encode_sets(
+            resolve(str(flux_dev)), [["a red apple"]], Placement("cpu", torch.float32, memory, offload), tokens=12
+        )
         for memory, offload in (("bf16", 0), ("bf16", 1), ("fp8", 0))
     )
     for name in ("embeddings", "pooled"):
@@ -156,8 +161,8 @@ def test_the_first_plan_that_fits_is_chosen_and_the_smallest_where_none_does():
 
 def test_a_plan_by_name_and_auto_on_the_cpu():
     model = small_flux()
-    assert plan_for(model, "fp8", 0.3, device="cpu", dtype=torch.float32) == MemoryPlan("fp8", 0.3)
-    assert plan_for(model, "auto", 0.3, device="cpu", dtype=torch.float32) == MemoryPlan("bf16", 0.3)
+    assert plan_for(model, Placement("cpu", torch.float32, "fp8", 0.3)) == MemoryPlan("fp8", 0.3)
+    assert plan_for(model, Placement("cpu", torch.float32, "auto", 0.3)) == MemoryPlan("bf16", 0.3)
 
 
 def test_4_bit_weights_without_bitsandbytes_are_refused_in_one_line(monkeypatch):
@@ -182,23 +187,16 @@ def test_a_run_goes_on_with_another_memory_plan():
 
 
 def test_a_loaded_policy_follows_the_settings(flux_dev):
-    policy = load_flux(
-        resolve(str(flux_dev)),
-        device="meta",
-        dtype="bfloat16",
-        guidance=3.5,
-        memory="fp8",
-        offload=1.0,
-        checkpointing=True,
-    )
-    layers = [m for m in policy.transformer.modules() if isinstance(m, FrozenLinear)]
+    placement = Placement("meta", torch.bfloat16, "fp8", 1.0, checkpointing=True)
+    policy = load_flux(resolve(str(flux_dev)), placement, guidance=3.5)
+    layers = [m for m in policy.network.modules() if isinstance(m, FrozenLinear)]
     assert {(m.weight.device.type, m.weight.dtype) for m in layers} == {("cpu", torch.int8)}
-    assert policy.transformer.is_gradient_checkpointing
+    assert policy.network.is_gradient_checkpointing
     assert (policy.device.type, policy.dtype) == ("meta", torch.bfloat16)
-    assert {p.device.type for p in policy.decoder.vae.parameters()} == {"cpu"}
+    assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
     z = torch.zeros(1, 16, 4, 4, device="meta")
-    assert policy.decoder(z).device.type == "meta"
-    assert {p.device.type for p in policy.decoder.vae.parameters()} == {"cpu"}
+    assert policy.vae.decode(z).device.type == "meta"
+    assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
 
 
 def test_weights_that_could_not_all_come_return_too(monkeypatch):
@@ -235,5 +233,5 @@ def test_visiting_weights_return_after_an_error():
 @pytest.mark.parametrize(("pixels", "singly", "tiled"), [(512, False, False), (1024, True, False), (1040, True, True)])
 def test_large_pictures_are_decoded_singly_and_larger_ones_in_tiles(flux_dev, pixels, singly, tiled):
     vae = resolve(str(flux_dev)).load_model(AutoencoderKL, "vae").to("meta")
-    VaeDecoder(vae)(torch.zeros(1, 16, 2, pixels // 8, device="meta"))
+    Vae(vae).decode(torch.zeros(1, 16, 2, pixels // 8, device="meta"))
     assert (vae.use_slicing, vae.use_tiling) == (singly, tiled)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_step import GEOMETRY, assert_equal_steps, policy_of, step
 
-from trainer.models.flux1.text import Conditioning
+from trainer.models.flux1.conditions import conditioning
 from trainer.models.storage.attention import checkpoint_blocks
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import MemoryPlan
@@ -28,12 +28,10 @@ def test_offload_and_checkpointing_change_no_bit_of_a_step(plan, checkpointing, 
 def test_checkpointing_alone_changes_no_bit_and_is_off_in_rollouts(resident, monkeypatch):
     assert_equal_steps(step(None, checkpointing=True), resident["bf16"])
     policy, _ = policy_of(None)
-    checkpoint_blocks(policy.transformer)
+    checkpoint_blocks(policy.network)
     kept = []
-    monkeypatch.setattr(
-        policy.transformer, "_gradient_checkpointing_func", lambda f, *args: (kept.append(f), f(*args))[1]
-    )
-    velocity = policy.velocity(Conditioning(torch.zeros(1, 5, 32), torch.zeros(1, 32)), GEOMETRY)
+    monkeypatch.setattr(policy.network, "_gradient_checkpointing_func", lambda f, *args: (kept.append(f), f(*args))[1])
+    velocity = policy.velocity(conditioning(torch.zeros(1, 5, 32), torch.zeros(1, 32)), GEOMETRY)
     inputs = torch.zeros(1, GEOMETRY.tokens, 64), torch.tensor([0.5]), torch.tensor([0])
     with torch.no_grad():
         velocity(*inputs)
@@ -52,7 +50,7 @@ def test_every_weight_is_brought_to_the_device_that_computes(plan, checkpointing
     assert {t.device.type for t in everything} == {"meta"}
     assert done.policy.device.type == "meta"
     assert done.policy.dtype == torch.float32
-    frozen = [p for p in done.policy.transformer.parameters() if not p.requires_grad]
+    frozen = [p for p in done.policy.network.parameters() if not p.requires_grad]
     assert ("cpu" in {p.device.type for p in frozen}) == (plan.offload > 0)
     assert {p.dtype for p in done.weights.values()} == {torch.float32}
 

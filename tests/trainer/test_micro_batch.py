@@ -9,6 +9,7 @@ from trainer.engine.micro_batch import MicroBatch, OutOfMemory
 from trainer.engine.state import new_state
 from trainer.errors import UserError
 from trainer.events import Finished, Halved, IterationDone, Saved, SelfTested
+from trainer.models.flux1.vae import Vae
 from trainer.settings.config_file import load_config
 from trainer.training.loop import train
 from trainer.training.prepare import prepare
@@ -85,14 +86,15 @@ def rewards(events):
 
 def inject(monkeypatch, setup, phase, full):
     """Have one phase of `setup` run out of memory."""
-    transformer, decoder = setup.policy.transformer, setup.policy.decoder
+    network = setup.policy.network
     if phase == "decoding":
 
-        def decode(z):
-            full.check(len(z))
-            return decoder(z)
+        class Checked(Vae):
+            def decode(self, z):
+                full.check(len(z))
+                return super().decode(z)
 
-        return replace(setup, policy=replace(setup.policy, decoder=decode))
+        return replace(setup, policy=replace(setup.policy, autoencoder=Checked(setup.policy.vae.vae)))
     if phase == "reward":
 
         class Reward:
@@ -104,14 +106,14 @@ def inject(monkeypatch, setup, phase, full):
                 return self.reward.score(images, prompts)
 
         return replace(setup, rewards={name: Reward(r) for name, r in setup.rewards.items()})
-    forward = transformer.forward
+    forward = network.forward
 
     def checked(hidden_states, **inputs):
         if torch.is_grad_enabled() == (phase == "update"):
             full.check(len(hidden_states))
         return forward(hidden_states=hidden_states, **inputs)
 
-    monkeypatch.setattr(transformer, "forward", checked)
+    monkeypatch.setattr(network, "forward", checked)
     return setup
 
 
@@ -134,7 +136,7 @@ def test_gradients_of_an_attempt_that_failed_half_way_do_not_count(make, monkeyp
     """The second micro-batch of the first update fails, after the first one's gradient is there."""
     _, expected = run(make())
     setup, calls = make(), []
-    forward = setup.policy.transformer.forward
+    forward = setup.policy.network.forward
 
     def checked(**inputs):
         if torch.is_grad_enabled():
@@ -143,7 +145,7 @@ def test_gradients_of_an_attempt_that_failed_half_way_do_not_count(make, monkeyp
                 raise torch.cuda.OutOfMemoryError("full")
         return forward(**inputs)
 
-    monkeypatch.setattr(setup.policy.transformer, "forward", checked)
+    monkeypatch.setattr(setup.policy.network, "forward", checked)
     _, weights = run(setup)
     assert calls[:4] == [4, 4, 4, 2]
     assert all(torch.allclose(weights[name], value, atol=3e-5) for name, value in expected.items())
@@ -155,7 +157,7 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
 
     def load(config):
         setup = prepare(config)
-        forward, calls = setup.policy.transformer.forward, []
+        forward, calls = setup.policy.network.forward, []
 
         def checked(**inputs):
             calls.append(1)
@@ -163,7 +165,7 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
                 raise torch.cuda.OutOfMemoryError("full")
             return forward(**inputs)
 
-        monkeypatch.setattr(setup.policy.transformer, "forward", checked)
+        monkeypatch.setattr(setup.policy.network, "forward", checked)
         return setup
 
     with pytest.raises(UserError, match=r"out of memory in update.*: set run.offload_rewards = true; .*after 1 iter"):

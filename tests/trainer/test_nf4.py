@@ -12,10 +12,11 @@ from torch import nn
 
 from trainer.models.files.opened import safetensors_files
 from trainer.models.files.source import ModelError, resolve
-from trainer.models.flux1.policy import load_placed
+from trainer.models.flux1.family import load_placed
 from trainer.models.flux1.text import encode_sets
 from trainer.models.flux1.transformer import load_transformer
 from trainer.models.storage.memory import MemoryPlan, Storage, blocks
+from trainer.models.storage.placement import Placement
 from trainer.planning.report import NF4_BYTES
 
 functional = pytest.importorskip("bitsandbytes.functional")
@@ -85,8 +86,7 @@ def test_checkpointing_changes_no_bit_of_a_step_on_4_bits():
 @pytest.mark.parametrize("layout", ["original", "folder"])
 def test_a_file_is_read_into_the_same_4_bits(layout, flux_dev, tmp_path):
     path = stored_as(layout, flux_dev, tmp_path / "model", torch.float32)
-    options = {"checkpointing": False, "device": "cpu", "dtype": torch.float32}
-    read = load_placed(resolve(str(path)), "nf4", 0.0, **options)
+    read = load_placed(resolve(str(path)), Placement("cpu", torch.float32, "nf4"))
     expected = stored(transformer_of(flux_dev))
     for (name, a), (_, b) in zip(read.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.equal(a, b), name
@@ -94,10 +94,12 @@ def test_a_file_is_read_into_the_same_4_bits(layout, flux_dev, tmp_path):
 
 def test_prompts_are_encoded_by_encoders_in_4_bits():
     """T5 casts what it feeds to a layer to the precision of the layer's weight, if that is not int8."""
-    source, options = resolve("embedded"), {"tokens": 32, "device": "cpu", "dtype": torch.float32}
-    (exact,), (found,) = (encode_sets(source, [["a red spider"]], memory=m, **options) for m in ("bf16", "nf4"))
+    (exact,), (found,) = (
+        encode_sets(resolve("embedded"), [["a red spider"]], Placement("cpu", torch.float32, memory), tokens=32)
+        for memory in ("bf16", "nf4")
+    )
     for name in ("embeddings", "pooled"):
-        a, b = getattr(exact, name), getattr(found, name)
+        a, b = exact.tensors[name], found.tensors[name]
         assert 0 < (b - a).norm() < 0.25 * a.norm(), name
 
 

@@ -15,15 +15,16 @@ from trainer.errors import ConfigError
 from trainer.models.files.source import ModelError, ModelSource, resolve
 from trainer.models.files.weights import Piece, complaint
 from trainer.models.flux1 import parts
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.parts import PUBLISHED, load_encoders, load_vae
-from trainer.models.flux1.policy import load_flux
 from trainer.models.flux1.text import encode_prompts
 from trainer.models.flux1.vae_names import diffusers_vae_names
+from trainer.models.storage.placement import Placement
 from trainer.settings.config_file import load_config
 from trainer.training.prepare import prepare
 
 PROMPTS = ["a red apple", "two blue fishes in a bowl"]
-CPU = {"dtype": torch.float32, "device": "cpu"}
+CPU = Placement("cpu", torch.float32)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def files(small, tmp_path):
 
 
 def embeddings(source: ModelSource, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    encoded = encode_prompts(source, PROMPTS, tokens=12, device="cpu", dtype=dtype)
+    encoded = encode_prompts(source, PROMPTS, Placement("cpu", dtype), tokens=12)
     return encoded.embeddings, encoded.pooled
 
 
@@ -58,11 +59,11 @@ def same(one: ModelSource, other: ModelSource, dtype: torch.dtype = torch.float3
 def test_the_files_are_the_folder(files, small):
     source, folder = resolve(files["path"], files["vae"], files["text_encoders"]), resolve(str(small))
     assert same(source, folder)
-    ours, theirs = (load_flux(s, device="cpu", dtype="float32", guidance=3.5) for s in (source, folder))
+    ours, theirs = (load_flux(s, Placement("cpu", torch.float32), guidance=3.5) for s in (source, folder))
     z = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(ours.decoder(z), theirs.decoder(z))
+    assert torch.equal(ours.vae.decode(z), theirs.vae.decode(z))
     assert ours.resolution_shift == theirs.resolution_shift
-    assert ours.decoder.vae.state_dict().keys() == theirs.decoder.vae.state_dict().keys()
+    assert ours.vae.vae.state_dict().keys() == theirs.vae.vae.state_dict().keys()
 
 
 def test_a_whole_checkpoint_needs_no_other_file(small, tmp_path):
@@ -78,9 +79,9 @@ def test_a_whole_checkpoint_needs_no_other_file(small, tmp_path):
     source.require_vae()
     source.require_encoders()
     assert same(source, folder)
-    ours, theirs = (load_flux(s, device="cpu", dtype="float32", guidance=3.5) for s in (source, folder))
+    ours, theirs = (load_flux(s, Placement("cpu", torch.float32), guidance=3.5) for s in (source, folder))
     z = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(ours.decoder(z), theirs.decoder(z))
+    assert torch.equal(ours.vae.decode(z), theirs.vae.decode(z))
 
 
 def test_files_take_the_place_of_a_folders_parts(files, small, flux_schnell):
@@ -118,7 +119,7 @@ def test_a_scaled_t5_is_the_8_bit_number_times_its_scale(files, small, tmp_path)
 def test_in_float16_the_layers_that_overflow_stay_wide_as_transformers_does(files, small):
     source, folder = resolve(files["path"], "", files["text_encoders"]), resolve(str(small))
     ours, theirs = (
-        load_encoders(s, dtype=torch.float16, device="cpu")["text_encoder_2"].state_dict() for s in (source, folder)
+        load_encoders(s, Placement("cpu", torch.float16))["text_encoder_2"].state_dict() for s in (source, folder)
     )
     assert {n: t.dtype for n, t in ours.items()} == {n: t.dtype for n, t in theirs.items()}
     assert {t.dtype for t in ours.values()} == {torch.float16, torch.float32}
@@ -185,7 +186,7 @@ def test_a_run_of_files_beside_the_settings_is_prepared(files, config_file):
 )
 def test_a_missing_encoder_is_named(only, message, files):
     with pytest.raises(ModelError, match=message):
-        load_encoders(resolve(files["path"], "", [files["text_encoders"][only]]), **CPU)
+        load_encoders(resolve(files["path"], "", [files["text_encoders"][only]]), CPU)
 
 
 def test_an_encoder_or_autoencoder_of_another_size_is_refused(files, monkeypatch):
@@ -193,6 +194,6 @@ def test_an_encoder_or_autoencoder_of_another_size_is_refused(files, monkeypatch
     monkeypatch.setattr(parts, "PUBLISHED", PUBLISHED)
     source = resolve(files["path"], files["vae"], files["text_encoders"])
     with pytest.raises(ModelError, match=r"clip_l.safetensors \(a CLIP text encoder\) does not fit FLUX.1's CLIP-L"):
-        load_encoders(source, **CPU)
+        load_encoders(source, CPU)
     with pytest.raises(ModelError, match=r"ae.safetensors \(a VAE\) does not fit FLUX.1's autoencoder"):
         load_vae(source, dtype=torch.float32)

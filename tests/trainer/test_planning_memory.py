@@ -33,9 +33,9 @@ def config(request, tmp_path_factory):
 
 
 def tensors_of(setup, state):
-    modules = [setup.policy.transformer, setup.policy.decoder.vae, *(r.encoder.model for r in setup.rewards.values())]
+    modules = [setup.policy.network, setup.policy.vae.vae, *(r.encoder.model for r in setup.rewards.values())]
     yield from (t for m in modules for t in (*m.parameters(), *m.buffers()))
-    yield from (setup.conditioning.embeddings, setup.conditioning.pooled)
+    yield from (setup.conditioning.tensors["embeddings"], setup.conditioning.tensors["pooled"])
     yield from state.average.shadow.values()
 
 

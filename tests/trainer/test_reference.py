@@ -1,7 +1,5 @@
 """Pictures that the model sees while it draws, as FLUX.1-Kontext does: against diffusers, and in a training."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import FluxKontextPipeline
@@ -13,11 +11,13 @@ from trainer.engine.grpo import collect, draw, improve, sample_candidates
 from trainer.engine.state import new_state
 from trainer.errors import ConfigError
 from trainer.models.files.source import resolve
-from trainer.models.flux1.encode_image import VaeEncoder, fitted
+from trainer.models.flux1.conditions import REFERENCE
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.geometry import Geometry
-from trainer.models.flux1.policy import load_flux
 from trainer.models.flux1.text import encode_prompts
 from trainer.models.storage.memory import MemoryPlan
+from trainer.models.storage.placement import Placement
+from trainer.pictures.convert import fitted
 from trainer.planning.phases import predict
 from trainer.settings.config_file import load_config
 from trainer.stages.rollout import micro_batched, rollout
@@ -35,7 +35,7 @@ def seen(tmp_path):
 
 def test_a_reference_is_seen_as_in_diffusers(flux_dev):
     geometry = Geometry(64, 48)
-    picture = fitted(gradient_picture(64, 48), geometry)[None]
+    picture = fitted(gradient_picture(64, 48), (geometry.width, geometry.height))[None]
     noise = torch.randn(1, *geometry.latent_shape, generator=torch.Generator().manual_seed(1))
     pipeline = FluxKontextPipeline.from_pretrained(flux_dev, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -54,10 +54,10 @@ def test_a_reference_is_seen_as_in_diffusers(flux_dev):
     ).images
 
     source = resolve(str(flux_dev))
-    policy = load_flux(source, device="cpu", dtype="float32", guidance=2.5)
-    conditioning = encode_prompts(source, ["red apple"], tokens=12, device="cpu", dtype=torch.float32)
-    reference = geometry.pack(VaeEncoder(policy.decoder.vae)(picture))
-    velocity = micro_batched(policy.velocity(replace(conditioning, reference=reference), geometry), 1)
+    policy = load_flux(source, Placement("cpu", torch.float32), guidance=2.5)
+    conditioning = encode_prompts(source, ["red apple"], Placement("cpu", torch.float32), tokens=12)
+    reference = geometry.pack(policy.vae.encode(picture))
+    velocity = micro_batched(policy.velocity(conditioning.beside({REFERENCE: reference}), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
     found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -91,7 +91,7 @@ def test_each_prompt_sees_its_own_picture(config_file, tmp_path, monkeypatch):
     velocity, seen = setup.policy.velocity, []
 
     def watched(conditioning, geometry):
-        seen.append(conditioning.reference)
+        seen.append(conditioning.tensors[REFERENCE])
         return velocity(conditioning, geometry)
 
     monkeypatch.setattr(setup.policy, "velocity", watched)

@@ -26,6 +26,7 @@ from trainer.models.files.safe_file import TORCH, DamagedFile, read_file, read_h
 from trainer.models.files.source import ModelError, resolve
 from trainer.models.flux1.parts import load_encoders, load_vae
 from trainer.models.lora.start import read_tensors as read_lora
+from trainer.models.storage.placement import Placement
 from trainer.rewards.clip_files import read_clip
 from trainer.rewards.references import DinoEncoder
 from trainer.rewards.tensor_files import read_tensors as read_weights
@@ -230,6 +231,8 @@ import torch
 from trainer.models.files.headers import tensor_names
 from trainer.models.files.stored import safetensors_files
 from pathlib import Path
+from trainer.models.storage.placement import Placement
+from trainer.models.storage.placement import Placement
 
 path, taken = Path(sys.argv[1]), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 2**30, resource.RLIM_INFINITY))
@@ -317,7 +320,7 @@ READINGS = {
     "checkpoint": by_checkpoint,
     "GGUF": by_gguf,
     "autoencoder": by_library(lambda source: load_vae(source, dtype=torch.float32)),
-    "text encoders": by_library(lambda source: load_encoders(source, dtype=torch.float32, device="cpu")),
+    "text encoders": by_library(lambda source: load_encoders(source, Placement("cpu", torch.float32))),
 }
 
 

@@ -19,14 +19,14 @@ def setup(config_file):
 @pytest.fixture
 def spoil(setup, monkeypatch):
     """Add something to the velocity; `extra` is called with it."""
-    forward = setup.policy.transformer.forward
+    forward = setup.policy.network.forward
 
     def spoil(extra):
         def spoilt(**inputs):
             v = forward(**inputs)[0]
             return (v + extra(v),)
 
-        monkeypatch.setattr(setup.policy.transformer, "forward", spoilt)
+        monkeypatch.setattr(setup.policy.network, "forward", spoilt)
 
     return spoil
 
@@ -61,7 +61,7 @@ def test_the_cause_is_named(setup, spoil, extra, cause):
 @pytest.mark.also_on_card
 def test_dropout_is_named(setup, spoil):
     spoil(torch.randn_like)
-    setup.policy.transformer.train()
+    setup.policy.network.train()
     assert "dropout" in self_test(setup, 0).cause
 
 
@@ -77,12 +77,12 @@ def test_another_velocity_is_found_at_a_size_at_which_the_ratio_does_not_tell_it
     """A velocity 1 % larger with gradient. |rho - 1| falls with 1 / sqrt(D)."""
     size = ["sampling.width=512", "sampling.height=512", "run.micro_batch=2"]
     setup = prepare(load_config(config_file(), [*size, "grpo.temperature_mode='element-mean'"]))
-    forward = setup.policy.transformer.forward
+    forward = setup.policy.network.forward
 
     def larger(**inputs):
         return (forward(**inputs)[0] * (1.01 if torch.is_grad_enabled() else 1),)
 
-    monkeypatch.setattr(setup.policy.transformer, "forward", larger)
+    monkeypatch.setattr(setup.policy.network, "forward", larger)
     found = self_test(setup, 0)
     assert found.ratio_error < 1e-3  # what is tolerated of a velocity
     assert found.velocity_error == pytest.approx(0.01, rel=1e-3)
@@ -91,14 +91,14 @@ def test_another_velocity_is_found_at_a_size_at_which_the_ratio_does_not_tell_it
 
 @pytest.mark.also_on_card
 def test_another_velocity_at_the_last_step_alone_is_found(setup, spoil, monkeypatch):
-    forward = setup.policy.transformer.forward
+    forward = setup.policy.network.forward
     last = setup.sigmas[-2].item()
 
     def spoilt(**inputs):
         late = torch.is_grad_enabled() and inputs["timestep"].max() <= last + 1e-6
         return (forward(**inputs)[0] * (1.1 if late else 1),)
 
-    monkeypatch.setattr(setup.policy.transformer, "forward", spoilt)
+    monkeypatch.setattr(setup.policy.network, "forward", spoilt)
     found = self_test(setup, 0)
     assert found.velocity_error == pytest.approx(0.1, rel=1e-4)
     assert "otherwise with gradient" in found.cause
@@ -137,9 +137,9 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_a_gradient_that_is_not_the_velocitys_is_found(setup, monkeypatch, change):
-    forward = setup.policy.transformer.forward
+    forward = setup.policy.network.forward
     monkeypatch.setattr(
-        setup.policy.transformer, "forward", lambda **inputs: (Elsewhere.apply(forward(**inputs)[0], change),)
+        setup.policy.network, "forward", lambda **inputs: (Elsewhere.apply(forward(**inputs)[0], change),)
     )
     found = self_test(setup, 0)
     assert found.velocity_error == 0

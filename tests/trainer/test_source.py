@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trainer.models.files.source import ModelError, resolve
-from trainer.models.flux1.policy import load_flux
+from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.text import encode_prompts
+from trainer.models.storage.placement import Placement
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "vae", "transformer"])
@@ -18,8 +19,8 @@ def test_damaged_weights_are_named_by_their_part_in_one_line(flux_dev, tmp_path,
     weights.write_bytes(b"not a safetensors file")
     source = resolve(str(folder))
     with pytest.raises(ModelError, match=f"its {part} does not load") as caught:  # noqa: PT012
-        encode_prompts(source, ["zebra"], tokens=12, device="cpu", dtype=torch.float32)
-        load_flux(source, device="cpu", dtype="float32", guidance=1)
+        encode_prompts(source, ["zebra"], Placement("cpu", torch.float32), tokens=12)
+        load_flux(source, Placement("cpu", torch.float32), guidance=1)
     assert "\n" not in str(caught.value)
 
 
@@ -32,5 +33,5 @@ def test_a_weight_that_is_missing_is_an_error_and_not_a_random_number(flux_dev, 
     save_file({name: t for name, t in tensors.items() if name != lost}, weights, metadata={"format": "pt"})
     source = resolve(str(folder))
     with pytest.raises(ModelError, match=f"its {part} lacks 1 weights, the first is .*{lost}"):  # noqa: PT012
-        encode_prompts(source, ["zebra"], tokens=12, device="cpu", dtype=torch.float32)
-        load_flux(source, device="cpu", dtype="float32", guidance=1)
+        encode_prompts(source, ["zebra"], Placement("cpu", torch.float32), tokens=12)
+        load_flux(source, Placement("cpu", torch.float32), guidance=1)

@@ -10,6 +10,7 @@ from trainer.errors import ConfigError
 from trainer.models.files.source import ModelError, resolve
 from trainer.models.flux1.text import encode_prompts
 from trainer.models.flux1.tokens import text_tokens
+from trainer.models.storage.placement import Placement
 from trainer.settings.config import ModelSettings
 
 
@@ -24,7 +25,7 @@ def test_schnells_prompts_are_those_of_its_reference_pipeline(flux_schnell):
     """`max_sequence_length=256`, as its model card calls it; cut and padded alike."""
     source = resolve(str(flux_schnell))
     prompts = ["a red apple", "a blue fish " * 200]
-    ours = encode_prompts(source, prompts, tokens=text_tokens("auto", source), device="cpu", dtype=torch.float32)
+    ours = encode_prompts(source, prompts, Placement("cpu", torch.float32), tokens=text_tokens("auto", source))
     pipeline = FluxPipeline.from_pretrained(flux_schnell, transformer=None, vae=None, local_files_only=True)
     embeddings, pooled, _ = pipeline.encode_prompt(prompts, prompt_2=None, max_sequence_length=256)
     assert ours.embeddings.shape[1] == 256

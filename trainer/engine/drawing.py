@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..device import synchronize
-from ..models.flux1.text import Conditioning
+from ..models.conditioning import Conditioning
 from ..rewards.base import Reward, score_all, score_on
 from ..stages.decode import decode
 from ..stages.inpainting import Known
@@ -34,7 +34,7 @@ class Clock:
 
 
 def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, Tensor, Known | None]:
-    """Where trajectories begin, packed [N, tokens, 64], which of `prompts` each has, [N], and what inpainting keeps."""
+    """Where trajectories begin, packed [N, *latent], which of `prompts` each has, [N], and what inpainting keeps."""
     geometry, device = setup.geometry, setup.policy.device
     rows = torch.arange(len(prompts), device=device).repeat_interleave(len(noise) // len(prompts))
     eps = geometry.pack(noise.to(device))
@@ -49,7 +49,7 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
 def solve(
     setup: Setup, prompts: Sequence[int], conditioning: Conditioning, noise: Tensor, keep: Sequence[int] = ()
 ) -> Trajectories:
-    """Stage 2: trajectories from noise [N, 16, height / 8, width / 8] or, with an init, from what it noises.
+    """Stage 2: trajectories from noise [N, *latent_shape] or, with an init, from what it noises.
 
     `conditioning` has a row for each of `prompts`, those whose init it is. Each has N / len(prompts) trajectories, one
     prompt's after the other's.
@@ -64,7 +64,7 @@ def solve(
 
 
 def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
-    """Pictures [N, 3, H, W] of packed latents [N, tokens, 64]."""
+    """Pictures [N, 3, H, W] of packed latents [N, *latent]."""
     return setup.micro_batch.fit(
         "decoding", lambda size: decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, size)
     )
@@ -94,9 +94,7 @@ def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> B
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
     if setup.init is not None:
-        init = setup.init.of(prompts).to(setup.policy.device)
-        seen = setup.geometry.pack(init.latents) if init.reference else None
-        conditioning = replace(conditioning, fill=init.fill, reference=seen)
+        conditioning = conditioning.beside(setup.init.of(prompts).seen)
     return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
 
 

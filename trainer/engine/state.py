@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..events import Change
-from ..models.flux1.geometry import Geometry
-from ..models.flux1.policy import FluxPolicy
-from ..models.flux1.text import Conditioning
+from ..models.conditioning import Conditioning
+from ..models.family import Geometry, Policy
 from ..rewards.base import Reward
 from ..settings.config import Config, OptimizerSettings
 from ..stages.inpainting import Init
@@ -35,32 +34,32 @@ class Setup:
     """Everything a run needs, loaded."""
 
     config: Config
-    policy: FluxPolicy
+    policy: Policy
     lora: Mapping[str, nn.Parameter]
     conditioning: Conditioning  # of config.prompts
     rewards: Mapping[str, Reward]
     canvases: tuple[Canvas, ...]  # of config.sampling.all_sizes
+    canvas: Canvas  # the one that is drawn on
     micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer where memory ran out
     scored_at_once: MicroBatch  # pictures that a reward gets at once
-    evaluation: Conditioning | None = None  # of config.evaluation.prompts, where there are some
-    turn: int = 0  # which of the canvases is in use
+    evaluation: Conditioning | None = None  # of config.evaluation.prompts, if there are some
 
     @property
     def geometry(self) -> Geometry:
-        return self.canvases[self.turn].geometry
+        return self.canvas.geometry
 
     @property
     def sigmas(self) -> Tensor:
-        return self.canvases[self.turn].sigmas
+        return self.canvas.sigmas
 
     @property
     def init(self) -> Init | None:
-        return self.canvases[self.turn].init
+        return self.canvas.init
 
     def sized(self, iteration: int) -> "Setup":
         """The setup with the size whose turn it is: all in turn, shuffled, and one for all prompts of an iteration."""
-        (turn,) = prompt_order(len(self.canvases), derive_seed(SIZES, self.config.run.seed), iteration, 1)
-        return replace(self, turn=turn)
+        (place,) = prompt_order(len(self.canvases), derive_seed(SIZES, self.config.run.seed), iteration, 1)
+        return replace(self, canvas=self.canvases[place])
 
 
 @dataclass

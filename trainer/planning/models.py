@@ -14,6 +14,7 @@ from ..models.files.source import EMBEDDED, HUB, resolve
 from ..models.flux1.encode_image import encode_init
 from ..models.flux1.geometry import Geometry
 from ..models.flux1.parts import PUBLISHED
+from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.single_file import open_single_file
 from ..models.flux1.tokens import DEV, SCHNELL, text_tokens
 from ..settings.config import Config, InitSettings, ModelSettings
@@ -45,10 +46,10 @@ def tokens(model: ModelSettings) -> int:
     return named if isinstance(model.text_tokens, str) else model.text_tokens
 
 
-def inits(config: Config, fill: bool) -> list[Init]:
+def inits(config: Config, policy: FluxPolicy) -> list[Init]:
     """What pictures and mask would be at every size, if the config has some; all of the mask is drawn."""
     sizes = config.sampling.all_sizes if config.init.image else ()
-    return [_init(config.init, Geometry(*size), fill) for size in sizes]
+    return [_init(config.init, policy.geometry(*size), policy.sees_mask) for size in sizes]
 
 
 def _init(settings: InitSettings, geometry: Geometry, fill: bool) -> Init:

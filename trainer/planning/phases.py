@@ -13,15 +13,20 @@ from torch import Tensor, nn
 from ..choices import AUTO
 from ..engine.drawing import Clock, policy_velocity
 from ..engine.grpo import Candidates, sample_candidates, trained_steps
-from ..engine.setup import add_lora, assemble, sees_mask
+from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
+from ..models.conditioning import Conditioning
+from ..models.flux1.conditions import EMBEDDINGS, POOLED
+from ..models.flux1.conditions import conditioning as told
 from ..models.flux1.geometry import Geometry
-from ..models.flux1.policy import DTYPES, FluxPolicy, VaeDecoder
-from ..models.flux1.text import BATCH, Conditioning
+from ..models.flux1.policy import FluxPolicy
+from ..models.flux1.text import BATCH
+from ..models.flux1.vae import Vae
 from ..models.lora.attach import ADAPTER
 from ..models.storage.attention import checkpoint_blocks
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.placement import DTYPES
 from ..rewards.base import Reward, move, score_on
 from ..settings.config import Config
 from ..stages.anchors import Pairs, draw_pairs
@@ -78,15 +83,12 @@ class PlannedPolicy(FluxPolicy):
         return velocity
 
 
-@dataclass(frozen=True)
-class PlannedDecoder:
-    """The decoder, whose weights wait on the host and are copied to the device for each use."""
+class PlannedVae(Vae):
+    """The autoencoder, whose weights wait on the host and are copied to the device for each use."""
 
-    decoder: VaeDecoder
-
-    def __call__(self, z: Tensor) -> Tensor:
-        copies = [torch.empty_like(parameter) for parameter in self.decoder.vae.parameters()]
-        images = self.decoder(z)
+    def decode(self, z: Tensor) -> Tensor:
+        copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
+        images = super().decode(z)
         del copies
         return images
 
@@ -133,7 +135,7 @@ def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning
             ids[0] = ids[0][:, : clip.config.max_position_embeddings]
             pooled, embeddings = clip(ids[0]).pooler_output, t5(ids[1])[0]
             pooled = torch.cat([pooled.new_empty(done, pooled.shape[1]), pooled])
-            encoded.append(Conditioning(torch.cat([before, embeddings]).to(dtype), pooled.to(dtype)))
+            encoded.append(told(torch.cat([before, embeddings]).to(dtype), pooled.to(dtype)))
             del before, embeddings, pooled
     return encoded
 
@@ -153,22 +155,23 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
             checkpoint_blocks(transformer)
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
-        decoder = PlannedDecoder(VaeDecoder(vae))
-        policy = PlannedPolicy(transformer, decoder, config.model.guidance, shifted, ADAPTER, only=_last_call(config))
+        vae, last = PlannedVae(vae), _last_call(config)
+        policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER, only=last)
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         for reward in rewards.values():
             reward.to(META)
             if config.run.offload_rewards:
                 move([reward], "cpu")
-    inits = models.inits(config, sees_mask(policy))
+    inits = models.inits(config, policy)
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
-    return replace(setup, turn=config.sampling.all_sizes.index(config.sampling.largest))
+    return replace(setup, canvas=setup.canvases[config.sampling.all_sizes.index(config.sampling.largest)])
 
 
 def _as_wide_as(transformer: nn.Module, conditioning: Conditioning) -> Conditioning:
     """The prompts as the transformer takes them: a file tells its own widths, but not those of its text encoders."""
-    settings, embeddings, pooled = transformer.config, conditioning.embeddings, conditioning.pooled
-    return Conditioning(
+    settings = transformer.config
+    embeddings, pooled = conditioning.tensors[EMBEDDINGS], conditioning.tensors[POOLED]
+    return told(
         embeddings.new_empty(*embeddings.shape[:-1], settings.joint_attention_dim),
         pooled.new_empty(len(pooled), settings.pooled_projection_dim),
     )

@@ -1,7 +1,7 @@
 """What trajectories begin from beside noise (image-to-image), what they leave as it is (inpainting), what they see."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,20 +11,24 @@ from torch import Tensor
 class Init:
     """Pictures to begin from: one for all prompts, or one for each. They wait on the CPU."""
 
-    latents: Tensor  # in the transformer's units, [1 or prompts, 16, height / 8, width / 8]
-    # True where a picture is drawn anew, [height / 8, width / 8] bool, on the CPU; None: everywhere
+    latents: Tensor  # in the model's units, [1 or prompts, *latent_shape]
+    # True where a picture is drawn anew, over the latent's area, bool, on the CPU; None: everywhere
     mask: Tensor | None = None
-    fill: Tensor | None = None  # what FLUX.1-Fill sees of picture and mask, [1 or prompts, tokens, 320]
-    reference: bool = False  # whether the model sees the pictures, as FLUX.1-Kontext does
+    # what the model sees of pictures and mask while it draws, by the family's names, [1 or prompts, ...] each
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
 
     def of(self, prompts: Sequence[int]) -> "Init":
         """The same with one row for each of these prompts."""
         rows = list(prompts) if len(self.latents) > 1 else [0] * len(prompts)
-        return replace(self, latents=self.latents[rows], fill=None if self.fill is None else self.fill[rows])
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device) -> "Init":
         """The same on the device that computes, but for the mask, whose area is counted on the CPU."""
-        return replace(self, latents=self.latents.to(device), fill=None if self.fill is None else self.fill.to(device))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Init":
+        seen = {name: change(tensor) for name, tensor in self.seen.items()}
+        return replace(self, latents=change(self.latents), seen=seen)
 
 
 @dataclass(frozen=True)

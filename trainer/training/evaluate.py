@@ -10,7 +10,7 @@ from torch import Tensor
 from ..engine.drawing import conditioning_of, decode_all, score_pictures, solve
 from ..engine.state import Setup
 from ..events import Evaluated
-from ..models.flux1.text import Conditioning
+from ..models.conditioning import Conditioning
 from ..stages.noise import base_noise
 
 UNSEEN = 1_000_000  # first seed of the noises on which a LoRA is compared with its base model

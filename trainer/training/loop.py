@@ -53,7 +53,7 @@ def train(
     """Run iterations until all are done, someone asks for a stop, or PATIENCE groups in a row brought no update.
 
     `should_stop` is asked between iterations, and may answer with the reason; `control` is obeyed there. Whatever a
-    model call runs may also raise `Stopped` (see `FluxPolicy.before_call`): that iteration is then undone and counts as
+    model call runs may also raise `Stopped` (see `Policy.before_call`): that iteration is then undone and counts as
     not begun. `save` is called every `save_every` iterations, before a pause and before returning. Returns why the run
     ended, as in `Finished`.
 

@@ -3,11 +3,20 @@
 import logging
 from dataclasses import replace
 
-from ..device import free_memory, pick_device
+from ..device import free_memory
 from ..engine.micro_batch import MicroBatch
-from ..engine.setup import add_lora, assemble, build_rewards, encode_all, pick_dtype, read_inits, source_of
+from ..engine.setup import (
+    add_lora,
+    assemble,
+    build_rewards,
+    encode_all,
+    pick_dtype,
+    placement_of,
+    read_inits,
+    source_of,
+)
 from ..engine.state import Setup
-from ..models.flux1.policy import load_flux
+from ..models.families import family_of
 from ..models.lora.attach import ADAPTER
 from ..planning.choice import choose
 from ..settings.config import Config
@@ -16,30 +25,26 @@ log = logging.getLogger(__name__)
 
 
 def prepare(config: Config) -> Setup:
-    """Load everything a run needs. The text encoders are let go before the transformer comes.
+    """Load everything a run needs. The text encoders are let go before the model comes.
 
     Raises:
         ConfigError, ModelError, RewardError: what is wrong with a setting or a file, in one line.
     """
-    device = pick_device(config.model.device)
-    sets = [prompts for prompts in (config.prompts, config.evaluation.prompts) if prompts]
-    conditioning, evaluation = (*encode_all(config, sets), None)[:2]
-    dtype = pick_dtype(config)
-    choice = choose(replace(config, model=replace(config.model, dtype=dtype)), free_memory(device))
-    if config.model.compile and choice.plan.offload:
+    watched = config.evaluation.prompts
+    conditioning, *others = encode_all(config, [config.prompts, watched] if watched else [config.prompts])
+    placement = placement_of(config)
+    named = replace(config, model=replace(config.model, dtype=pick_dtype(config)))
+    choice = choose(named, free_memory(placement.device))
+    plan = choice.plan
+    if placement.compiled and plan.offload:
         log.warning("model.compile = true: left out, as offloaded weights break the compiled graph in every layer")
-    policy = load_flux(
-        source_of(config),
-        device=device,
-        dtype=dtype,
-        guidance=config.model.guidance,
-        memory=choice.plan.precision,
-        offload=choice.plan.offload,
-        checkpointing=config.model.checkpointing,
-        compiled=config.model.compile and not choice.plan.offload,
-    )
+    compiled = placement.compiled and not plan.offload
+    placement = replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled)
+    source = source_of(config)
+    policy = family_of(source).load(source, placement, guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
     inits = read_inits(config, policy)
+    evaluation = others[0] if others else None
     setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
     return replace(setup, micro_batch=MicroBatch(choice.micro_batch, policy.device))

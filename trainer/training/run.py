@@ -13,7 +13,6 @@ from ..engine.state import Setup, State, new_state
 from ..errors import UserError
 from ..events import Change, Event, Finished, Listener, Saved
 from ..lock import exclusive
-from ..models.flux1 import lora_names
 from ..models.lora.attach import set_weights
 from ..models.lora.export import export_lora, file_tensors
 from ..settings.config import Config
@@ -144,8 +143,8 @@ def export(setup: Setup, state: State, path: Path) -> Path:
         weights,
         settings.alpha,
         variant=settings.variant,
-        names=lora_names if settings.format == "kohya" else None,
-        transformer=setup.policy.transformer,
+        names=setup.policy.layer_names if settings.format == "kohya" else None,
+        network=setup.policy.network,
     )
     metadata = lora_metadata(config, state.iteration)
     changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]

@@ -56,7 +56,7 @@ def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
         ratios.append((log_new - log_old).expm1().abs().max().item())
         errors.append(relative_error(v_new, v_old).item())
         if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
-            found = found or cause(evaluated, x, v_old, setup.policy.transformer.training)
+            found = found or cause(evaluated, x, v_old, setup.policy.network.training)
         if len(errors) == 1:
             gradient = gradient_error(v, partial(evaluated, x[:1]), list(setup.lora.values()))
         x = x + (sigmas[-2] - sigmas[0]).item() * step.v[0]  # about where the last step begins

@@ -12,7 +12,7 @@ from ...engine.drawing import Clock
 from ...engine.grpo import Group, collect, draw, improve
 from ...engine.setup import assemble
 from ...engine.state import Setup, State
-from ...models.flux1.policy import DTYPES
+from ...models.storage.placement import DTYPES
 from ...planning.advice import RESERVE
 from ...planning.rewards import FLOAT32
 from ...rewards.base import pick_dtype

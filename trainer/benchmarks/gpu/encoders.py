@@ -5,8 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
+from ...choices import AUTO
 from ...models.flux1.text import BATCH
 from ...models.storage.memory import MemoryPlan, keeping
+from ...models.storage.placement import Placement
 from ...planning import models as shapes
 from ...planning.advice import title
 from ...planning.choice import choose
@@ -56,8 +58,8 @@ def only(bench: Bench, size: int) -> Iterator[None]:
 def encoded(bench: Bench) -> tuple[float, bool]:
     """(seconds, whether the embeddings are finite) of a batch through T5, kept as the plan for it says."""
     _, t5 = shapes.text_encoders(bench.sizes.path)
-    device, dtype = str(bench.card.device), dtype_of(bench.sizes)
-    fill(t5, keeping("auto", 0.0, device=device, dtype=dtype)(t5), bench.draw_on)
+    device = str(bench.card.device)
+    fill(t5, keeping(Placement(device, dtype_of(bench.sizes), AUTO))(t5), bench.draw_on)
     t5.tie_weights()
     length = shapes.tokens(bench.config(Case("bf16", 0.0, bench.sizes.pixels, 4)).model)
     ids = torch.arange(BATCH * length, device=device).view(BATCH, length) % t5.config.vocab_size

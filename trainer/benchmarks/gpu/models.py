@@ -9,16 +9,18 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from ...engine.setup import add_lora, assemble, sees_mask
+from ...engine.setup import add_lora, assemble, placement_of
 from ...engine.state import Setup
+from ...models.conditioning import Conditioning
 from ...models.files.weights import Put, widened
-from ...models.flux1.encode_image import VaeEncoder, encode_init
+from ...models.flux1.conditions import conditioning
 from ...models.flux1.geometry import Geometry
-from ...models.flux1.policy import DTYPES, FluxPolicy, VaeDecoder
-from ...models.flux1.text import Conditioning
+from ...models.flux1.policy import FluxPolicy
+from ...models.flux1.vae import Vae
 from ...models.lora.attach import ADAPTER
 from ...models.storage.attention import checkpoint_blocks
 from ...models.storage.memory import keeping
+from ...models.storage.placement import DTYPES
 from ...planning import models as shapes
 from ...planning.models import META
 from ...planning.rewards import SIZES
@@ -69,10 +71,9 @@ def random_transformer(
     if changes:
         with META:
             transformer = FluxTransformer2DModel.from_config(changed(transformer, changes))
-    settings = config.model
-    keep = keeping(settings.memory, settings.offload, device=settings.device, dtype=DTYPES[settings.dtype])
-    fill(transformer, keep(transformer), draw_on)
-    if settings.checkpointing:
+    placement = placement_of(config)
+    fill(transformer, keeping(placement)(transformer), draw_on)
+    if placement.checkpointing:
         checkpoint_blocks(transformer)
     return transformer.requires_grad_(False).eval()
 
@@ -104,7 +105,7 @@ def random_conditioning(config: Config, transformer: FluxTransformer2DModel) -> 
     shape, count = transformer.config, len(config.prompts)
     embeddings = torch.randn(count, shapes.tokens(config.model), shape.joint_attention_dim, generator=generator)
     pooled = torch.randn(count, shape.pooled_projection_dim, generator=generator)
-    return Conditioning(*(t.to(config.model.device, DTYPES[config.model.dtype]) for t in (embeddings, pooled)))
+    return conditioning(*(t.to(config.model.device, DTYPES[config.model.dtype]) for t in (embeddings, pooled)))
 
 
 def random_policy(
@@ -113,9 +114,9 @@ def random_policy(
     transformer = random_transformer(config, changes, draw_on)
     narrow = DTYPES[config.model.dtype]
     # as for a loaded one: its activations leave float16's range
-    decoder = VaeDecoder(random_vae(config.model.path, vae, torch.float32 if narrow == torch.float16 else narrow))
+    autoencoder = Vae(random_vae(config.model.path, vae, torch.float32 if narrow == torch.float16 else narrow))
     guided = bool(transformer.config.guidance_embeds)
-    return FluxPolicy(transformer, decoder, config.model.guidance, guided, ADAPTER)
+    return FluxPolicy(transformer, autoencoder, config.model.guidance, guided, ADAPTER)
 
 
 def random_setup(
@@ -139,8 +140,8 @@ def random_setup(
         for name, parameter in lora.items():
             if ".lora_B." in name:
                 parameter.copy_(LORA_B * torch.randn(parameter.shape, generator=generator))
-    conditioning = random_conditioning(config, policy.transformer)
-    return assemble(config, policy, lora, conditioning, rewards, random_inits(config, policy))
+    told = random_conditioning(config, policy.network)
+    return assemble(config, policy, lora, told, rewards, random_inits(config, policy))
 
 
 def random_inits(config: Config, policy: FluxPolicy) -> Sequence[Init]:
@@ -153,7 +154,4 @@ def _init(settings: InitSettings, policy: FluxPolicy, geometry: Geometry) -> Ini
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(SEED))
     mask = torch.zeros(size)
     mask[size[0] // 4 : -size[0] // 4, size[1] // 4 : -size[1] // 4] = 1
-    encoder = VaeEncoder(policy.decoder.vae)
-    drawn_anew = mask if settings.mask else None
-    fills = sees_mask(policy)
-    return encode_init(images, drawn_anew, encoder, geometry, fill=fills, reference=settings.reference)
+    return policy.begin_from(images, mask if settings.mask else None, geometry, reference=settings.reference)

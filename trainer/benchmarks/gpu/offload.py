@@ -60,7 +60,7 @@ def races(bench: Bench) -> Iterator[Value]:
     """Every pass must give the same bits as weights that are copied while the host waits."""
     for memory in ("bf16", "fp8"):
         setup = bench.few(Case(memory, 1.0, bench.sizes.narrow_pixels, 2))
-        layers = [m for m in setup.policy.transformer.modules() if isinstance(m, FrozenLinear) and m.fetcher]
+        layers = [m for m in setup.policy.network.modules() if isinstance(m, FrozenLinear) and m.fetcher]
         fetchers = {layer: layer.fetcher for layer in layers}
         for layer in layers:
             layer.fetcher = Plain(bench.card.device)
@@ -126,7 +126,7 @@ def forward(bench: Bench, setup: Setup, size: int, repeats: int = 2) -> float:
 
 def copies(bench: Bench, setup: Setup) -> float:
     """Seconds in which every offloaded weight is copied to the device, one after the other."""
-    layers = [m for m in setup.policy.transformer.modules() if isinstance(m, FrozenLinear) and m.fetcher]
+    layers = [m for m in setup.policy.network.modules() if isinstance(m, FrozenLinear) and m.fetcher]
 
     def copy() -> None:
         for layer in layers:

@@ -116,7 +116,7 @@ def compiled(bench: Bench) -> Iterator[Value]:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     try:
-        if not compile_blocks(setup.policy.transformer, bench.card.device):
+        if not compile_blocks(setup.policy.network, bench.card.device):
             raise Skipped("torch.compile does not work on this machine")
         cold = bench.card.seconds(lambda: (forward(bench, setup, 4, 1), update(bench, setup, 1)))
         yield Value("until both are compiled", cold, "s")
@@ -126,7 +126,7 @@ def compiled(bench: Bench) -> Iterator[Value]:
         yield Value("forward", forward(bench, setup, 4) / plain["forward"], "of plain", **saved(bench))
         yield Value("update", update(bench, setup) / plain["update"], "of plain", **saved(bench))
     finally:
-        uncompile(setup.policy.transformer)
+        uncompile(setup.policy.network)
         torch._dynamo.reset()
 
 

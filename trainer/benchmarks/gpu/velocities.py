@@ -8,7 +8,7 @@ from torch.nn.attention import sdpa_kernel
 
 from ...engine.drawing import policy_velocity
 from ...engine.state import Setup
-from ...models.flux1.policy import VaeDecoder
+from ...models.flux1.vae import Vae
 from ...training.self_test import self_test
 from .bench import Bench, latents, relative
 from .counts import Case
@@ -71,7 +71,7 @@ def pictures(bench: Bench) -> Iterator[Value]:
     decoded = {}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         with torch.no_grad():
-            decoded[dtype] = VaeDecoder(random_vae(bench.sizes.path, {}, dtype))(z).cpu()
+            decoded[dtype] = Vae(random_vae(bench.sizes.path, {}, dtype)).decode(z).cpu()
     exact = decoded.pop(torch.float32)
     for dtype, images in decoded.items():
         name, off = f"autoencoder in {str(dtype).removeprefix('torch.')}", (images - exact).abs()

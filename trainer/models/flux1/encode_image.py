@@ -1,44 +1,17 @@
 """Pictures and masks to begin from, as the transformer sees them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...stages.inpainting import Init
 from ..files.picture_files import PictureError
+from .conditions import FILL, REFERENCE
 from .geometry import CHANNELS, Geometry
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-
 Encoder = Callable[[Tensor], Tensor]  # images [N, 3, height, width] in [0, 1] -> latents [N, 16, height / 8, width / 8]
-
-
-@dataclass(frozen=True)
-class VaeEncoder:
-    """The encoder of diffusers' autoencoder, with its scale and shift of the latents. It takes the mode: no noise."""
-
-    vae: "AutoencoderKL"
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        config = self.vae.config
-        pixels = images.to(self.vae.device, self.vae.dtype) * 2 - 1
-        z = self.vae.encode(pixels, return_dict=False)[0].mode().float()
-        return (z - (config.shift_factor or 0)) * config.scaling_factor
-
-
-def fitted(picture: Image.Image, geometry: Geometry) -> Tensor:
-    """[channels, height, width] in [0, 1]: scaled to cover the size (Lanczos), what stands out cut off evenly."""
-    picture = ImageOps.fit(picture, (geometry.width, geometry.height), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
-    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
 def latent_mask(mask: Tensor) -> Tensor:
@@ -63,10 +36,12 @@ def encode_init(
         reference: whether it sees the pictures as FLUX.1-Kontext does.
     """
     latents = torch.cat([encoder(image) for image in images.split(1)])
+    seen = {REFERENCE: geometry.pack(latents)} if reference else {}
     if mask is None:
-        return Init(latents, reference=reference)
-    seen = fill_conditioning(images, mask, encoder, geometry) if fill else None
-    return Init(latents, latent_mask(mask), seen, reference)
+        return Init(latents, seen=seen)
+    if fill:
+        seen[FILL] = fill_conditioning(images, mask, encoder, geometry)
+    return Init(latents, latent_mask(mask), seen)
 
 
 def fill_conditioning(images: Tensor, mask: Tensor, encoder: Encoder, geometry: Geometry) -> Tensor:

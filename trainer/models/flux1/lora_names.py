@@ -1,4 +1,4 @@
-"""The names of FLUX's layers in LoRA files: diffusers' modules, and the fused layers of Black Forest Labs' own code.
+"""Which of FLUX.1's layers get a LoRA, and what files call them: by diffusers' modules or by fused layers.
 
 A fused layer stacks the rows of several modules: queries, keys and values in `img_attn.qkv`, and in the `linear1` of a
 single block the first half of its feed-forward too. These are the names ComfyUI's `model_lora_keys_unet` knows.
@@ -29,6 +29,18 @@ XLABS = {
     },
     "single": {"qkv_lora": QKV, "proj_lora": ("proj_out",)},
 }
+# presets of lora.targets
+_ATTENTION = (
+    r"(single_)?transformer_blocks\.\d+\.attn\."
+    r"(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+)
+# full paths: a bare "proj_out" would also match the model's last layer
+_FEED_FORWARD = (
+    r"transformer_blocks\.\d+\.(ff|ff_context)\.net\.(0\.proj|2)"
+    r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
+)
+TARGETS = {"attention": _ATTENTION, "all-linear": f"{_ATTENTION}|{_FEED_FORWARD}"}
+
 TURNED = "norm_out.linear"  # scale before shift in diffusers, after it in Black Forest Labs' code
 MLP_RATIO = 4  # of every FLUX
 

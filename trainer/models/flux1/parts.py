@@ -15,6 +15,7 @@ from ..files.source import ENCODERS_PREFIX, VAE_PREFIX, ModelError, ModelSource
 from ..files.stored import Stored
 from ..files.weights import Keep, Piece, Put, complaint, fill, pieces_of, under, widened
 from ..storage.memory import Storage, keeping, plan_for
+from ..storage.placement import Placement
 from .vae_names import diffusers_vae_names
 
 # FLUX.1 in diffusers' layout, without weights: the settings of single files, which hold none
@@ -42,34 +43,24 @@ def load_vae(source: ModelSource, *, dtype: torch.dtype) -> AutoencoderKL:
     return vae.requires_grad_(False).eval()
 
 
-def load_encoders(
-    source: ModelSource,
-    memory: str = "bf16",
-    offload: float = 0.0,
-    *,
-    dtype: torch.dtype,
-    device: str,
-    reserve: int = 0,
-) -> dict[str, Any]:
+def load_encoders(source: ModelSource, placement: Placement) -> dict[str, Any]:
     """CLIP and T5 with their tokenizers, as FluxPipeline's arguments: of `source.text_encoders`, or the model's own.
-
-    Their weights are kept as the memory plan says, see `plan_for`.
 
     Raises:
         ModelError: one of them is missing, or of another model.
     """
+    device, dtype = placement.device, placement.dtype
     if source.text_encoders or source.file:
         source.require_encoders()
         files = {Path(name): safetensors_files([Path(name)]) for name in source.text_encoders or [source.location]}
-        keep = keeping(memory, offload, device=device, dtype=dtype, reserve=reserve)
+        keep = keeping(placement)
         clip, t5 = _clip_of_files(files, keep), _t5_of_files(files, dtype, device, keep)
         source = PUBLISHED
     else:
         clip = source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype)
         t5 = source.load_model(T5EncoderModel, "text_encoder_2", torch_dtype=dtype)
         for model in (clip, t5):
-            plan = plan_for(model, memory, offload, device=device, dtype=dtype, reserve=reserve)
-            Storage(plan, device=device, dtype=dtype).store(model)
+            Storage(plan_for(model, placement), device=device, dtype=dtype).store(model)
     return {
         "text_encoder": clip.eval().to(device),
         "tokenizer": source.load(CLIPTokenizer, "tokenizer"),

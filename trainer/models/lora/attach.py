@@ -4,10 +4,11 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -38,25 +39,26 @@ class Narrow(nn.Linear):
 
 
 def attach_lora(
-    transformer: nn.Module,
+    network: nn.Module,
     *,
     rank: int,
     alpha: float,
     targets: str,
+    presets: Mapping[str, str] = MappingProxyType({}),
     seed: int,
     adapter: str = ADAPTER,
     variant: str = "lora",
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, nn.Parameter]:
-    """Freeze `transformer` and add a LoRA to it in place: W + scale * B A, with B = 0 at the start.
+    """Freeze `network` and add a LoRA to it in place: W + scale * B A, with B = 0 at the start.
 
     DoRA (arXiv 2402.09353) then gives each row of that sum a trained length m, which starts as the row of W has it.
 
     Args:
         rank: at least 1.
         alpha: see `lora_scale`, above 0.
-        targets: a key of TARGETS, or a regular expression that matches whole module paths.
+        targets: a key of `presets`, or a regular expression that matches whole module paths.
         seed: of A's random start; the global generator is left as it was.
         adapter: the LoRA's name; it becomes the active one.
         variant: "lora", "rslora" or "dora".
@@ -71,10 +73,10 @@ def attach_lora(
     Raises:
         LoraError: no layer matches `targets`, or DoRA cannot read the frozen weights.
     """
-    layers = target_layers(transformer, targets)
+    layers = target_layers(network, targets, presets)
     if variant == "dora":
         _plain_weights(layers)
-    transformer.requires_grad_(False)
+    network.requires_grad_(False)
     exactly = "|".join(map(re.escape, layers))  # peft would take other kinds of modules for targets, or refuse them
     config = LoraConfig(
         r=rank,
@@ -85,18 +87,18 @@ def attach_lora(
         use_dora=variant == "dora",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # several LoRAs on one transformer are meant
+        # several LoRAs on one network are meant
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         torch.manual_seed(seed)
-        transformer.add_adapter(config, adapter_name=adapter)
-    for layer in lora_layers(transformer).values():
+        inject_adapter_in_model(config, network, adapter)
+    for layer in lora_layers(network).values():
         for half in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
             if adapter in half:
                 half[adapter].to(device, torch.float32)  # updates of 1e-4 vanish in bf16; peft follows the base weight
         if adapter in layer.lora_A and dtype == torch.bfloat16 and variant != "dora":
             layer.lora_A[adapter], layer.lora_B[adapter] = Narrow(layer.lora_A[adapter]), Narrow(layer.lora_B[adapter])
-    activate_lora(transformer, adapter)
-    parameters = lora_parameters(transformer, adapter)
+    activate_lora(network, adapter)
+    parameters = lora_parameters(network, adapter)
     if variant == "dora":
         for name, layer in layers.items():
             # peft's start is rounded to the model's precision: the LoRA would change the model before any training
@@ -119,29 +121,37 @@ def row_norms(weight: Tensor) -> Tensor:
     return torch.linalg.norm(weight.detach().float(), dim=1)
 
 
-def activate_lora(transformer: nn.Module, adapter: str) -> None:
-    """Make this LoRA the one in use: several may share a transformer."""
-    transformer.set_adapter(adapter)
-    for layer in lora_layers(transformer).values():
+def activate_lora(network: nn.Module, adapter: str) -> None:
+    """Make this LoRA the one in use: several may share a network."""
+    for layer in lora_layers(network).values():
+        layer.set_adapter([adapter])
         # peft casts what it feeds to the weights' float32, which is what Narrow is there to avoid
         layer.cast_input_dtype_enabled = not (adapter in layer.lora_A and isinstance(layer.lora_A[adapter], Narrow))
 
 
-def detach_lora(transformer: nn.Module, adapter: str) -> None:
+def enable_loras(network: nn.Module, enabled: bool) -> None:
+    """Whether the LoRAs of a network count."""
+    for layer in lora_layers(network).values():
+        layer.enable_adapters(enabled)
+
+
+def detach_lora(network: nn.Module, adapter: str) -> None:
     """Remove a LoRA; another one becomes the active one, if there is one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
-        transformer.delete_adapters(adapter)
+        for layer in lora_layers(network).values():
+            layer.delete_adapter(adapter)
+    network.peft_config.pop(adapter)
 
 
-def lora_layers(transformer: nn.Module) -> dict[str, LoraLayer]:
-    return {name: m for name, m in transformer.named_modules() if isinstance(m, LoraLayer)}
+def lora_layers(network: nn.Module) -> dict[str, LoraLayer]:
+    return {name: m for name, m in network.named_modules() if isinstance(m, LoraLayer)}
 
 
-def lora_parameters(transformer: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+def lora_parameters(network: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
     return {
         f"{name}.{part}.weight": getattr(layer, part)[adapter].weight
-        for name, layer in lora_layers(transformer).items()
+        for name, layer in lora_layers(network).items()
         for part in PARTS
         if adapter in getattr(layer, part)
     }

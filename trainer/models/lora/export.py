@@ -37,7 +37,7 @@ def file_tensors(
     *,
     variant: str = "lora",
     names: LayerNames | None = None,
-    transformer: nn.Module | None = None,
+    network: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """Copies of a LoRA's weights under the names of a file, float32 on the CPU.
 
@@ -50,7 +50,7 @@ def file_tensors(
         weights: named as `attach_lora` names them; an average of them as well.
         alpha: that the LoRA was attached with.
         variant: that it was attached with.
-        transformer: the frozen model, needed for DoRA.
+        network: the frozen model, needed for DoRA.
     """
     tensors = {PREFIX + name: w.detach().float().cpu().clone() for name, w in weights.items() if MAGNITUDE not in name}
     for name, down in weights.items():
@@ -59,7 +59,7 @@ def file_tensors(
             factor = math.sqrt(rank) if variant == "rslora" else 1.0
             tensors[PREFIX + module + ALPHA] = torch.tensor(float(alpha) * factor)
     if variant == "dora":
-        tensors |= _dora_scales(weights, alpha, dict(linear_layers(transformer)))
+        tensors |= _dora_scales(weights, alpha, dict(linear_layers(network)))
     return kohya_layout(tensors, names) if names else tensors
 
 

@@ -113,7 +113,7 @@ def _split(
 
 @torch.no_grad()
 def start_from(
-    path: Path, transformer: nn.Module, adapter: str, parameters: Mapping[str, Tensor], names: LayerNames
+    path: Path, network: nn.Module, adapter: str, parameters: Mapping[str, Tensor], names: LayerNames
 ) -> None:
     """Put a file's LoRA into `parameters`, so that every layer's change of W is exactly the file's.
 
@@ -127,8 +127,8 @@ def start_from(
     Raises:
         LoraError: no LoRA for this model, or one of a larger rank, another variant or more layers than `parameters`.
     """
-    layers = dict(linear_layers(transformer))
-    scales = {name: layer.scaling[adapter] for name, layer in lora_layers(transformer).items() if adapter in layer.r}
+    layers = dict(linear_layers(network))
+    scales = {name: layer.scaling[adapter] for name, layer in lora_layers(network).items() if adapter in layer.r}
     sizes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
     factors = read_factors(path, sizes, names)
     # a fused layer has rows for modules that its LoRA leaves as they are

@@ -1,24 +1,13 @@
-"""Which layers get a LoRA: a preset, or a regular expression over the transformer's module paths."""
+"""Which layers get a LoRA: a preset, or a regular expression over the network's module paths."""
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from ...errors import UserError
-
-_ATTENTION = (
-    r"(single_)?transformer_blocks\.\d+\.attn\."
-    r"(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
-)
-# full paths: a bare "proj_out" would also match the model's last layer
-_FEED_FORWARD = (
-    r"transformer_blocks\.\d+\.(ff|ff_context)\.net\.(0\.proj|2)"
-    r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
-)
-TARGETS = {"attention": _ATTENTION, "all-linear": f"{_ATTENTION}|{_FEED_FORWARD}"}
 
 
 class LoraError(UserError):
@@ -36,14 +25,14 @@ def linear_layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.L
         yield from linear_layers(child, f"{path}.{name}" if path else name)
 
 
-def target_layers(transformer: nn.Module, targets: str) -> dict[str, nn.Linear]:
-    """The linear layers that `targets` names: a key of TARGETS, or an expression that matches whole paths.
+def target_layers(network: nn.Module, targets: str, presets: Mapping[str, str]) -> dict[str, nn.Linear]:
+    """The linear layers that `targets` names: a key of `presets`, or an expression that matches whole paths.
 
     Raises:
         LoraError: no layer's path matches; says what is near.
     """
-    pattern = re.compile(TARGETS.get(targets, targets))
-    layers = dict(linear_layers(transformer))
+    pattern = re.compile(presets.get(targets, targets))
+    layers = dict(linear_layers(network))
     found = {path: layer for path, layer in layers.items() if pattern.fullmatch(path)}
     if not found:
         # the expression's own signs would only lower the likeness

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...choices import AUTO
 from ...device import free_memory, streams_of
 from ...errors import UserError
 from ..files.weights import Keep, Put
 from .fetching import LayerFetcher
 from .frozen import FLOAT8, FrozenLinear, quantise
 from .pinned import PinnedMemory
+from .placement import Placement
 
 PRECISIONS = ("bf16", "fp8", "nf4")
 ROOM = 1.25  # memory that `auto` wants to see free, in units of the weights
@@ -154,35 +156,27 @@ def choose(needed: Mapping[MemoryPlan, int], free: int) -> MemoryPlan:
     return next((plan for plan, size in needed.items() if size <= free), list(needed)[-1])
 
 
-def plan_for(
-    module: nn.Module,
-    memory: str,
-    offload: float,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    reserve: int = 0,
-) -> MemoryPlan:
-    """The plan that the settings `model.memory` and `model.offload` name.
+def plan_for(module: nn.Module, placement: Placement) -> MemoryPlan:
+    """The plan that a placement names for a model.
 
     "auto" is "bf16" if ROOM x the weights are free on the device, else "fp8", else "fp8" with the smallest offload (of
-    tenths, at least `offload`) that fits. A device that does not count its memory gets "bf16". What a whole training
-    needs beside its weights is counted by `planning.choice`. `reserve` bytes of what is free are left to others.
+    tenths, at least the placement's) that fits. A device that does not count its memory gets "bf16". What a whole
+    training needs beside its weights is counted by `planning.choice`.
     """
-    free = free_memory(device)
-    if memory != "auto":
-        return MemoryPlan(memory, offload)
+    free, offload = free_memory(placement.device), placement.offload
+    if placement.memory != AUTO:
+        return MemoryPlan(placement.memory, offload)
     if free is None:
         return MemoryPlan("bf16", offload)
-    needed = {plan: round(ROOM * size) for plan, size in sizes(module, dtype).items() if plan.offload >= offload}
-    return choose(needed, free - reserve)
+    needed = {p: round(ROOM * size) for p, size in sizes(module, placement.dtype).items() if p.offload >= offload}
+    return choose(needed, free - placement.reserve)
 
 
-def keeping(memory: str, offload: float, *, device: torch.device | str, dtype: torch.dtype, reserve: int = 0) -> Keep:
-    """How a model that is being read keeps its weights, by the plan that the settings name for it."""
+def keeping(placement: Placement) -> Keep:
+    """How a model that is being read keeps its weights, by the plan that the placement names for it."""
 
     def keep(module: nn.Module) -> Put:
-        plan = plan_for(module, memory, offload, device=device, dtype=dtype, reserve=reserve)
-        storage = Storage(plan, device=device, dtype=dtype)
+        storage = Storage(plan_for(module, placement), device=placement.device, dtype=placement.dtype)
         storage.prepare(module)
         return storage.put
 

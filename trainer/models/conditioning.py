@@ -1,0 +1,41 @@
+"""What a model is told beside x."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Named tensors with a row for each of n prompts, such as embeddings of the text. Their names are the family's.
+
+    They wait on the host, in the model's precision; a policy takes those that it needs.
+    """
+
+    tensors: Mapping[str, Tensor]  # [n, ...] each
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> "Conditioning":
+        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device) -> "Conditioning":
+        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def then(self, other: "Conditioning") -> "Conditioning":
+        """The rows of both, one after the other.
+
+        Raises:
+            ValueError: the two have rows of other names or shapes.
+        """
+        shapes = [{name: list(tensor.shape[1:]) for name, tensor in c.tensors.items()} for c in (self, other)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{shapes[0]} beside {shapes[1]}")
+        return Conditioning({name: torch.cat([tensor, other.tensors[name]]) for name, tensor in self.tensors.items()})
+
+    def beside(self, more: Mapping[str, Tensor]) -> "Conditioning":
+        """The same with other tensors of n rows."""
+        return Conditioning({**self.tensors, **more})

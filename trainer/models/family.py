@@ -1,0 +1,103 @@
+"""What is particular to a kind of model: the protocols that each folder of `models/` such as `flux1` fulfils."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..stages.inpainting import Init
+from ..stages.rollout import BatchVelocity
+from .conditioning import Conditioning
+from .files.source import ModelSource
+from .lora.names import LayerNames
+from .storage.placement import Placement
+
+
+class Geometry(Protocol):
+    """A picture's size, and the two shapes of its latent: as noise is drawn, and packed as the model takes it."""
+
+    @property
+    def width(self) -> int: ...  # pixels
+
+    @property
+    def height(self) -> int: ...  # pixels
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape that noise is drawn in."""
+
+    def pack(self, latent: Tensor) -> Tensor:
+        """[N, *latent_shape] -> x [N, *latent]."""
+
+    def pack_mask(self, mask: Tensor) -> Tensor:
+        """A mask over the latent's area -> [*latent], the same for all channels."""
+
+
+class Policy(Protocol):
+    """A loaded model: the velocity that is trained, and the way between latents and pictures.
+
+    A dataclass, so that `dataclasses.replace` gives another policy on the same network.
+    """
+
+    network: nn.Module  # frozen, and the LoRA on it
+    adapter: str  # which LoRA of the network is the policy's; empty if there is one at most
+    before_call: Callable[[], None]  # called before every model call; may raise Stopped
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; x and v are float32."""
+
+    @property
+    def lora_targets(self) -> Mapping[str, str]:
+        """Presets of `lora.targets`: expressions that match whole module paths."""
+
+    @property
+    def layer_names(self) -> LayerNames: ...
+
+    def geometry(self, width: int, height: int) -> Geometry: ...
+
+    def shift(self, geometry: Geometry) -> float:
+        """The time shift of the sigmas that the model was made for, see `sigma_grid`."""
+
+    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+        """v(x, sigma, rows) for packed x [N, *latent], sigma [N] in [0, 1], rows [N] into `conditioning`."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        """The base model: inside, the LoRA is off."""
+
+    def decode(self, x_0: Tensor, geometry: Geometry) -> Tensor:
+        """Packed latents [N, *latent] -> images [N, 3, height, width], float32 in [0, 1]."""
+
+    def begin_from(self, images: Tensor, mask: Tensor | None, geometry: Geometry, *, reference: bool) -> Init:
+        """What trajectories begin from, of images [N, 3, height, width] and a mask [height, width], in [0, 1] both.
+
+        Args:
+            reference: whether the model sees the pictures while it draws.
+        """
+
+    def check(self, inits: Sequence[Init]) -> None:
+        """Raises ConfigError if the model cannot draw from these; none is drawing from noise."""
+
+
+class Family(Protocol):
+    """A kind of model: how its files are told from others', and loaded."""
+
+    def recognises(self, source: ModelSource) -> bool:
+        """Whether the model is of this kind, by its folder's or file's own words; loads nothing."""
+
+    def load(self, source: ModelSource, placement: Placement, *, guidance: float) -> Policy:
+        """The frozen model. Raises ModelError: a missing file, folder or part, or a model of another kind."""
+
+    def encode(
+        self, source: ModelSource, sets: Sequence[Sequence[str]], placement: Placement, *, tokens: int | str
+    ) -> list[Conditioning]:
+        """Several sets of prompts, with the text encoders loaded once and let go.
+
+        Args:
+            tokens: of a prompt, padding included; "auto" is what the model was made for.
+        """

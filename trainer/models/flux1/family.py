@@ -1,0 +1,76 @@
+"""FLUX.1's files: how they are told from others', and loaded."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+from ...device import computes_bfloat16
+from ..conditioning import Conditioning
+from ..files.source import ModelSource
+from ..storage.attention import checkpoint_blocks
+from ..storage.compiling import compile_blocks
+from ..storage.memory import keeping
+from ..storage.placement import Placement
+from .parts import load_vae
+from .policy import FluxPolicy
+from .text import encode_sets
+from .tokens import text_tokens
+from .transformer import load_transformer
+from .vae import Vae
+
+
+class Flux1:
+    """FLUX.1-dev, -schnell, -Fill-dev and -Kontext-dev. See `Family`."""
+
+    def recognises(self, source: ModelSource) -> bool:
+        return True
+
+    def load(self, source: ModelSource, placement: Placement, *, guidance: float) -> FluxPolicy:
+        return load_flux(source, placement, guidance=guidance)
+
+    def encode(
+        self, source: ModelSource, sets: Sequence[Sequence[str]], placement: Placement, *, tokens: int | str
+    ) -> list[Conditioning]:
+        return encode_sets(source, sets, placement, tokens=text_tokens(tokens, source))
+
+
+def load_flux(source: ModelSource, placement: Placement, *, guidance: float) -> FluxPolicy:
+    """Load transformer and autoencoder, frozen, and what the model does to the sigmas.
+
+    A single file without an autoencoder gives a policy that still needs one.
+
+    Args:
+        guidance: guidance scale fed to the guidance embedding, 3.5 for FLUX.1-dev.
+
+    Raises:
+        ModelError: a missing file, folder or part, or a model of another kind.
+        MemoryPlanError: nf4 without bitsandbytes.
+    """
+    transformer = load_placed(source, placement)
+    vae = load_vae(source, dtype=vae_dtype(placement.dtype, placement.device))
+    return FluxPolicy(transformer, Vae(vae), guidance, shifts(source, transformer))
+
+
+def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
+    """What the autoencoder computes in, beside a transformer of `dtype`: float16 is too narrow for FLUX's."""
+    if dtype != torch.float16:
+        return dtype
+    return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+
+
+def load_placed(source: ModelSource, placement: Placement) -> FluxTransformer2DModel:
+    """The frozen transformer, each weight put where and how the placement says as it is read."""
+    transformer = load_transformer(source, dtype=placement.dtype, keep=keeping(placement))
+    if placement.checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
+        checkpoint_blocks(transformer)
+    if placement.compiled:
+        compile_blocks(transformer, placement.device)
+    return transformer
+
+
+def shifts(source: ModelSource, transformer: FluxTransformer2DModel) -> bool:
+    """Whether the model's sigmas shift with the resolution."""
+    if source.file:  # a file says nothing of its sigmas; of the published models, those with guidance shift them
+        return transformer.config.guidance_embeds
+    return source.load(FlowMatchEulerDiscreteScheduler, "scheduler").config.use_dynamic_shifting
