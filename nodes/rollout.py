@@ -12,7 +12,7 @@ from ..trainer.choices import AUTO
 from ..trainer.device import training_on
 from ..trainer.errors import Stopped
 from ..trainer.settings.config import Config, GrpoSettings, RewardSettings, RunSettings, SamplingSettings
-from ..trainer.stages.solvers import SOLVERS, evaluations
+from ..trainer.stages.solvers import SOLVERS
 from . import host, policies
 from .latents import begun, ready
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
@@ -148,7 +148,7 @@ class Rollout(io.ComfyNode):
             run=RunSettings(seed=neighborhood.seed, micro_batch=micro_batch),
             init=init,
         )
-        calls = evaluations(solver, steps) * -(-prompts_per_step * neighborhood.group_size // micro_batch)
+        calls = SOLVERS[solver].evaluations(steps) * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux = ready(policy.flux, vae, counting(calls))
         host.free_models(config.model.device)
         with host.training_mode(), training_on(config.model.device), host.memory_advice(config):

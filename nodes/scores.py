@@ -38,7 +38,7 @@ class ScoreImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
-        from ..trainer.rewards.base import score_all, score_on
+        from ..trainer.rewards.base import check_images, on_device, scores_of
 
         expected = len(trajectories.texts)
         if len(images) != expected:
@@ -47,10 +47,12 @@ class ScoreImages(io.ComfyNode):
         host.free_models(config.model.device)
         with host.training_mode(), training_on(config.model.device), host.memory_advice(config):
             pixels = images.clone().movedim(-1, 1).to(device).float()
-            rewards = by_label(reward)
+            scores = {}
             try:
-                # the next rollout needs the room
-                scores = score_on(device, rewards, lambda part: score_all(part, pixels, trajectories.texts), stay=False)
+                check_images(pixels, trajectories.texts)
+                for name, one in by_label(reward).items():
+                    with on_device([one], device, stay=False):  # the next rollout needs the room
+                        scores[name] = scores_of(name, one, pixels, trajectories.texts)
             except Stopped:
                 host.raise_if_cancelled()
                 raise

@@ -54,7 +54,7 @@ def next_step(
         strength=rolled.grpo.strength,
     )
     config = replace(rolled, grpo=grpo, optimizer=optimizer, rewards=scored.rewards)
-    setup = replace(rolled_out.setup, config=config)
+    setup = rolled_out.setup.under(config)
     drawn = rolled_out.candidates.trajectories.only(trained_steps(setup, rolled_out.version))
     group = judge(config, replace(rolled_out.candidates, trajectories=drawn), dict(scored.scores))
     return setup, group, draw(setup, group, rolled_out.version)

@@ -36,6 +36,7 @@ from .wires import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..trainer.events import Ending
     from ..trainer.rewards.base import Reward
     from ..trainer.stages.inpainting import Init
 
@@ -204,9 +205,9 @@ class Train(io.ComfyNode):
         )
         progress = host.Progress(preview_every)
         rewards = by_label(reward)
-        lora, reason = train(config, policy, prompts, evaluation, rewards, vae, inits, resume, progress, early_stop)
+        lora, ending = train(config, policy, prompts, evaluation, rewards, vae, inits, resume, progress, early_stop)
         host.raise_if_cancelled()
-        summary = f"{reason}: {folder}"
+        summary = f"{ending}: {folder}"
         return io.NodeOutput(lora, Run(folder), summary, ui={"text": (summary,)})
 
 
@@ -221,7 +222,7 @@ def train(
     resume: bool,
     progress: host.Progress,
     early_stop: int,
-) -> tuple[LoraFile, str]:
+) -> tuple[LoraFile, Ending]:
     """Run the engine on a LoRA of its own: the policy stays as it was, the result depends on the node's inputs."""
     from ..trainer.engine.setup import assemble
     from ..trainer.rewards.base import move
@@ -231,21 +232,19 @@ def train(
 
     device, looked_at = config.model.device, evaluation.conditioning if evaluation else None
     host.free_models(device)
-    stop = EarlyStop(config.weights, early_stop)
     advice = host.memory_advice(config)
     with host.training_mode(), advice:
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
             with service.live(Path(config.run.folder)) as (control, announcer):
-                reason, _ = start_run(
+                ending, _ = start_run(
                     config,
                     resume=resume,
-                    listeners=[progress, stop, announcer],
-                    should_stop=stop.reached,
+                    listeners=[progress, EarlyStop(config.weights, early_stop, control.stop), announcer],
                     control=control,
                     load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards, inits, looked_at),
                 )
-            return read_lora_file(Path(config.run.folder) / LORA_FILE), reason
+            return read_lora_file(Path(config.run.folder) / LORA_FILE), ending
         finally:
             move(rewards.values(), "cpu")  # the device is free for ComfyUI again
             policies.drop_lora(flux)

@@ -1,5 +1,7 @@
 """Names that settings choose among and stages tell apart; without torch, so that a wrong one is answered at once."""
 
 AUTO = "auto"  # the setting that is chosen for the model and the machine at hand
+# how rollouts become a loss: name -> module and class in trainer/objectives
+OBJECTIVES = {"neighbor": "neighbor:Neighbor"}
 TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")  # see `surrogate.softmax_temperature`
 NORMALISATIONS = ("advantage", "raw")  # see `rewards.combine`

@@ -5,6 +5,11 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+# kinds of an Ending
+COMPLETE, GAVE_UP, FAILED = "complete", "gave up", "failed"
+STOPPED = "stopped"  # somebody wanted it: the run may go on, and has no end yet
+CONCLUDED = "concluded"  # there was a reason, such as rewards that rise no more
+
 
 @dataclass(frozen=True)
 class Started:
@@ -28,6 +33,17 @@ class SelfTested:
             f"{self.velocity_error:.2g} of their size; the gradient misses its promise by {self.gradient_error:.2g}"
         )
         return f"{found}: {self.cause}" if self.cause else found
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The candidates of an iteration, before they are scored."""
+
+    iteration: int
+    prompts: list[str]  # P
+    seeds: list[int]  # P, of each prompt's noise
+    images: Tensor  # [P * G, 3, H, W] in [0, 1], on the device
+    group_size: int  # G
 
 
 @dataclass(frozen=True)
@@ -139,14 +155,33 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """What ended a run."""
+
+    kind: str  # one of the five
+    reason: str = ""  # in words; empty for the first two kinds
+
+    def __str__(self) -> str:
+        if self.kind == CONCLUDED:
+            return self.reason
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind
+
+
+@dataclass(frozen=True)
 class Finished:
     iteration: int  # iterations done
-    reason: str  # "complete", "stopped", "stopped by <check>: ...", "gave up: ..." or "failed: ..."
+    ending: Ending
+
+    @property
+    def reason(self) -> str:
+        """In words: "complete", "stopped", "stopped by <check>: ...", "gave up: ..." or "failed: ..."."""
+        return str(self.ending)
 
 
 Event = (
     Started
     | SelfTested
+    | Drawn
     | IterationDone
     | Skipped
     | Halved

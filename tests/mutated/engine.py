@@ -107,8 +107,8 @@ TARGETS = [
                 "derive_seed(NOISE, seed, iteration)",
             ),
             "gradient not averaged over the steps": (
-                "normaliser=prompts * grpo.anchors * grpo.trained_steps",
-                "normaliser=prompts * grpo.anchors",
+                "normaliser=pairs.total",
+                "normaliser=pairs.total // setup.config.grpo.trained_steps",
             ),
             "plain advantages without the quasi-norm": (
                 "quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm)",
@@ -135,12 +135,12 @@ TARGETS = [
                 "state.iteration % run.save_every == 1",
             ),
             "ends without saving": (
-                "    keep(False)\n    if reason",
-                "    if reason",
+                "    save_state()\n    if ending",
+                "    if ending",
             ),
             "a stop in mid-iteration counts it as done": (
-                'reason = "stopped"\n            break\n        except',
-                'reason, skipped = "stopped", ""\n        except',
+                "ending = control.ending or Ending(STOPPED)\n            break\n",
+                'ending, skipped = Ending(STOPPED), ""\n',
             ),
         },
     ),
@@ -282,7 +282,7 @@ TARGETS = [
     Target(
         "trainer/training/loop.py",
         ("test_micro_batch.py",),
-        {"not saved when memory ends": ("keep(False)\n            advice", "advice")},
+        {"not saved when memory ends": ("save_state()\n            advice", "advice")},
     ),
     Target(
         "trainer/engine/state.py",

@@ -37,8 +37,8 @@ TARGETS = [
         {
             "the decoder's weights forgotten": ("[torch.empty_like(parameter) for", "[None for"),
             "no gradients of other micro-batches": (
-                "        parameter.grad = torch.zeros_like(parameter)\n    accumulate",
-                "        pass\n    accumulate",
+                "        parameter.grad = torch.zeros_like(parameter)\n    gradient",
+                "        pass\n    gradient",
             ),
             "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
             "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
@@ -77,7 +77,7 @@ TARGETS = [
         {
             "no reserve": ("peak / GIB + RESERVE", "peak / GIB"),
             "every solver asks once a step": (
-                "evaluations(config.sampling.solver, config.sampling.steps)",
+                "SOLVERS[config.sampling.solver].evaluations(config.sampling.steps)",
                 "config.sampling.steps",
             ),
             "sizes that FLUX does not take": ("// PIXELS_PER_TOKEN * PIXELS_PER_TOKEN", ""),

@@ -52,14 +52,18 @@ TARGETS = [
                 "    move(rewards, device)\n    try:\n",
             ),
             "models leave unasked": ("        if not stay:\n            move", "        move"),
-            "all at once anyway": ("[rewards] if stay else", "[rewards] if True else"),
             "models never leave": ("        if not stay:", "        if stay and not stay:"),
         },
     ),
     Target(
         "trainer/engine/drawing.py",
         ("test_placement.py",),
-        {"rewards are offloaded unasked": ("stay=not setup.config.run.offload_rewards", "stay=False")},
+        {
+            "rewards are offloaded unasked": (
+                "setup.policy.device, not setup.config.run.offload_rewards",
+                "setup.policy.device, False",
+            )
+        },
     ),
     Target(
         "trainer/training/waiting.py",

@@ -165,7 +165,10 @@ TARGETS = [
         {
             "waits without saving": ("        save(state)\n        on_event(Waiting", "        on_event(Waiting"),
             "Cancel does not end the waiting": ("        setup.policy.before_call()\n", ""),
-            "a stop does not end the waiting": ("        if why_stop():\n            raise Stopped", "        pass"),
+            "a stop does not end the waiting": (
+                "        if control.ending:\n            raise Stopped",
+                "        pass",
+            ),
             "ends where a reward is gone": ("rewards=patient(setup.rewards, wait)", "rewards=setup.rewards"),
         },
     ),

@@ -88,7 +88,7 @@ TARGETS = [
         "trainer/stages/solvers.py",
         ("test_solvers.py",),
         {
-            "heun as dear as two": ("return 2 * steps - 1 if", "return 2 * steps if"),
+            "heun as dear as two": ("lambda steps: 2 * steps - 1)", "lambda steps: 2 * steps)"),
             "euler steps back": ("x_next = x + (s_next - s) * v", "x_next = x + (s - s_next) * v"),
             "euler yields the velocity of the end": (
                 "yield x, v, x_next\n        x = x_next\n\n\ndef heun",
@@ -125,7 +125,7 @@ TARGETS = [
                 "begin.new_tensor([grid[j + 1] - grid[j] for j in steps])",
                 "begin.new_tensor(grid).diff()[steps]",
             ),
-            "kept steps unsorted": ("steps = sorted(keep)", "steps = list(keep)"),
+            "kept steps unsorted": ("steps = sorted(kept)", "steps = list(kept)"),
             "one condition for all": ("new_full((len(x),), s), rows)", "new_full((len(x),), s), rows * 0)"),
             "filled up with zeros": (
                 "rows[-1:].expand(missing, *rows.shape[1:])",
@@ -230,27 +230,20 @@ TARGETS = [
         "trainer/stages/update.py",
         ("test_gradient.py", "test_update.py"),
         {
-            "old policy takes the solver's step": (
-                "inside(leap(x, v_old, step_size))",
-                "inside(trajectories.x_next[k, row])",
+            "mean of each micro-batch": (
+                "(result.loss.sum() * (loss_scale / normaliser))",
+                "(result.loss.mean() * loss_scale)",
             ),
-            "mean of each micro-batch": ("(loss.sum() * (loss_scale / normaliser))", "(loss.mean() * loss_scale)"),
             "normalised by the trained pairs": ("(loss_scale / normaliser)", "(loss_scale / len(pairs))"),
             "loss reported per trained pair": ("loss = loss * len(pairs) / normaliser", "pass"),
-            "advantages of the first prompt": ("advantages[prompt], clip", "advantages[prompt * 0], clip"),
-            "candidates of another step": ("candidates_of[k, prompt]", "candidates_of[k - 1, prompt]"),
-            "rows by candidate": ("row = prompt * group_size + anchor", "row = anchor * prompts + prompt"),
-            "temperature of the first step": ("tau[k, prompt]", "tau[0, prompt]"),
+            "rows by candidate": (
+                "row = part.prompt * group_size + part.anchor",
+                "row = part.anchor * 2 + part.prompt",
+            ),
             "condition by row": (
-                "v = velocity(x, sigma, prompt)",
-                "v = velocity(x, sigma, row % prompts)",
+                "v = velocity(x, sigma, part.prompt)",
+                "v = velocity(x, sigma, row % 2)",
             ),
-            "KL without its weight": ("kl_weight * kl", "kl"),
-            "KL to the reference reversed": (
-                "kl_divergence(log_new, log_reference)",
-                "kl_divergence(log_reference, log_new)",
-            ),
-            "reference always asked": ("if reference is not None and kl_weight:", "if reference is not None:"),
             "ratio error of the last micro-batch": (
                 "torch.maximum(ratio_error, result.log_ratio.expm1().abs().max())",
                 "result.log_ratio.expm1().abs().max()",
@@ -266,7 +259,10 @@ TARGETS = [
                 "torch.maximum(velocity_error, relative_error(inside(v.detach()), inside(v_old)).max())",
                 "relative_error(inside(v.detach()), inside(v_old)).max()",
             ),
-            "the loss without its scale": ("(loss.sum() * (loss_scale / normaliser))", "(loss.sum() / normaliser)"),
+            "the loss without its scale": (
+                "(result.loss.sum() * (loss_scale / normaliser))",
+                "(result.loss.sum() / normaliser)",
+            ),
             "gradients kept": ("    optimizer.zero_grad(set_to_none=True)\n", ""),
             "learning rate not set": ('group["lr"] = lr', 'group["lr"] = group["lr"]'),
             "warm-up off by one": ("(update + 1) / warmup", "update / warmup"),
@@ -278,5 +274,50 @@ TARGETS = [
             "EMA counts no updates": ("        self.updates += 1\n", ""),
             "EMA shares the weights' memory": ("p.detach().clone()", "p.detach()"),
         },
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {
+            "old policy takes the solver's step": (
+                "clipped_objective(log_new, log_policy_of(v_old)",
+                "clipped_objective(log_new, log_policy(candidates, inside(self.trajectories.x_next[k, row]), tau)",
+            )
+        },
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {"advantages of the first prompt": ("self.advantages[prompt]", "self.advantages[prompt * 0]")},
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {"candidates of another step": ("self.groups[k, prompt]", "self.groups[k - 1, prompt]")},
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {"temperature of the first step": ("self.tau[k, prompt]", "self.tau[0, prompt]")},
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {"KL without its weight": ("self.kl_weight * kl", "kl")},
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {
+            "KL to the reference reversed": (
+                "kl_divergence(log_new, log_reference)",
+                "kl_divergence(log_reference, log_new)",
+            )
+        },
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_gradient.py", "test_update.py"),
+        {"reference always asked": ("config.grpo.kl_weight > 0", "True")},
     ),
 ]

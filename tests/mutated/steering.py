@@ -19,11 +19,14 @@ TARGETS = [
             ),
             "a save is taken again and again": ("wished, self._save = self._save, False", "wished = self._save"),
             "a pause is waited for in vain": (
-                "lambda: not self._paused or self._stopped or self._save",
+                "lambda: not self._paused or self.ending or self._save",
                 "lambda: False",
             ),
             "later changes stay": ("if c.iteration < change.iteration]", "if c.iteration != change.iteration]"),
-            "a change of the same iteration is lost": ("now = at(changes, change.iteration) or change", "now = change"),
+            "a change of the same iteration is lost": (
+                "now = change_at(changes, change.iteration) or change",
+                "now = change",
+            ),
             "changes come one iteration late": (
                 "if change.iteration <= iteration and change.learning_rate",
                 "if change.iteration < iteration and change.learning_rate",
@@ -35,23 +38,23 @@ TARGETS = [
         "trainer/training/loop.py",
         ("test_control.py",),
         {
-            "a pause does not save": ("        keep(False)\n        on_event(Paused", "        on_event(Paused"),
+            "a pause does not save": ("        save_state(False)\n        on_event(Paused", "        on_event(Paused"),
             "a stop does not end a pause": (
                 "            stop_if_asked()\n            if control",
                 "            if control",
             ),
             "no save during a pause": (
-                "            if control.take_save():\n                keep(True)\n            control.wait",
+                "            if control.take_save():\n                save_state(True)\n            control.wait",
                 "            control.wait",
             ),
-            "the wish to stop is not heard": ("should_stop() or control.stopped", "should_stop()"),
-            "the reason is lost": ("asked if isinstance(asked, str) else ", ""),
-            "changes are told and not made": ("iterate(replace(setup, config=config), state", "iterate(setup, state"),
+            "the wish to stop is not heard": ("if asked := control.ending:", "if asked := None:"),
+            "the reason is lost": ("            ending = asked\n", "            ending = Ending(STOPPED)\n"),
+            "changes are told and not made": ("iterate(setup.under(config), state", "iterate(setup, state"),
             "a change made again is not told": (
-                "    if change := at(state.changes, state.iteration):",
+                "    if change := change_at(state.changes, state.iteration):",
                 "    if change := wish:",
             ),
-            "what is saved is saved again": ("if again or saved != state.iteration:", "if True:"),
+            "what is saved is saved again": ("if anew or saved != state.iteration:", "if True:"),
         },
     ),
     Target(
@@ -63,7 +66,7 @@ TARGETS = [
                 "(every > 0 and iteration",
             ),
             "no evaluation at the end": ("        conclude(setup, state, on_event)\n    on", "        pass\n    on"),
-            "a stopped run is concluded": ('if reason != "stopped" and setup.evaluation', "if setup.evaluation"),
+            "a stopped run is concluded": ("if ending.kind != STOPPED and setup.evaluation", "if setup.evaluation"),
             "a cancel in the last evaluation is an error": ("with suppress(Stopped):", "if True:"),
             "base pictures every time": ("if base_due(setup, state.iteration):", "if True:"),
             "base pictures without a place to store them": ("(run.base_every, run.tiles_every))", "(run.base_every,))"),
@@ -115,7 +118,7 @@ TARGETS = [
                 "pass",
             ),
             "the first try's changes stay": ("store.set_info(changes=[], started=None)", "pass"),
-            "a failure is not told": ('listener(Finished(state.iteration, f"failed', 'str((state.iteration, f"failed'),
+            "a failure is not told": ("listener(Finished(state.iteration, Ending(", "str((state.iteration, Ending("),
             "a listener's own error hides the first": ("with suppress(Exception):", "if True:"),
             "changes to come are told by the LoRA": (
                 "if change.iteration < state.iteration]",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import FluxTransformer2DModel
+from leaping import accumulate_gradient
 from torch import Tensor, nn
 
 from trainer.models.flux1.conditions import conditioning
@@ -16,7 +17,8 @@ from trainer.models.storage.memory import MemoryPlan, Storage
 from trainer.stages.anchors import Pairs
 from trainer.stages.rollout import Trajectories, micro_batched, rollout
 from trainer.stages.schedule import sigma_grid
-from trainer.stages.update import accumulate_gradient, make_optimizer
+from trainer.stages.solvers import SOLVERS
+from trainer.stages.update import make_optimizer
 
 GEOMETRY = Geometry(64, 64)
 N, ROWS = 3, 2  # trajectories of one prompt, and how many go through the model at once
@@ -77,7 +79,7 @@ def step(plan: MemoryPlan | None, *, device: str = "cpu", checkpointing: bool = 
     told = conditioning(random(1, 5, 32), random(1, 32))
     velocity = micro_batched(policy.velocity(told, GEOMETRY), ROWS)
     rows = torch.zeros(N, dtype=torch.int64, device=device)
-    kept = rollout(velocity, random(N, GEOMETRY.tokens, 64), rows, sigma_grid(3, 1.5), "dpm++2m", (0, 1))
+    kept = rollout(velocity, random(N, GEOMETRY.tokens, 64), rows, sigma_grid(3, 1.5), SOLVERS["dpm++2m"], (0, 1))
     pairs = Pairs(*torch.tensor([[0, 0, 0], [0, 1, 2], [0, 1, 1]], device=device))
     accumulate_gradient(
         velocity,

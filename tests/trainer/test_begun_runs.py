@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from asked import Asked
 from drawn_pictures import gradient_picture, square
 from PIL import Image
 from safetensors.torch import load_file
@@ -55,8 +56,8 @@ def run(config_file, tmp_path):
 
 def stopped_and_resumed(config, *overrides: str) -> None:
     asked = iter([False] * 3 + [True])
-    assert start_run(config("halved", *overrides), should_stop=lambda: next(asked))[0] == "stopped"
-    assert start_run(config("halved", *overrides), resume=True)[0] == "complete"
+    assert start_run(config("halved", *overrides), control=Asked(lambda: next(asked)))[0].kind == "stopped"
+    assert start_run(config("halved", *overrides), resume=True)[0].kind == "complete"
     start_run(config("whole", *overrides))
 
 
@@ -70,7 +71,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(run, tmp_path, o
 
 def test_another_picture_in_the_same_file_is_refused(run, tmp_path):
     asked = iter([False, True])
-    start_run(run("run"), should_stop=lambda: next(asked))
+    start_run(run("run"), control=Asked(lambda: next(asked)))
     with Image.open(tmp_path / "init.png") as picture:
         changed = picture.convert("RGB")
     changed.putpixel((0, 0), (1, 2, 3))

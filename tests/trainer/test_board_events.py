@@ -19,6 +19,7 @@ from trainer.board.watch import ALL, BURST, Watcher
 from trainer.events import (
     Change,
     Changed,
+    Ending,
     Evaluated,
     Finished,
     IterationDone,
@@ -82,7 +83,7 @@ def test_a_run_is_told_from_its_start_to_its_end(tmp_path, watcher):
         store.database.execute("INSERT INTO evaluations VALUES (3, 0, 'a cat', 1, NULL)")
         store.database.commit()
         assert told(watcher) == [("evaluated", "run", 3, None)]
-        store(Finished(3, "stopped"))
+        store(Finished(3, Ending("stopped")))
         assert told(watcher) == [("state", "run", 3, "stopped")]
     assert told(watcher) == [("finished", "run", 3, "stopped")]
     assert told(watcher, 2 * ALL) == []

@@ -26,6 +26,7 @@ from trainer.models.storage.placement import Placement
 from trainer.pictures.convert import fitted
 from trainer.settings.config_file import load_config, parse
 from trainer.stages.rollout import micro_batched, rollout
+from trainer.stages.solvers import SOLVERS
 from trainer.training.prepare import prepare
 
 
@@ -176,7 +177,7 @@ def test_fill_draws_the_same_latents_as_diffusers(flux_fill, monkeypatch):
     assert seen.shape == (1, geometry.tokens, 320)
     velocity = micro_batched(policy.velocity(conditioning.beside({FILL: seen}), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
-    found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
+    found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, SOLVERS["euler"]).x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 

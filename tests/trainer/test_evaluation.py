@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 import torch
+from asked import Asked
 
 from trainer.engine.setup import encode
 from trainer.engine.state import Canvas, new_state
@@ -14,6 +15,7 @@ from trainer.settings.config_file import load_config
 from trainer.stages.inpainting import Init
 from trainer.stages.noise import partly_noised
 from trainer.store.writer import DATABASE
+from trainer.training.control import Control
 from trainer.training.early_stop import EarlyStop
 from trainer.training.evaluate import base_pictures, evaluate, init_of
 from trainer.training.loop import train
@@ -33,7 +35,7 @@ def make(config_file):
 
 def run(setup, **options):
     events, state = [], new_state(setup)
-    reason = train(setup, state, on_event=events.append, save=lambda s: None, **options)
+    reason = str(train(setup, state, on_event=events.append, save=lambda s: None, **options))
     return reason, state, events
 
 
@@ -142,7 +144,7 @@ def test_image_to_image_evaluates_and_shows_its_base_from_the_init_latent(make):
     setup = make(*EVALUATED)
     init = torch.randn(setup.geometry.latent_shape, generator=torch.Generator().manual_seed(5))
     sigmas = torch.linspace(0.3, 0, 5, dtype=torch.float64)
-    setup = replace(setup, canvases=(Canvas(setup.geometry, sigmas, Init(init[None])),))
+    setup = replace(setup, canvas=Canvas(setup.geometry, sigmas, Init(init[None])))
     base = base_pictures(setup, [0], [7])
     noise = torch.randn(setup.geometry.latent_shape, generator=torch.Generator().manual_seed(7))
     begun = setup.geometry.pack(partly_noised(init, noise, 0.3)[None]).to(setup.policy.device)
@@ -161,21 +163,22 @@ def test_an_evaluated_prompt_begins_from_its_own_picture_and_a_strange_one_from_
 def test_a_stop_leaves_the_evaluation_at_the_end_out(make):
     setup = make(*EVALUATED[:1])
     asked = iter([False, False, True])
-    reason, _, events = run(setup, should_stop=lambda: next(asked))
+    reason, _, events = run(setup, control=Asked(lambda: next(asked)))
     assert reason == "stopped"
     assert [e.iteration for e in of(events, Evaluated)] == [0]
 
 
 def test_a_run_whose_rewards_rise_no_more_says_so_and_draws_the_evaluation_at_the_end(make):
     setup = make(*EVALUATED[:1])
-    early, events, state = EarlyStop(setup.config.weights, 2), [], new_state(setup)
+    control, events, state = Control(), [], new_state(setup)
+    early = EarlyStop(setup.config.weights, 2, control.stop)
     early.best = dict.fromkeys(setup.config.weights, float("inf"))
 
     def listen(event):
         early(event)
         events.append(event)
 
-    reason = train(setup, state, on_event=listen, save=lambda s: None, should_stop=early.reached)
+    reason = str(train(setup, state, on_event=listen, save=lambda s: None, control=control))
     assert reason == "no trained reward has reached a new best for 2 iterations"
     assert [e.iteration for e in of(events, Evaluated)] == [0, 2]
     assert events[-1].reason == reason
@@ -192,7 +195,7 @@ def test_a_cancel_during_the_last_evaluation_leaves_the_run_complete(make):
             raise Stopped
 
     setup.policy.before_call = cancel
-    assert train(setup, new_state(setup), on_event=listen, save=lambda s: None) == "complete"
+    assert train(setup, new_state(setup), on_event=listen, save=lambda s: None).kind == "complete"
 
 
 def test_a_resumed_run_has_the_evaluations_of_the_uninterrupted_one(config_file, tmp_path):
@@ -202,7 +205,7 @@ def test_a_resumed_run_has_the_evaluations_of_the_uninterrupted_one(config_file,
 
     start_run(config("whole"))
     asked = iter([False, False, False, True])
-    start_run(config("run"), should_stop=lambda: next(asked))
+    start_run(config("run"), control=Asked(lambda: next(asked)))
     start_run(config("run", "evaluation.every=2"), resume=True)
     tables = []
     for folder in ("whole", "run"):

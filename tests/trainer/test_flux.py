@@ -19,6 +19,7 @@ from trainer.settings.config import Config, ModelSettings, RewardSettings, Sampl
 from trainer.stages.decode import decode
 from trainer.stages.rollout import micro_batched, rollout
 from trainer.stages.schedule import sigma_grid
+from trainer.stages.solvers import SOLVERS
 
 PROMPTS = ["red apple on a blue background", "zebra"]
 
@@ -56,7 +57,7 @@ def test_an_euler_rollout_draws_the_same_pictures_as_diffusers(model, width, hei
         geometry.pack(noise),
         torch.arange(2),
         sigmas,
-        "euler",
+        SOLVERS["euler"],
     )
     images = decode(lambda x_0: policy.decode(x_0, geometry), end.x_0, micro_batch=1)
     assert images.shape == (2, 3, height, width)

@@ -8,14 +8,16 @@ import math
 
 import pytest
 import torch
+from leaping import accumulate_gradient
 from torch import nn
 
 from trainer.stages.advantages import group_advantages, quasi_norm_reweight
 from trainer.stages.anchors import Pairs, draw_pairs
 from trainer.stages.rollout import Trajectories, rollout
 from trainer.stages.schedule import sigma_grid
+from trainer.stages.solvers import SOLVERS
 from trainer.stages.surrogate import softmax_temperature
-from trainer.stages.update import GradientHistory, accumulate_gradient, step_optimizer
+from trainer.stages.update import GradientHistory, step_optimizer
 
 P, G, D, T = 2, 4, 3, 5  # prompts, candidates, latent elements, solver steps
 KEEP = (0, 2, 3)
@@ -41,7 +43,7 @@ def policy() -> Policy:
 def case(policy):
     """Trajectories of a high-order solver, advantages A', and temperatures [K, P]."""
     noise = torch.randn(P * G, D, generator=torch.Generator().manual_seed(2))
-    kept = rollout(policy, noise, torch.arange(P).repeat_interleave(G), sigma_grid(T, 3.0), "dpm++2m", KEEP)
+    kept = rollout(policy, noise, torch.arange(P).repeat_interleave(G), sigma_grid(T, 3.0), SOLVERS["dpm++2m"], KEEP)
     rewards = torch.randn(P, G, generator=torch.Generator().manual_seed(3))
     tau = torch.stack([softmax_temperature(x, 1.0, "scale-free") for x in kept.x_next.unflatten(1, (P, G))])
     return kept, quasi_norm_reweight(group_advantages(rewards)[0], 0.8), tau

@@ -87,7 +87,7 @@ def test_every_solver_begins_below_1_on_the_exact_path(solver):
     z, eps = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     grid = sigma_grid(4, 3.0, 0.5)
     begin = partly_noised(z, eps, grid[0].item())
-    end = rollout(lambda x, sigma, rows: eps - z, begin, torch.zeros(3, dtype=torch.long), grid, solver).x_0
+    end = rollout(lambda x, sigma, rows: eps - z, begin, torch.zeros(3, dtype=torch.long), grid, SOLVERS[solver]).x_0
     torch.testing.assert_close(end, z, rtol=0, atol=1e-12)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from host_reads import HostReads
+from leaping import accumulate_gradient
 
 from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, draw, improve, sample_candidates
@@ -20,7 +21,6 @@ from trainer.stages.rollout import Trajectories, rollout
 from trainer.stages.schedule import sigma_grid
 from trainer.stages.solvers import SOLVERS
 from trainer.stages.surrogate import mean_pairwise_distance, pairwise_distances, softmax_temperature
-from trainer.stages.update import accumulate_gradient
 from trainer.training.loop import final_latents
 from trainer.training.prepare import prepare
 
@@ -65,7 +65,7 @@ def test_a_rollout_around_a_region_never_waits_for_the_device():
     z, eps = normal(1, G, *LATENT), normal(2, G, *LATENT)
     known = Known.outside(DRAWN, z, eps)
     with HostReads() as reads:
-        rollout(curved, eps, ROWS, GRID, "dpm++2m", range(6), known)
+        rollout(curved, eps, ROWS, GRID, SOLVERS["dpm++2m"], range(6), known)
     assert reads.seen == []
 
 
@@ -102,7 +102,7 @@ def overwritten(solver: str, begin, z, eps) -> list[torch.Tensor]:
 def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(solver, path):
     z, eps, begin = path
     expected = overwritten(solver, begin, z, eps)
-    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known.outside(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Known.outside(DRAWN, z, eps))
     torch.testing.assert_close(found.x, torch.stack(expected[:-1]), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.x_next, torch.stack(expected[1:]), rtol=0, atol=1e-12)
 
@@ -110,11 +110,11 @@ def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(sol
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_own_noise(solver, path):
     z, eps, begin = path
-    found = rollout(curved, begin, ROWS, GRID, solver, range(6), Known.outside(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Known.outside(DRAWN, z, eps))
     for s, x in zip(GRID[1:].tolist(), found.x_next, strict=True):
         torch.testing.assert_close(x[:, ~DRAWN], ((1 - s) * z + s * eps)[:, ~DRAWN], rtol=0, atol=1e-12)
     assert torch.equal(found.x_0[:, ~DRAWN], z[:, ~DRAWN])  # at the end the picture itself
-    free = rollout(curved, begin, ROWS, GRID, solver)
+    free = rollout(curved, begin, ROWS, GRID, SOLVERS[solver])
     assert (found.x_0 - free.x_0)[:, DRAWN].abs().min() > 1e-3  # what is drawn sees what is kept
 
 
@@ -122,7 +122,9 @@ def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_o
 def test_a_mask_of_all_is_image_to_image_bit_for_bit(solver, path):
     z, eps, begin = (t.float() for t in path)
     everything = Known.outside(torch.ones(LATENT, dtype=torch.bool), z, eps)
-    masked, plain = (rollout(curved, begin, ROWS, GRID, solver, range(6), known) for known in (everything, None))
+    masked, plain = (
+        rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), known) for known in (everything, None)
+    )
     for name in ("x_0", "x", "v", "x_next"):
         assert torch.equal(getattr(masked, name), getattr(plain, name))
     assert torch.equal(masked.inside(masked.x_next), plain.x_next.flatten(2))
@@ -137,7 +139,7 @@ def test_dpmpp_2m_keeps_its_order_inside_the_mask(path):
     def end(steps: int) -> torch.Tensor:
         grid = sigma_grid(steps, 1.0, 0.5)
         begin = partly_noised(z, eps, grid[0].item())
-        return rollout(curved, begin, ROWS, grid, "dpm++2m", known=Known.outside(DRAWN, z, eps)).x_0[:, DRAWN]
+        return rollout(curved, begin, ROWS, grid, SOLVERS["dpm++2m"], known=Known.outside(DRAWN, z, eps)).x_0[:, DRAWN]
 
     exact = end(1024)
     coarse, fine = ((end(steps) - exact).abs().max().item() for steps in (32, 64))

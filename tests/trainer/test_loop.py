@@ -5,17 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from asked import Asked
 from host_reads import HostReads
+from leaping import accumulate_gradient
 
 from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import collect, draw, improve
 from trainer.engine.state import new_state, set_optimizer
 from trainer.errors import Stopped
-from trainer.events import Finished, IterationDone, SelfTested, Skipped, Started
+from trainer.events import Ending, Finished, IterationDone, SelfTested, Skipped, Started
 from trainer.settings.config import OptimizerSettings
 from trainer.settings.config_file import load_config
 from trainer.stages.rollout import rollout
-from trainer.stages.update import accumulate_gradient
+from trainer.stages.solvers import SOLVERS
 from trainer.training.loop import train
 from trainer.training.prepare import prepare
 
@@ -51,7 +53,7 @@ def make(config_file):
 
 def run(setup, state=None, **options):
     events, state = Recorder(), state or new_state(setup)
-    reason = train(setup, state, on_event=events, save=lambda s: events(("saved", s.iteration)), **options)
+    reason = str(train(setup, state, on_event=events, save=lambda s: events(("saved", s.iteration)), **options))
     return reason, state, events
 
 
@@ -244,10 +246,10 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(make):
 def test_a_stop_is_answered_between_iterations_and_saves(make):
     setup = make(overrides=["run.iterations=50"])
     asked = iter([False, False, False, False, True])
-    reason, state, events = run(setup, should_stop=lambda: next(asked))
+    reason, state, events = run(setup, control=Asked(lambda: next(asked)))
     assert reason == "stopped"
     assert state.iteration == 4
-    assert events[-2:] == [("saved", 4), Finished(4, "stopped")]
+    assert events[-2:] == [("saved", 4), Finished(4, Ending("stopped"))]
 
 
 @pytest.mark.also_on_card
@@ -273,7 +275,7 @@ def test_a_stop_in_mid_iteration_undoes_that_iteration_and_loses_nothing(make, c
     assert reason == "stopped"
     assert len(seen) == calls
     assert (state.iteration, state.updates) == (2, 6)
-    assert events[-1] == Finished(2, "stopped")
+    assert events[-1] == Finished(2, Ending("stopped"))
     assert all(p.grad is None for p in setup.lora.values())
     setup.policy.before_call = lambda: None
     reason, state, _ = run(setup, state)
@@ -335,7 +337,7 @@ def test_rollout_and_gradients_never_wait_for_the_device(make):
     velocity = policy_velocity(setup, group.candidates.prompts, 4)
     noise = torch.randn(8, 16, 64)
     with HostReads() as reads:
-        rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, "dpm++2m", [0, 2])
+        rollout(velocity, noise, torch.arange(2).repeat_interleave(4), setup.sigmas, SOLVERS["dpm++2m"], [0, 2])
         tau = torch.ones(2, 2)
         accumulate_gradient(
             velocity,

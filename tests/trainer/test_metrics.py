@@ -13,6 +13,7 @@ from PIL import Image
 from trainer.events import (
     Change,
     Changed,
+    Ending,
     Evaluated,
     Finished,
     IterationDone,
@@ -122,7 +123,7 @@ def test_a_reader_sees_the_run_while_it_is_written(tmp_path):
     store(done(0))
     assert rows(tmp_path, "SELECT count(*) FROM scores") == [(12,)]
     store(Saved(1, "run/lora.safetensors"))
-    store(Finished(1, "stopped"))
+    store(Finished(1, Ending("stopped")))
     assert (store.info("state"), store.info("saved"), store.info("lora")) == ("stopped", 1, "run/lora.safetensors")
     store.close()
 

@@ -193,4 +193,4 @@ def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_
     with pytest.raises(UserError, match=r"out of memory beside the model calls \(full\): set .*Saved after 1 iter"):
         start_run(config, listeners=[events.append])
     assert [e.iteration for e in events if isinstance(e, Saved)] == [1]
-    assert start_run(config, resume=True)[0] == "complete"
+    assert start_run(config, resume=True)[0].kind == "complete"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trainer.engine.drawing import score_pictures
 from trainer.engine.setup import assemble, build_rewards, encode
 from trainer.engine.state import new_state
 from trainer.rewards import build
-from trainer.rewards.base import on_device, score_on
+from trainer.rewards.base import on_device
 from trainer.settings.config_file import load_config
 from trainer.training.evaluate import sample
 from trainer.training.loop import train
@@ -39,22 +40,26 @@ def test_models_are_on_the_device_inside_and_wait_in_host_memory_where_asked(sta
     assert model.log == ["cuda:3", *after]
 
 
-@pytest.mark.parametrize("stay", [True, False])
-def test_models_that_do_not_stay_are_on_the_device_one_at_a_time(stay):
+@pytest.mark.parametrize(("offload", "after"), [(False, []), (True, ["cpu"])])
+def test_each_reward_in_turn_is_on_the_device_while_it_scores(config_file, offload, after):
+    setup = prepare(load_config(config_file(), [f"run.offload_rewards={str(offload).lower()}"]))
     log = []
 
     class Named(Placed):
         def __init__(self, name):
-            self.name = name
+            self.name, self.log = name, log
 
         def to(self, device):
-            log.append((self.name, device))
+            log.append((self.name, str(device)))
 
-    rewards = {"a": Named("a"), "b": Named("b")}
-    scores = score_on("cuda", rewards, lambda part: {name: log.append((name, "score")) for name in part}, stay=stay)
-    assert scores == {"a": None, "b": None}
-    in_turn = [(name, step) for name in "ab" for step in ("cuda", "score", "cpu")]
-    assert log == ([("a", "cuda"), ("b", "cuda"), ("a", "score"), ("b", "score")] if stay else in_turn)
+        def score(self, images, prompts):
+            log.append((self.name, "score"))
+            return images.mean((1, 2, 3))
+
+    images = torch.rand(3, 3, 8, 8)
+    scores = score_pictures(replace(setup, rewards={"a": Named("a"), "b": Named("b")}), images, ["x", "y", "z"])
+    assert all(torch.equal(scores[name], images.mean((1, 2, 3))) for name in "ab")
+    assert log == [(name, step) for name in "ab" for step in ("cpu", "score", *after)]
 
 
 def test_models_that_do_not_stay_leave_the_device_when_they_are_built(config_file, monkeypatch):

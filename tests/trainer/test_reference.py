@@ -21,6 +21,7 @@ from trainer.pictures.convert import fitted
 from trainer.planning.phases import predict
 from trainer.settings.config_file import load_config
 from trainer.stages.rollout import micro_batched, rollout
+from trainer.stages.solvers import SOLVERS
 from trainer.training.prepare import prepare
 
 SEEN = "image = 'seen.png'\nreference = true"
@@ -59,7 +60,7 @@ def test_a_reference_is_seen_as_in_diffusers(flux_dev):
     reference = geometry.pack(policy.vae.encode(picture))
     velocity = micro_batched(policy.velocity(conditioning.beside({REFERENCE: reference}), geometry), 1)
     sigmas = torch.cat([pipeline.scheduler.sigmas[:4].double(), torch.zeros(1, dtype=torch.float64)])
-    found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, "euler").x_0
+    found = rollout(velocity, geometry.pack(noise), torch.zeros(1, dtype=torch.long), sigmas, SOLVERS["euler"]).x_0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 

@@ -62,7 +62,7 @@ def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config
 
     process.config.write_text("[[rewards]]\nkind = 'tiny-clip'\n[server]\nbatch_window = 0.3\n", "utf-8")
     process.start().ready()
-    assert start_run(config("run", remote), listeners=[disturb])[0] == "complete"
+    assert start_run(config("run", remote), listeners=[disturb])[0].kind == "complete"
     killers[0].join()
     assert [e.iteration for e in events if isinstance(e, Waiting)] == [2, 4]
     assert [e.iteration for e in events if isinstance(e, Resumed)] == [2, 4]

@@ -30,7 +30,7 @@ ROWS = torch.tensor([0, 0, 1, 1, 0])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_kept_steps_are_the_solvers_own_states_and_velocities(solver, noise):
     sigmas = sigma_grid(6, 3.0)
-    kept = rollout(velocity, noise, ROWS, sigmas, solver, keep=[4, 0, 1])
+    kept = rollout(velocity, noise, ROWS, sigmas, SOLVERS[solver], kept=[4, 0, 1])
     assert kept.steps == [0, 1, 4]
     for row in range(N):  # one trajectory at a time
         alone = list(
@@ -48,7 +48,7 @@ def test_kept_steps_are_the_solvers_own_states_and_velocities(solver, noise):
 
 def test_euler_trajectory_is_the_sum_of_its_steps(noise):
     sigmas = sigma_grid(4).tolist()
-    kept = rollout(velocity, noise, ROWS, sigma_grid(4), "euler", keep=range(4))
+    kept = rollout(velocity, noise, ROWS, sigma_grid(4), SOLVERS["euler"], kept=range(4))
     x = noise.double()
     for j in range(4):
         torch.testing.assert_close(kept.x[j].double(), x, atol=1e-5, rtol=0)
@@ -59,7 +59,7 @@ def test_euler_trajectory_is_the_sum_of_its_steps(noise):
 def test_step_sizes_are_differences_of_the_double_precision_grid(noise):
     """Subtracting sigmas that were rounded to float32 first would lose the last digits of a small step."""
     sigmas = sigma_grid(50, 3.0)
-    kept = rollout(velocity, noise, ROWS, sigmas, "euler", keep=range(50))
+    kept = rollout(velocity, noise, ROWS, sigmas, SOLVERS["euler"], kept=range(50))
     grid = sigmas.numpy()
     assert kept.step_size.numpy().tolist() == np.diff(grid).astype(np.float32).tolist()
     assert kept.sigma.numpy().tolist() == grid[:-1].astype(np.float32).tolist()
@@ -67,13 +67,13 @@ def test_step_sizes_are_differences_of_the_double_precision_grid(noise):
 
 
 def test_last_kept_step_ends_at_the_clean_latents(noise):
-    kept = rollout(velocity, noise, ROWS, sigma_grid(3), "dpm++2m", keep=[2])
+    kept = rollout(velocity, noise, ROWS, sigma_grid(3), SOLVERS["dpm++2m"], kept=[2])
     assert torch.equal(kept.x_next[0], kept.x_0)
 
 
 def test_nothing_is_kept_unless_asked_for_and_the_noise_is_left_as_it_was(noise):
     before = noise.clone()
-    kept = rollout(velocity, noise, ROWS, sigma_grid(3), "heun")
+    kept = rollout(velocity, noise, ROWS, sigma_grid(3), SOLVERS["heun"])
     assert kept.x.shape == (0, N, *LATENT)
     assert kept.x_0.shape == (N, *LATENT)
     assert torch.equal(noise, before)
@@ -81,7 +81,7 @@ def test_nothing_is_kept_unless_asked_for_and_the_noise_is_left_as_it_was(noise)
 
 def test_rollout_builds_no_graph(noise):
     weight = torch.ones(1, requires_grad=True)
-    kept = rollout(lambda x, s, r: weight * x, noise, ROWS, sigma_grid(3), "ab2", keep=[0])
+    kept = rollout(lambda x, s, r: weight * x, noise, ROWS, sigma_grid(3), SOLVERS["ab2"], kept=[0])
     assert not kept.x_0.requires_grad
     assert not kept.v.requires_grad
 
@@ -137,8 +137,8 @@ def test_some_of_the_kept_steps_are_those_of_a_rollout_that_kept_them_alone():
     def velocity(x, sigma, rows):
         return torch.tanh(x) * sigma[:, None]
 
-    everything = rollout(velocity, noise, rows, sigmas, "ab2", range(6)).only([4, 1])
-    alone = rollout(velocity, noise, rows, sigmas, "ab2", [1, 4])
+    everything = rollout(velocity, noise, rows, sigmas, SOLVERS["ab2"], range(6)).only([4, 1])
+    alone = rollout(velocity, noise, rows, sigmas, SOLVERS["ab2"], [1, 4])
     assert everything.steps == alone.steps == [1, 4]
     for name in ("x_0", "sigma", "step_size", "x", "v", "x_next"):
         assert torch.equal(getattr(everything, name), getattr(alone, name))

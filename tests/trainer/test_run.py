@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from asked import Asked
 from exported import read_lora
 from safetensors.torch import load_file
 
@@ -58,9 +59,9 @@ def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(conf
     start_run(config("whole"))
     for stop_after in (1, 5, 0):
         asked = iter([False] * stop_after + [True])
-        reason, _ = start_run(config(), resume=True, should_stop=lambda asked=asked: next(asked))
-        assert reason == "stopped"
-    assert start_run(config(), resume=True)[0] == "complete"
+        ending, _ = start_run(config(), resume=True, control=Asked(lambda asked=asked: next(asked)))
+        assert ending.kind == "stopped"
+    assert start_run(config(), resume=True)[0].kind == "complete"
     assert_equal(tmp_path / "run", tmp_path / "whole")
 
 

@@ -78,7 +78,7 @@ def test_a_killed_run_with_changes_goes_on_to_the_bits_of_the_uninterrupted_one(
     resumed = Person()
     # what was changed before the kill is made again by the run, what came after it by the person
     resumed.control.change = lambda *values, wish=resumed.control.change: later and wish(*values)
-    assert steered(config(), resumed, resume=True)[0] == "complete"
+    assert steered(config(), resumed, resume=True)[0].kind == "complete"
     assert_equal(tmp_path / "run", tmp_path / "whole")
     with open_store(tmp_path / "run") as store:
         assert store.info("changes") == CHANGES
@@ -165,5 +165,5 @@ def test_a_run_of_before_these_settings_goes_on(config, tmp_path):
             "UPDATE info SET value = '1' WHERE key = 'version'",
         ):
             database.execute(statement)
-    assert start_run(config(), resume=True)[0] == "complete"
+    assert start_run(config(), resume=True)[0].kind == "complete"
     assert_equal(tmp_path / "run", tmp_path / "whole")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from leaping import accumulate_gradient
 from torch import Tensor
 
 from trainer import tiny
@@ -12,7 +13,7 @@ from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import Group, collect, draw
 from trainer.settings.config_file import load_config
 from trainer.stages.surrogate import softmax_temperature
-from trainer.stages.update import LOSS_SCALE, accumulate_gradient
+from trainer.stages.update import LOSS_SCALE
 from trainer.training.prepare import prepare
 
 DEMO = Path(tiny.__file__).parent / "demo.toml"

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from asked import Asked
 from served import servers
 
 from trainer.engine.state import new_state
 from trainer.errors import Stopped
-from trainer.events import Finished, Resumed, Waiting
+from trainer.events import Ending, Finished, Resumed, Waiting
 from trainer.rewards import RewardUnavailable, build
 from trainer.settings.config_file import load_config
 from trainer.store.writer import DATABASE
@@ -75,8 +76,8 @@ def make(config_file):
 
 def run(setup, state=None, **options):
     events, state = [], state or new_state(setup)
-    reason = train(
-        setup, state, on_event=events.append, save=lambda s: events.append(("saved", s.iteration)), **options
+    reason = str(
+        train(setup, state, on_event=events.append, save=lambda s: events.append(("saved", s.iteration)), **options)
     )
     return reason, state, events
 
@@ -113,7 +114,7 @@ def test_the_questions_become_rarer(monkeypatch):
     assert asked == [1, 3, 7, 15, 31, 61, 91, 121]
 
 
-@pytest.mark.parametrize("how", ["should_stop", "before_call"])
+@pytest.mark.parametrize("how", ["control", "before_call"])
 def test_a_stop_while_waiting_is_answered_and_loses_nothing(make, how):
     whole, shaky = make(), Shaky({2}, back_after=10**9)
     run(whole)
@@ -128,9 +129,9 @@ def test_a_stop_while_waiting_is_answered_and_loses_nothing(make, how):
 
     if how == "before_call":
         setup.policy.before_call = cancel
-    reason, state, events = run(setup, **({"should_stop": stop} if how == "should_stop" else {}))
+    reason, state, events = run(setup, **({"control": Asked(stop)} if how == "control" else {}))
     assert (reason, state.iteration, state.updates) == ("stopped", 1, 1)
-    assert events[-2:] == [("saved", 1), Finished(1, "stopped")]
+    assert events[-2:] == [("saved", 1), Finished(1, Ending("stopped"))]
     setup.policy.before_call = lambda: None
     assert run(setup, state)[0] == "complete"
     assert same(setup, whole)
@@ -146,7 +147,7 @@ def test_the_run_store_says_that_it_waits(config_file, tmp_path):
             assert load_checkpoint(tmp_path / "run" / "checkpoint").iteration == 1
 
     load = lambda config: replace(prepare(config), rewards={"colourfulness": shaky})  # noqa: E731
-    assert start_run(config, listeners=[look], load=load)[0] == "complete"
+    assert start_run(config, listeners=[look], load=load)[0].kind == "complete"
     assert states == ["waiting: the judge is asleep", "running"]
     with sqlite3.connect(tmp_path / "run" / DATABASE) as database:
         log = database.execute("SELECT iteration, message FROM log ORDER BY id").fetchall()
@@ -164,4 +165,4 @@ def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve
     moved = serve(rewards).url
     with pytest.raises(RunError, match=r"rewards\.0\.options\.reward was 'colourfulness', is 'other'"):
         start_run(config(moved, "rewards.0.options.reward=other"), resume=True)
-    assert start_run(config(moved, "rewards.0.options.timeout=5"), resume=True)[0] == "complete"
+    assert start_run(config(moved, "rewards.0.options.timeout=5"), resume=True)[0].kind == "complete"

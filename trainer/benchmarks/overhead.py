@@ -3,19 +3,16 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..device import Device, synchronize
 from ..engine.state import Setup, new_state
-from ..rewards.base import Reward, score_on
+from ..rewards.base import on_device
 from ..settings.config import Config
-from ..stages.solvers import evaluations
 from ..store.writer import open_store
 from ..training.loop import iterate
 from ..training.prepare import prepare
@@ -61,7 +58,7 @@ def bare_calls(setup: Setup) -> Work:
     config, policy, geometry = setup.config, setup.policy, setup.geometry
     grpo, size = config.grpo, config.run.micro_batch
     candidates = grpo.prompts_per_iteration * grpo.group_size
-    forwards = evaluations(config.sampling.solver, config.sampling.steps) * -(-candidates // size)
+    forwards = setup.objective.solver.evaluations(config.sampling.steps) * -(-candidates // size)
     backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
     x = torch.randn(size, geometry.tokens, 64, device=policy.device)
     sigma = torch.full((size,), 0.5, device=policy.device)
@@ -69,9 +66,6 @@ def bare_calls(setup: Setup) -> Work:
     velocity = policy.velocity(setup.conditioning, geometry)
     stay = not config.run.offload_rewards
     texts = [config.prompts[i % len(config.prompts)] for i in range(candidates)]
-
-    def scored(rewards: Mapping[str, Reward], images: Tensor) -> dict[str, Tensor]:
-        return {name: reward.score(images, texts) for name, reward in rewards.items()}
 
     def run() -> None:
         with torch.no_grad():
@@ -82,7 +76,9 @@ def bare_calls(setup: Setup) -> Work:
         images = torch.cat(
             [policy.decode(part, geometry) for part in x.repeat(-(-candidates // size), 1, 1).split(size)]
         )
-        score_on(policy.device, setup.rewards, partial(scored, images=images[:candidates]), stay=stay)
+        for reward in setup.rewards.values():
+            with on_device([reward], policy.device, stay=stay):
+                reward.score(images[:candidates], texts)
         for parameter in setup.lora.values():
             parameter.grad = None
 

@@ -28,6 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
     check_run(config, resume=False)
     say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
+    from ..events import COMPLETE
     from ..training.run import start_run
     from .demo_report import conclude
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
@@ -35,12 +36,12 @@ def main(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     with interruptible() as interrupt:
         listeners = [logged_in(folder), ProgressBar([r.label for r in config.rewards])]
-        reason, setup = start_run(config, listeners=listeners, should_stop=lambda: bool(interrupt))
-    if interrupt:
+        ending, setup = start_run(config, listeners=listeners, control=interrupt.control)
+    if interrupt.pressed:
         return INTERRUPTED
     seconds = time.perf_counter() - started
     return conclude(
-        setup, tested, folder, folder / LORA, seconds, complete=reason == "complete", as_json=arguments.json
+        setup, tested, folder, folder / LORA, seconds, complete=ending.kind == COMPLETE, as_json=arguments.json
     )
 
 

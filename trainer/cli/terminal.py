@@ -23,6 +23,7 @@ from ..events import (
     Unpaused,
     Waiting,
 )
+from ..training.control import Control
 from .libraries import keep_log
 from .output import note, terminal
 
@@ -82,18 +83,17 @@ def logged_in(folder: Path) -> Listener:
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed. The first asks the run to stop after its iteration, the second stops at once."""
+    """Ctrl-C. The first asks the run to stop after its iteration, the second stops at once."""
 
     def __init__(self) -> None:
+        self.control = Control()
         self.pressed = False
-
-    def __bool__(self) -> bool:
-        return self.pressed
 
     def press(self, *_: object) -> None:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+        self.control.stop()
         print("\nfinishing this iteration, then saving (Ctrl-C again to stop at once)", file=terminal.err, flush=True)
 
 

@@ -23,6 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)
     check_run(config, arguments.resume)
+    from ..events import COMPLETE
     from ..training.run import start_run
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 
@@ -32,19 +33,19 @@ def main(arguments: argparse.Namespace) -> int:
         last.update(getattr(event, "metrics", {}))
 
     with interruptible() as interrupt:
-        reason, _ = start_run(
+        ending, _ = start_run(
             config,
             resume=arguments.resume,
             listeners=[logged_in(folder), ProgressBar(list(config.weights)), remember],
-            should_stop=lambda: bool(interrupt),
+            control=interrupt.control,
         )
     if arguments.json:
-        print_json({"run": str(folder), "lora": str(folder / LORA), "reason": reason, "last": last})
+        print_json({"run": str(folder), "lora": str(folder / LORA), "reason": str(ending), "last": last})
     else:
-        say(f"{reason}: {folder}\nLoRA: {folder / LORA}")
-        if reason != "complete":
+        say(f"{ending}: {folder}\nLoRA: {folder / LORA}")
+        if ending.kind != COMPLETE:
             sets = [word for override in arguments.set for word in ("--set", override)]
             say(f"go on with: python -m trainer train {shlex.join([str(arguments.config), *sets])} --resume")
-    if interrupt:
+    if interrupt.pressed:
         return INTERRUPTED
-    return 0 if reason == "complete" else 1
+    return 0 if ending.kind == COMPLETE else 1

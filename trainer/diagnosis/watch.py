@@ -1,6 +1,6 @@
 """Ends a run on a finding that its settings name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ..events import Event, IterationDone
@@ -17,17 +17,18 @@ class Curves(Protocol):
 
 
 class Watch:
-    """A listener. `reason` is why the run should end, "stopped by <check>: <evidence>"; empty as long as it need not.
+    """A listener.
 
     Args:
         settings: of the run, `Config.to_dict()`; `run.stop_on` names the findings that end it.
         earlier: curves of the iterations that a resumed run has done already.
+        stop: told why the run should end, "stopped by <check>: <evidence>".
     """
 
-    def __init__(self, settings: Mapping[str, Any], earlier: Curves):
+    def __init__(self, settings: Mapping[str, Any], earlier: Curves, stop: Callable[[str], None]):
         self.settings = settings
         self.names = settings["run"]["stop_on"]
-        self.reason = ""
+        self.stop = stop
         self.curves = {name: list(earlier.curve(name)) for name in earlier.names()} if self.names else {}
 
     def __call__(self, event: Event) -> None:
@@ -36,4 +37,5 @@ class Watch:
         for name, value in event.metrics.items():
             self.curves.setdefault(name, []).append((event.iteration, value))
         found = diagnose(self.curves, self.settings, self.names)
-        self.reason = f"stopped by {found[0].check}: {found[0].evidence}" if found else ""
+        if found:
+            self.stop(f"stopped by {found[0].check}: {found[0].evidence}")

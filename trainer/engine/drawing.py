@@ -1,20 +1,22 @@
 """What a loaded model can do: solve, decode, score, and say its velocity."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..device import synchronize
 from ..models.conditioning import Conditioning
-from ..rewards.base import Reward, score_all, score_on
+from ..rewards.base import Reward, check_images, on_device, scores_of
 from ..stages.decode import decode
 from ..stages.inpainting import Known
 from ..stages.noise import partly_noised
 from ..stages.rollout import BatchVelocity, Trajectories, micro_batched, rollout
+from ..stages.solvers import Solver
 from .state import Setup
 
 
@@ -47,18 +49,28 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
 
 
 def solve(
-    setup: Setup, prompts: Sequence[int], conditioning: Conditioning, noise: Tensor, keep: Sequence[int] = ()
+    setup: Setup,
+    prompts: Sequence[int],
+    conditioning: Conditioning,
+    noise: Tensor,
+    solver: Solver,
+    kept: Sequence[int] = (),
+    seed: int = 0,
 ) -> Trajectories:
     """Stage 2: trajectories from noise [N, *latent_shape] or, with an init, from what it noises.
 
-    `conditioning` has a row for each of `prompts`, those whose init it is. Each has N / len(prompts) trajectories, one
-    prompt's after the other's.
+    Args:
+        prompts: those whose init it is. Each has N / len(prompts) trajectories, one prompt's after the other's.
+        conditioning: a row for each of them.
+        kept: the steps whose states are stored.
+        seed: of the random numbers of a solver that draws some.
     """
     x, rows, known = begin(setup, prompts, noise)
 
     def run(micro_batch: int) -> Trajectories:
         velocity = velocity_of(setup, conditioning, prompts, micro_batch)
-        return rollout(velocity, x, rows, setup.sigmas, setup.config.sampling.solver, keep, known)
+        generator = torch.Generator(x.device).manual_seed(seed)
+        return rollout(velocity, x, rows, setup.sigmas, solver, kept, known, generator)
 
     return setup.micro_batch.fit("rollout", run)
 
@@ -71,19 +83,25 @@ def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
 
 
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Every reward's scores of pictures [N, 3, H, W], which may wait on the host, and their N prompts, [N] each."""
+    """Every reward's scores of pictures [N, 3, H, W], which may wait on the host, and their N prompts, [N] each.
 
-    device = setup.policy.device
+    One reward after the other: a device that runs full redoes that reward alone, with half as many pictures at once.
+    """
+    check_images(images, texts)
+    device, stay = setup.policy.device, not setup.config.run.offload_rewards
+    scores = {}
+    for name, reward in setup.rewards.items():
+        with on_device([reward], device, stay=stay):
+            score = partial(_score, name, reward, images, texts, device)
+            scores[name] = setup.scored_at_once.fit("reward", score)
+    return scores
 
-    def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
-        return setup.scored_at_once.fit("reward", lambda size: scores_of(rewards, size))
 
-    def scores_of(rewards: Mapping[str, Reward], size: int) -> dict[str, Tensor]:
-        starts = range(0, len(images), size)
-        parts = [score_all(rewards, images[i : i + size].to(device), texts[i : i + size]) for i in starts]
-        return {name: torch.cat([part[name] for part in parts]) for name in rewards}
-
-    return score_on(device, setup.rewards, score, stay=not setup.config.run.offload_rewards)
+def _score(
+    name: str, reward: Reward, images: Tensor, texts: Sequence[str], device: torch.device, at_once: int
+) -> Tensor:
+    parts = [slice(start, start + at_once) for start in range(0, len(images), at_once)]
+    return torch.cat([scores_of(name, reward, images[part].to(device), texts[part]) for part in parts])
 
 
 def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:

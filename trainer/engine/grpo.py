@@ -1,9 +1,8 @@
-"""One iteration: the only file that joins the stages, in the order of the data flow.
+"""One iteration of group-relative policy optimisation, in the order of the data flow, whatever the objective.
 
     prompts -> noise -> rollout -> decode -> reward -> advantages -> anchors -> surrogate -> update
 
-Departures from the paper, each a setting: the softmax temperature is scale-free (`surrogate.softmax_temperature`), the
-LoRA alone is trained, and a group without advantages is not passed through the model at all.
+A group without advantages is not passed through the model at all.
 """
 
 import copy
@@ -16,26 +15,25 @@ from torch import Tensor
 
 from ..settings.config import Config
 from ..stages.advantages import quasi_norm_reweight
-from ..stages.anchors import Pairs, draw_pairs, draw_steps
+from ..stages.anchors import Pairs
 from ..stages.combine import Combined, combine
-from ..stages.noise import derive_seed, neighborhood
+from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
 from ..stages.rollout import Trajectories
-from ..stages.surrogate import softmax_temperature
-from ..stages.update import LOSS_SCALE, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
+from ..stages.update import LOSS_SCALE, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
 from .drawing import Clock, conditioning_of, decode_all, policy_velocity, score_pictures, solve
 from .state import Setup, State
 
-NOISE, STEPS, PAIRS = 1, 2, 3  # streams of random numbers; setup.py and state.py have others
+NOISE, STEPS, PAIRS, SOLVER = 1, 2, 3, 6  # streams of random numbers; setup.py and state.py have others
 ALIKE = "no group has rewards that differ"  # why an update is skipped: by chance, and by no fault
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Stages 1 to 3: the neighborhoods of P prompts, where they led, and the pictures."""
+    """Stages 1 to 3: the G candidates of each of P prompts, where they led, and the pictures."""
 
     prompts: list[int]  # P, into config.prompts
-    seeds: list[int]  # P, of each neighborhood
+    seeds: list[int]  # P, of each prompt's noise
     trajectories: Trajectories  # of P * G candidates
     images: Tensor  # [P * G, 3, H, W]
 
@@ -54,9 +52,15 @@ class Group:
     advantages: Tensor  # A', [P, G]
 
 
-def collect(setup: Setup, iteration: int, clock: Clock) -> Group:
-    """Stages 1 to 5 of one iteration: neighborhoods, trajectories, pictures, scores, advantages."""
+def collect(
+    setup: Setup, iteration: int, clock: Clock, on_drawn: Callable[[Candidates], None] = lambda candidates: None
+) -> Group:
+    """Stages 1 to 5 of one iteration: noise, trajectories, pictures, scores, advantages.
+
+    `on_drawn` is told of the candidates before they are scored.
+    """
     candidates = sample_candidates(setup, iteration, trained_steps(setup, iteration), clock)
+    on_drawn(candidates)
     with clock.phase("reward"):
         scores = score(setup, candidates)
     return judge(setup.config, candidates, scores)
@@ -64,20 +68,18 @@ def collect(setup: Setup, iteration: int, clock: Clock) -> Group:
 
 def trained_steps(setup: Setup, iteration: int) -> list[int]:
     """The K steps whose turn it is."""
-    config = setup.config
-    generator = _generator(STEPS, config.run.seed, iteration)
-    return draw_steps(config.sampling.steps, config.grpo.trained_steps, generator=generator)
+    return setup.objective.steps(generator=_generator(STEPS, setup.config.run.seed, iteration))
 
 
-def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: Clock) -> Candidates:
-    """Stages 1 to 3 for the prompts whose turn it is; `keep` are the steps whose states are stored."""
-    config, geometry = setup.config, setup.geometry
-    grpo, seed = config.grpo, config.run.seed
-    prompts = prompt_order(len(config.prompts), seed, iteration, grpo.prompts_per_iteration)
+def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: Clock) -> Candidates:
+    """Stages 1 to 3 for the prompts whose turn it is; `kept` are the steps whose states are stored."""
+    config, seed = setup.config, setup.config.run.seed
+    prompts = prompt_order(len(config.prompts), seed, iteration, config.grpo.prompts_per_iteration)
     seeds = [derive_seed(NOISE, seed, iteration, slot) for slot in range(len(prompts))]
     with clock.phase("rollout"):
-        noise = [neighborhood(s, geometry.latent_shape, grpo.strength, grpo.group_size) for s in seeds]
-        trajectories = solve(setup, prompts, conditioning_of(setup, prompts), torch.cat(noise), keep)
+        noise = torch.cat([setup.objective.noise(s, setup.geometry.latent_shape) for s in seeds])
+        told, solver = conditioning_of(setup, prompts), setup.objective.solver
+        trajectories = solve(setup, prompts, told, noise, solver, kept, derive_seed(SOLVER, seed, iteration))
     with clock.phase("decode"):
         images = decode_all(setup, trajectories.x_0)
     return Candidates(prompts, seeds, trajectories, images)
@@ -85,9 +87,8 @@ def sample_candidates(setup: Setup, iteration: int, keep: Sequence[int], clock: 
 
 def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
     """Stage 4: every reward's scores, [P, G] each."""
-    group_size = setup.config.grpo.group_size
     scores = score_pictures(setup, candidates.images, candidates.texts(setup.config))
-    return {name: values.view(-1, group_size) for name, values in scores.items()}
+    return {name: values.view(len(candidates.prompts), -1) for name, values in scores.items()}
 
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
@@ -98,53 +99,31 @@ def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> 
 
 def draw(setup: Setup, group: Group, iteration: int) -> Pairs:
     """Stage 6a: the drawn triples, on the CPU, those of uninformative groups left out."""
-    grpo = setup.config.grpo
-    prompts, group_size = group.advantages.shape
     generator = _generator(PAIRS, setup.config.run.seed, iteration)
-    pairs = draw_pairs(prompts, group_size, grpo.anchors, grpo.trained_steps, generator=generator)
+    pairs = setup.objective.pairs(len(group.advantages), generator=generator)
     return pairs.only(group.combined.informative.cpu())
 
 
 def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dict[str, float], str]:
     """Stages 6b and 7: `updates_per_rollout` optimiser steps on the pairs.
 
-    Returns the metrics, and why an update was skipped (empty where none was).
+    Returns the metrics, and why an update was skipped (empty if none was).
     """
-    grpo, optimizer, trajectories = setup.config.grpo, setup.config.optimizer, group.candidates.trajectories
+    grpo, optimizer = setup.config.grpo, setup.config.optimizer
     if len(pairs) == 0:
         finite = all(group.scores[name].isfinite().all() for name in setup.config.weights)
         return {}, ALIKE if finite else "a reward was not a finite number"
 
-    prompts, group_size = group.advantages.shape
-    candidates = trajectories.inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
-    tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in candidates])
-    pairs = pairs.to(setup.policy.device)
+    candidates, pairs = group.candidates, pairs.to(setup.policy.device)
+    loss_of = setup.objective.prepare(candidates.trajectories, group.advantages)
 
-    def gradient(micro_batch: int) -> PairMetrics:
+    def work(micro_batch: int) -> PairMetrics:
         state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
-        velocity = policy_velocity(setup, group.candidates.prompts, micro_batch)
-
-        def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-            with setup.policy.reference():
-                return velocity(x, sigma, rows)
-
-        return accumulate_gradient(
-            velocity,
-            trajectories,
-            pairs,
-            group.advantages,
-            tau,
-            clip=grpo.clip,
-            micro_batch=micro_batch,
-            normaliser=prompts * grpo.anchors * grpo.trained_steps,
-            reference=reference,
-            kl_weight=grpo.kl_weight,
-            loss_scale=LOSS_SCALE,
-        )
+        return gradient(setup, candidates, pairs, loss_of, micro_batch)
 
     skipped, measured, norms = "", [], []
     for _ in range(grpo.updates_per_rollout):
-        measured.append(setup.micro_batch.fit("update", gradient))
+        measured.append(setup.micro_batch.fit("update", work))
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
         norm, applied = step_optimizer(
             state.optimizer, state.gradients, max_ratio=optimizer.max_grad_ratio, lr=lr, loss_scale=LOSS_SCALE
@@ -158,11 +137,32 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     return {"learning_rate": lr, "grad_norm": max(norms), **_read(measured)}, skipped
 
 
+def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, micro_batch: int) -> PairMetrics:
+    """Add the gradient of these pairs, on the policy's device, to the LoRA's."""
+    velocity = policy_velocity(setup, candidates.prompts, micro_batch)
+
+    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        with setup.policy.reference():
+            return velocity(x, sigma, rows)
+
+    return accumulate_gradient(
+        velocity,
+        candidates.trajectories,
+        pairs,
+        loss_of,
+        group_size=setup.config.grpo.group_size,
+        micro_batch=micro_batch,
+        normaliser=pairs.total,
+        reference=reference if setup.objective.needs_reference else None,
+        loss_scale=LOSS_SCALE,
+    )
+
+
 @contextmanager
 def all_or_nothing(setup: Setup, state: State) -> Iterator[None]:
     """An iteration that an exception cuts short leaves weights, optimiser and average as they were before it.
 
-    Nothing but the optimiser's steps changes them, so a copy is kept only where there are several in an iteration.
+    Nothing but the optimiser's steps changes them, so a copy is made only if there are several in an iteration.
     """
     restore = _remember(setup, state) if setup.config.grpo.updates_per_rollout > 1 else lambda: None
     try:

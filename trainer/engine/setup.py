@@ -18,6 +18,7 @@ from ..models.lora.attach import attach_lora, detach_lora
 from ..models.lora.start import start_from
 from ..models.lora.targets import LoraError
 from ..models.storage.placement import DTYPES, Placement
+from ..objectives.objective import objective_of
 from ..pictures.convert import fitted
 from ..rewards import build
 from ..rewards.base import Reward, move
@@ -117,6 +118,7 @@ def assemble(
         rewards,
         tuple(canvases),
         canvases[0],
+        objective_of(config),
         micro_batch=MicroBatch(config.run.micro_batch, policy.device),
         scored_at_once=MicroBatch(drawn, policy.device),
         evaluation=evaluation,

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from ..events import Change
 from ..models.conditioning import Conditioning
 from ..models.family import Geometry, Policy
+from ..objectives.objective import Objective, objective_of
 from ..rewards.base import Reward
 from ..settings.config import Config, OptimizerSettings
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
+from ..stages.solvers import SOLVERS, Solver
 from ..stages.update import Ema, GradientHistory, make_optimizer
 from .micro_batch import MicroBatch
 
@@ -40,6 +42,7 @@ class Setup:
     rewards: Mapping[str, Reward]
     canvases: tuple[Canvas, ...]  # of config.sampling.all_sizes
     canvas: Canvas  # the one that is drawn on
+    objective: Objective
     micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer where memory ran out
     scored_at_once: MicroBatch  # pictures that a reward gets at once
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, if there are some
@@ -55,6 +58,15 @@ class Setup:
     @property
     def init(self) -> Init | None:
         return self.canvas.init
+
+    @property
+    def solver(self) -> Solver:
+        """Of the ODE: what pictures beside the training are drawn by."""
+        return SOLVERS[self.config.sampling.solver]
+
+    def under(self, config: Config) -> "Setup":
+        """The same parts under other settings, of the objective alone."""
+        return replace(self, config=config, objective=objective_of(config))
 
     def sized(self, iteration: int) -> "Setup":
         """The setup with the size whose turn it is: all in turn, shuffled, and one for all prompts of an iteration."""

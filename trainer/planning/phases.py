@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..choices import AUTO
-from ..engine.drawing import Clock, policy_velocity
-from ..engine.grpo import Candidates, sample_candidates, trained_steps
+from ..engine.drawing import Clock
+from ..engine.grpo import Candidates, gradient, sample_candidates, score, trained_steps
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
@@ -27,13 +27,10 @@ from ..models.storage.attention import checkpoint_blocks
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.placement import DTYPES
-from ..rewards.base import Reward, move, score_on
+from ..rewards.base import move
 from ..settings.config import Config
-from ..stages.anchors import Pairs, draw_pairs
 from ..stages.rollout import BatchVelocity
-from ..stages.solvers import evaluations
-from ..stages.surrogate import softmax_temperature
-from ..stages.update import accumulate_gradient
+from ..stages.solvers import SOLVERS
 from . import models
 from .models import META
 from .rewards import counted
@@ -104,7 +101,7 @@ def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
         state = _started(setup)
     candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
     with meter.phase("reward"):
-        _score(setup, candidates)
+        score(setup, candidates)
     setup.policy.only = None
     with meter.phase("update"):
         _update(setup, state, candidates)
@@ -214,49 +211,20 @@ def _step(setup: Setup, state: State) -> None:
     state.average.update(setup.lora)
 
 
-def _score(setup: Setup, candidates: Candidates) -> None:
-    texts = candidates.texts(setup.config)
-
-    def score(rewards: Mapping[str, Reward]) -> dict[str, Tensor]:
-        return {name: reward.score(candidates.images, texts) for name, reward in rewards.items()}
-
-    score_on(META, setup.rewards, score, stay=not setup.config.run.offload_rewards)
-
-
 def _update(setup: Setup, state: State, candidates: Candidates) -> None:
     """One micro-batch of pairs on top of the gradients of others, and the step."""
-    config, trajectories = setup.config, candidates.trajectories
-    grpo, prompts = config.grpo, len(candidates.prompts)
-    drawn = draw_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=torch.Generator())
-    pairs = Pairs(*(t[: config.run.micro_batch] for t in (drawn.prompt, drawn.anchor, drawn.step))).to(META)
-    groups = trajectories.x_next.unflatten(1, (prompts, grpo.group_size))  # [K, P, G, *latent]
-    tau = torch.stack([softmax_temperature(c, grpo.temperature, grpo.temperature_mode) for c in groups])
-    size = config.run.micro_batch
-    velocity = policy_velocity(setup, candidates.prompts, size)
-
-    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        with setup.policy.reference():
-            return policy_velocity(setup, candidates.prompts, size)(x, sigma, rows)
-
+    grpo, prompts = setup.config.grpo, len(candidates.prompts)
+    size = setup.config.run.micro_batch
+    pairs = setup.objective.pairs(prompts, generator=torch.Generator()).part(0, size).to(META)
+    loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter)
-    accumulate_gradient(
-        velocity,
-        trajectories,
-        pairs,
-        torch.zeros(prompts, grpo.group_size, device=META),
-        tau,
-        clip=grpo.clip,
-        micro_batch=size,
-        normaliser=len(drawn),
-        reference=reference,
-        kl_weight=grpo.kl_weight,
-    )
+    gradient(setup, candidates, pairs, loss_of, size)
     _step(setup, state)
 
 
 def _last_call(config: Config) -> int:
     """Of the rollout's model calls: there the solver's own states are all in place."""
     candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
-    of_one = evaluations(config.sampling.solver, config.sampling.steps)
+    of_one = SOLVERS[config.sampling.solver].evaluations(config.sampling.steps)
     return of_one * math.ceil(candidates / config.run.micro_batch) - 1

@@ -1,6 +1,6 @@
 """Stage 4: what a reward is, and the scores of several."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -33,22 +33,6 @@ def on_device(rewards: Iterable[Reward], device: str | torch.device, *, stay: bo
             move(rewards, "cpu")
 
 
-def score_on(
-    device: str | torch.device,
-    rewards: Mapping[str, Reward],
-    score: Callable[[Mapping[str, Reward]], dict[str, Tensor]],
-    *,
-    stay: bool,
-) -> dict[str, Tensor]:
-    """`score(rewards)` with the models on `device`: all of them, which stay there, or one after the other."""
-    parts = [rewards] if stay else [{name: reward} for name, reward in rewards.items()]
-    scores = {}
-    for part in parts:
-        with on_device(part.values(), device, stay=stay):
-            scores |= score(part)
-    return scores
-
-
 def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
     """Take what has a model (a method `to`) to `device`."""
     for reward in rewards:
@@ -65,11 +49,19 @@ def score_all(rewards: Mapping[str, Reward], images: Tensor, prompts: Sequence[s
         RewardError: no pictures [N, 3, H, W] in [0, 1], another number of prompts, or a reward that gives no [N].
     """
     check_images(images, prompts)
-    scores = {name: reward.score(images, prompts).to(images.device, torch.float32) for name, reward in rewards.items()}
-    for name, values in scores.items():
-        if values.shape != (len(images),):
-            raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
-    return scores
+    return {name: scores_of(name, reward, images, prompts) for name, reward in rewards.items()}
+
+
+def scores_of(name: str, reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """One reward's scores [N] of checked pictures, float32, on their device.
+
+    Raises:
+        RewardError: it gives no [N].
+    """
+    values = reward.score(images, prompts).to(images.device, torch.float32)
+    if values.shape != (len(images),):
+        raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
+    return values
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:
@@ -80,6 +72,8 @@ def check_images(images: Tensor, prompts: Sequence[str]) -> None:
         raise RewardError(f"pictures of type {images.dtype} cannot be scored: must be floating point, from 0 to 1")
     if len(prompts) != len(images):
         raise RewardError(f"{len(images)} pictures but {len(prompts)} prompts: each picture needs its own prompt")
+    if images.is_meta:  # a prediction: there are no numbers
+        return
     # one pass and one wait for the device; NaN and infinity come through
     low, high = torch.stack(images.aminmax()).tolist()
     if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:

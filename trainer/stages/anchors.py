@@ -1,5 +1,6 @@
 """Stage 6a: which (prompt, anchor, step) triples are trained."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +14,24 @@ class Pairs:
     prompt: Tensor  # 0 .. P - 1
     anchor: Tensor  # 0 .. G - 1
     step: Tensor  # 0 .. K - 1, the place of the step among the kept ones
+    drawn: int | None = None  # how many there were before some were left out; None if these are all
 
     def __len__(self) -> int:
         return len(self.step)
 
+    @property
+    def total(self) -> int:
+        """What sums over them are divided by."""
+        return len(self) if self.drawn is None else self.drawn
+
+    def part(self, start: int, size: int) -> "Pairs":
+        """`size` of the triples, or what is left of them."""
+        return self._each(lambda indices: indices[start : start + size])
+
     def only(self, prompts: Tensor) -> "Pairs":
         """The triples of the prompts marked in [P] bool: a group without advantages needs no pass at all."""
         mask = prompts[self.prompt]
-        return Pairs(self.prompt[mask], self.anchor[mask], self.step[mask])
+        return self._each(lambda indices: indices[mask])
 
     def anchors(self, prompts: int, group_size: int) -> Tensor:
         """Which candidates are an anchor, [P, G] bool."""
@@ -29,7 +40,10 @@ class Pairs:
         return mask
 
     def to(self, device: torch.device) -> "Pairs":
-        return Pairs(self.prompt.to(device), self.anchor.to(device), self.step.to(device))
+        return self._each(lambda indices: indices.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Pairs":
+        return Pairs(change(self.prompt), change(self.anchor), change(self.step), self.total)
 
 
 def draw_steps(steps: int, count: int, *, generator: torch.Generator) -> list[int]:

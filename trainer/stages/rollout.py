@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .inpainting import Known
-from .solvers import SOLVERS
+from .solvers import Solver
 
 BatchVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, ...], sigma [N], rows [N] -> v [N, ...]
 
@@ -42,20 +42,22 @@ def rollout(
     begin: Tensor,
     rows: Tensor,
     sigmas: Tensor,
-    solver: str,
-    keep: Sequence[int] = (),
+    solver: Solver,
+    kept: Sequence[int] = (),
     known: Known | None = None,
+    generator: torch.Generator | None = None,
 ) -> Trajectories:
-    """Run N deterministic trajectories from `begin` and keep what training will need.
+    """Run N trajectories from `begin` and keep what training will need.
 
     Args:
         velocity: the policy, see `micro_batched`.
         begin: x at sigmas[0], [N, *latent] float32; noise where that is 1.
         rows: which condition each trajectory has, [N] int64.
         sigmas: grid [T + 1] float64, decreasing to 0.
-        solver: a key of SOLVERS.
-        keep: the steps j to store, in 0 .. T - 1. Nothing of the other steps outlives them.
+        solver: such as those in SOLVERS.
+        kept: the steps j to store, in 0 .. T - 1. Nothing of the other steps outlives them.
         known: what inpainting leaves as it is.
+        generator: for a solver that draws random numbers.
     """
 
     def at(x: Tensor, s: float) -> Tensor:
@@ -63,10 +65,10 @@ def rollout(
         return known.velocity(v) if known else v
 
     grid = sigmas.tolist()
-    steps = sorted(keep)
+    steps = sorted(kept)
     x, v, x_next = (begin.new_empty((len(steps), *begin.shape)) for _ in range(3))
     end = begin
-    for j, (x_j, v_j, end) in enumerate(SOLVERS[solver](at, begin, grid)):
+    for j, (x_j, v_j, end) in enumerate(solver(at, begin, grid, generator)):
         if j in steps:
             k = steps.index(j)
             x[k], v[k], x_next[k] = x_j, v_j, end

@@ -1,20 +1,48 @@
 """Stage 2b: deterministic solvers of dx / dsigma = v(x, sigma).
 
-Each solver is a generator: step by step it yields (x_j, v_j, x_{j+1}), where v_j is the velocity it evaluated at
-(x_j, s_j) anyway. The leaping policy needs exactly these. A solver works in the precision of `x`; the step sizes come
-from a float64 grid as Python numbers.
+Each is a generator: step by step it yields (x_j, v_j, x_{j+1}), where v_j is the velocity it evaluated at (x_j, s_j)
+anyway. The leaping policy needs exactly these. It works in the precision of `x`; the step sizes come from a float64
+grid as Python numbers.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a setting is checked against SOLVERS, without torch
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Velocity = Callable[["Tensor", float], "Tensor"]
 Step = tuple["Tensor", "Tensor", "Tensor"]  # x_j, v_j, x_{j+1}
-Solver = Callable[[Velocity, "Tensor", Sequence[float]], Iterator[Step]]
+
+
+class Solver(Protocol):
+    """From x at the first sigma of a grid to x at the last."""
+
+    def __call__(
+        self, velocity: Velocity, x: "Tensor", sigmas: Sequence[float], generator: "Generator | None" = None
+    ) -> Iterator[Step]:
+        """Step by step. `generator` is for a solver that draws random numbers."""
+
+    def evaluations(self, steps: int) -> int:
+        """How often it asks for the velocity in `steps` steps down to sigma 0."""
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """A solver of the ODE, which draws nothing."""
+
+    steps: Callable[[Velocity, "Tensor", Sequence[float]], Iterator[Step]]
+    asks: Callable[[int], int] = lambda steps: steps
+
+    def __call__(
+        self, velocity: Velocity, x: "Tensor", sigmas: Sequence[float], generator: "Generator | None" = None
+    ) -> Iterator[Step]:
+        return self.steps(velocity, x, sigmas)
+
+    def evaluations(self, steps: int) -> int:
+        return self.asks(steps)
 
 
 def euler(velocity: Velocity, x: "Tensor", sigmas: Sequence[float]) -> Iterator[Step]:
@@ -83,13 +111,8 @@ def _log_snr(s: float) -> float:
 
 
 SOLVERS: dict[str, Solver] = {
-    "euler": euler,
-    "dpm++2m": dpmpp_2m,
-    "ab2": adams_bashforth_2,
-    "heun": heun,
+    "euler": Deterministic(euler),
+    "dpm++2m": Deterministic(dpmpp_2m),
+    "ab2": Deterministic(adams_bashforth_2),
+    "heun": Deterministic(heun, lambda steps: 2 * steps - 1),
 }
-
-
-def evaluations(solver: str, steps: int) -> int:
-    """How often a solver asks for the velocity in `steps` steps down to sigma 0."""
-    return 2 * steps - 1 if solver == "heun" else steps

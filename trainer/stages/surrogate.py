@@ -76,6 +76,7 @@ class PairLoss:
     log_ratio: Tensor  # [M, G] log rho
     clip_fraction: Tensor  # share of the candidates whose clipped term was taken
     kl_old: Tensor  # KL(pi_old || pi_theta) >= 0
+    kl_reference: Tensor | None = None  # KL(pi_theta || pi_reference) if it is part of the loss
 
 
 def clipped_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, clip: float) -> PairLoss:

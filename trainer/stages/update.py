@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .anchors import Pairs
 from .rollout import BatchVelocity, Trajectories
-from .surrogate import clipped_objective, kl_divergence, leap, log_policy
+from .surrogate import PairLoss
 
 # in front of the loss: gradients inside a float16 model would underflow. A power of two rounds nothing
 LOSS_SCALE = 2.0**16
@@ -25,24 +25,26 @@ class PairMetrics:
     loss: Tensor
     clip_fraction: Tensor
     kl_old: Tensor  # KL(pi_old || pi_theta)
-    kl_reference: Tensor  # KL(pi_theta || pi_reference); 0 where it was not asked for
+    kl_reference: Tensor  # KL(pi_theta || pi_reference); 0 if it was not asked for
     ratio_error: Tensor  # largest |rho - 1|
     # largest ||v - v_old|| / ||v_old||: it tells another policy at any size, and |rho - 1| falls with 1 / sqrt(D)
     velocity_error: Tensor
+
+
+# the loss of some pairs, of the policy's velocities at their states and, if it is asked for, of the reference's
+Loss = Callable[[Pairs, Tensor, Tensor | None], PairLoss]
 
 
 def accumulate_gradient(
     velocity: BatchVelocity,
     trajectories: Trajectories,
     pairs: Pairs,
-    advantages: Tensor,
-    tau: Tensor,
+    loss_of: Loss,
     *,
-    clip: float,
+    group_size: int,
     micro_batch: int,
     normaliser: int,
     reference: BatchVelocity | None = None,
-    kl_weight: float = 0.0,
     loss_scale: float = 1.0,
 ) -> PairMetrics:
     """Add the gradient of the objective over all pairs to the LoRA's, `micro_batch` pairs at a time.
@@ -51,40 +53,31 @@ def accumulate_gradient(
         velocity: the policy with gradient, at `micro_batch` rows like the rollout.
         trajectories: of the N = P * G candidates.
         pairs: the M trained triples.
-        advantages: A', [P, G].
-        tau: softmax temperature of each kept step and prompt, [K, P].
-        clip: eps of the ratio.
-        normaliser: what the sum over pairs is divided by: all P * B * K drawn pairs, trained or not.
-        reference: the policy without its LoRA; evaluated only when kl_weight is not 0.
-        kl_weight: of KL(pi_theta || pi_reference).
+        loss_of: what an objective makes of them, see `objectives`.
+        group_size: G.
+        normaliser: what the sum over pairs is divided by: all drawn pairs, trained or not.
+        reference: the policy without its LoRA; None if the objective does not ask for it.
         loss_scale: what the gradient is multiplied by; no metric is.
     """
-    prompts, group_size = advantages.shape
     inside = trajectories.inside
-    candidates_of = inside(trajectories.x_next).unflatten(1, (prompts, group_size))  # [K, P, G, *latent]
-    totals = advantages.new_zeros(4)
-    ratio_error, velocity_error = advantages.new_zeros(2)
+    totals = trajectories.sigma.new_zeros(4)
+    ratio_error, velocity_error = trajectories.sigma.new_zeros(2)
     for start in range(0, len(pairs), micro_batch):
-        prompt, anchor, k = (t[start : start + micro_batch] for t in (pairs.prompt, pairs.anchor, pairs.step))
-        row = prompt * group_size + anchor
-        x, v_old = trajectories.x[k, row], trajectories.v[k, row]  # [m, *latent]
-        candidates, tau_k = candidates_of[k, prompt], tau[k, prompt]  # [m, G, *latent], [m]
-        sigma, step_size = trajectories.sigma[k], trajectories.step_size[k]
+        part = pairs.part(start, micro_batch)
+        row = part.prompt * group_size + part.anchor
+        x, v_old = trajectories.x[part.step, row], trajectories.v[part.step, row]  # [m, *latent]
+        sigma = trajectories.sigma[part.step]
 
-        v = velocity(x, sigma, prompt)
-        log_new = log_policy(candidates, inside(leap(x, v, step_size)), tau_k)
-        log_old = log_policy(candidates, inside(leap(x, v_old, step_size)), tau_k)
-        result = clipped_objective(log_new, log_old, advantages[prompt], clip)
-        loss, kl = result.loss, torch.zeros_like(result.loss)
-        if reference is not None and kl_weight:
+        v = velocity(x, sigma, part.prompt)
+        v_reference = None
+        if reference is not None:
             with torch.no_grad():
-                x_reference = leap(x, reference(x, sigma, prompt), step_size)
-                log_reference = log_policy(candidates, inside(x_reference), tau_k)
-            kl = kl_divergence(log_new, log_reference)
-            loss = loss + kl_weight * kl
-        (loss.sum() * (loss_scale / normaliser)).backward()
+                v_reference = reference(x, sigma, part.prompt)
+        result = loss_of(part, v, v_reference)
+        (result.loss.sum() * (loss_scale / normaliser)).backward()
 
-        totals += torch.stack([loss.detach(), result.clip_fraction, result.kl_old, kl.detach()]).sum(1)
+        kl = torch.zeros_like(result.kl_old) if result.kl_reference is None else result.kl_reference
+        totals += torch.stack([result.loss.detach(), result.clip_fraction, result.kl_old, kl]).sum(1)
         ratio_error = torch.maximum(ratio_error, result.log_ratio.expm1().abs().max())
         velocity_error = torch.maximum(velocity_error, relative_error(inside(v.detach()), inside(v_old)).max())
     loss, clip_fraction, kl_old, kl_reference = (totals / max(1, len(pairs))).unbind()

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..events import Change
+from ..events import CONCLUDED, STOPPED, Change, Ending
 from ..settings.config import Config, GrpoSettings, OptimizerSettings, require
 
 
@@ -14,7 +14,8 @@ class Control:
 
     def __init__(self) -> None:
         self._news = threading.Condition()
-        self._paused = self._stopped = self._save = False
+        self._paused = self._save = False
+        self._ending: Ending | None = None
         self._learning_rate: float | None = None
         self._strength: float | None = None
 
@@ -28,10 +29,13 @@ class Control:
             self._paused = False
             self._news.notify_all()
 
-    def stop(self) -> None:
-        """Save after the iteration under way, and end the run; a pause ends as well."""
+    def stop(self, reason: str = "") -> None:
+        """Save after the iteration under way, and end the run; a pause ends as well. The first wish counts.
+
+        Without a reason somebody wants it, and may go on some day; with one the run is over.
+        """
         with self._news:
-            self._stopped = True
+            self._ending = self._ending or (Ending(CONCLUDED, reason) if reason else Ending(STOPPED))
             self._news.notify_all()
 
     def save(self) -> None:
@@ -63,13 +67,14 @@ class Control:
         return self._paused
 
     @property
-    def stopped(self) -> bool:
-        return self._stopped
+    def ending(self) -> Ending | None:
+        """How the run is to end; None as long as nobody wants it to."""
+        return self._ending
 
     def wait(self, seconds: float) -> None:
         """Until there is something to do other than to pause, or for so long."""
         with self._news:
-            self._news.wait_for(lambda: not self._paused or self._stopped or self._save, seconds)
+            self._news.wait_for(lambda: not self._paused or self.ending or self._save, seconds)
 
     def take_save(self) -> bool:
         """Whether a checkpoint was wished for since the last call."""
@@ -85,14 +90,14 @@ class Control:
         return None if values == (None, None) else Change(iteration, *values)
 
 
-def amended(changes: Sequence[Change], change: Change) -> list[Change]:
+def with_change(changes: Sequence[Change], change: Change) -> list[Change]:
     """`changes` with another one: it adds to one of the same iteration, and later ones, of a first time, are void."""
     earlier = [c for c in changes if c.iteration < change.iteration]
-    now = at(changes, change.iteration) or change
+    now = change_at(changes, change.iteration) or change
     return [*earlier, replace(now, **change.to_dict())]
 
 
-def at(changes: Sequence[Change], iteration: int) -> Change | None:
+def change_at(changes: Sequence[Change], iteration: int) -> Change | None:
     """The change that begins with this iteration, if any."""
     return next((c for c in changes if c.iteration == iteration), None)
 

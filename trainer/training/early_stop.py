@@ -1,6 +1,6 @@
 """Ends a run whose rewards have stopped rising."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..events import Event, IterationDone
 
@@ -13,11 +13,13 @@ class EarlyStop:
     Args:
         weights: of the trained rewards; a negative one is to fall.
         patience: iterations without a new best that end the run; 0 never does.
+        stop: told the reason why the run should end, see `Control.stop`.
     """
 
-    def __init__(self, weights: Mapping[str, float], patience: int):
+    def __init__(self, weights: Mapping[str, float], patience: int, stop: Callable[[str], None]):
         self.weights = weights
         self.patience = patience
+        self.stop = stop
         self.average: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.waited = 0
@@ -32,8 +34,5 @@ class EarlyStop:
             if self.average[name] > self.best.get(name, float("-inf")):
                 self.best[name], rose = self.average[name], True
         self.waited = 0 if rose else self.waited + 1
-
-    def reached(self) -> str:
-        """Why the run should stop, empty if it should not."""
-        over = 0 < self.patience <= self.waited
-        return f"no trained reward has reached a new best for {self.waited} iterations" if over else ""
+        if 0 < self.patience <= self.waited:
+            self.stop(f"no trained reward has reached a new best for {self.waited} iterations")

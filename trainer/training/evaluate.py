@@ -85,7 +85,7 @@ def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts
     `prompts`, as many, are those of config.prompts whose init they begin from, where there is one.
     """
     noise = torch.stack([base_noise(setup.geometry.latent_shape, seed) for seed in seeds])
-    return decode_all(setup, solve(setup, prompts, conditioning, noise).x_0)
+    return decode_all(setup, solve(setup, prompts, conditioning, noise, setup.solver).x_0)
 
 
 def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:

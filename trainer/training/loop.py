@@ -10,12 +10,17 @@ from torch import Tensor
 
 from ..device import peak_memory, watch_memory
 from ..engine.drawing import Clock
-from ..engine.grpo import ALIKE, Group, all_or_nothing, collect, draw, improve
+from ..engine.grpo import ALIKE, Candidates, Group, all_or_nothing, collect, draw, improve
 from ..engine.micro_batch import OutOfMemory, answered
 from ..engine.state import Setup, State
 from ..errors import Stopped, UserError
 from ..events import (
+    COMPLETE,
+    GAVE_UP,
+    STOPPED,
     Changed,
+    Drawn,
+    Ending,
     Finished,
     Halved,
     IterationDone,
@@ -31,7 +36,7 @@ from ..planning.advice import lower
 from ..rewards import RewardUnavailable
 from ..stages.advantages import flatness
 from ..stages.surrogate import mean_pairwise_distance, pairwise_distances
-from .control import Control, amended, at, in_force
+from .control import Control, change_at, in_force, with_change
 from .evaluate import base_pictures, evaluate
 from .self_test import self_test
 from .waiting import LOOK, patient, wait_until_back
@@ -47,18 +52,16 @@ def train(
     *,
     on_event: Listener,
     save: Callable[[State], None],
-    should_stop: Callable[[], bool | str] = lambda: False,
     control: Control | None = None,
-) -> str:
+) -> Ending:
     """Run iterations until all are done, someone asks for a stop, or PATIENCE groups in a row brought no update.
 
-    `should_stop` is asked between iterations, and may answer with the reason; `control` is obeyed there. Whatever a
-    model call runs may also raise `Stopped` (see `Policy.before_call`): that iteration is then undone and counts as
-    not begun. `save` is called every `save_every` iterations, before a pause and before returning. Returns why the run
-    ended, as in `Finished`.
+    `control` is obeyed between iterations. Whatever a model call runs may also raise `Stopped` (see
+    `Policy.before_call`): that iteration is then undone and counts as not begun. `save` is called every `save_every`
+    iterations, before a pause and before returning.
 
-    A phase that runs out of memory is done again with half the micro-batch, see `MicroBatch`. Where one candidate is
-    too many, the run saves and raises UserError with what to lower.
+    A phase that runs out of memory is done again with half the micro-batch, see `MicroBatch`. If one candidate is too
+    many, the run saves and raises UserError with what to lower.
 
     A reward that is unavailable holds the run up: it saves, says so, and scores the same candidates when the reward is
     back. A stop, asked in any way, ends the waiting and a pause.
@@ -68,19 +71,16 @@ def train(
     """
     run, control, saved = setup.config.run, control or Control(), None
 
-    def keep(again: bool) -> None:
+    def save_state(anew: bool = False) -> None:
+        """If it is not saved yet, or in any case."""
         nonlocal saved
-        if again or saved != state.iteration:
+        if anew or saved != state.iteration:
             save(state)
             saved = state.iteration
 
-    def why_stop() -> str:
-        asked = should_stop() or control.stopped
-        return asked if isinstance(asked, str) else "stopped" if asked else ""
-
     def stop_if_asked() -> None:
         setup.policy.before_call()
-        if why_stop():
+        if control.ending:
             raise Stopped
 
     def wait(unavailable: RewardUnavailable) -> None:
@@ -94,69 +94,70 @@ def train(
     setup = replace(setup, rewards=patient(setup.rewards, wait))
     setup.micro_batch.on_halved = setup.scored_at_once.on_halved = tell_halved
     on_event(Started(state.iteration, run.iterations))
-    reason, first = "complete", state.iteration
+    ending, first = Ending(COMPLETE), state.iteration
     while state.iteration < run.iterations:
-        if asked := why_stop():
-            reason = asked
+        if asked := control.ending:
+            ending = asked
             break
         try:
             if state.iteration == first:
                 on_event(self_test(setup, first))
             if evaluation_due(setup, state.iteration):
                 on_event(evaluate(setup, state.iteration))
-            obey(control, state, on_event, keep, stop_if_asked)
+            obey(control, state, on_event, save_state, stop_if_asked)
             config = in_force(setup.config, state.changes, state.iteration)
             with answered("beside the model calls"):
-                skipped = iterate(replace(setup, config=config), state, on_event)
+                skipped = iterate(setup.under(config), state, on_event)
         except Stopped:
-            reason = "stopped"
+            ending = control.ending or Ending(STOPPED)
             break
         except OutOfMemory as error:
-            keep(False)
+            save_state()
             advice = lower(replace(setup.config, run=replace(run, micro_batch=1)))
             raise UserError(f"{error}: set {advice}. Saved after {state.iteration} iterations") from error
         groups = config.grpo.prompts_per_iteration if skipped == ALIKE else FAULTY
         state.skipped_in_row = state.skipped_in_row + groups if skipped else 0
         state.iteration += 1
         if state.skipped_in_row >= PATIENCE:
-            reason = f"gave up: one iteration after the other without an update, the last time because {skipped}"
+            why = f"one iteration after the other without an update, the last time because {skipped}"
+            ending = Ending(GAVE_UP, why)
             break
         if state.iteration % run.save_every == 0:
-            keep(False)
-    keep(False)
-    if reason != "stopped" and setup.evaluation is not None:
+            save_state()
+    save_state()
+    if ending.kind != STOPPED and setup.evaluation is not None:
         conclude(setup, state, on_event)
-    on_event(Finished(state.iteration, reason))
-    return reason
+    on_event(Finished(state.iteration, ending))
+    return ending
 
 
 def obey(
     control: Control,
     state: State,
     on_event: Listener,
-    keep: Callable[[bool], None],
+    save_state: Callable[[bool], None],
     stop_if_asked: Callable[[], None],
 ) -> None:
     """Do what a person wishes between two iterations.
 
-    `keep` saves what was not saved yet, with True in any case. A change is told when its iteration comes, also when a
-    resumed run makes it for the second time.
+    `save_state` saves what was not saved yet, with True in any case. A change is told when its iteration comes, also
+    when a resumed run makes it for the second time.
     """
     if control.take_save():
-        keep(True)
+        save_state(True)
     if control.paused:
-        keep(False)
+        save_state(False)
         on_event(Paused(state.iteration))
         began = time.monotonic()
         while control.paused:
             stop_if_asked()
             if control.take_save():
-                keep(True)
+                save_state(True)
             control.wait(LOOK)
         on_event(Unpaused(state.iteration, time.monotonic() - began))
     if wish := control.take_change(state.iteration):
-        state.changes = amended(state.changes, wish)
-    if change := at(state.changes, state.iteration):
+        state.changes = with_change(state.changes, wish)
+    if change := change_at(state.changes, state.iteration):
         on_event(Changed(change, tuple(state.changes)))
 
 
@@ -172,12 +173,12 @@ def conclude(setup: Setup, state: State, on_event: Listener) -> None:
 
 
 def iterate(setup: Setup, state: State, on_event: Listener) -> str:
-    """One iteration, reported; returns why its update was skipped, empty where it was not."""
+    """One iteration, reported; returns why its update was skipped, empty if it was not."""
     setup = setup.sized(state.iteration)
     started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
     watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
-        group = collect(setup, state.iteration, clock)
+        group = collect(setup, state.iteration, clock, lambda candidates: on_event(drawn(setup, state, candidates)))
         if base_due(setup, state.iteration):
             with clock.phase("base"):
                 base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
@@ -194,8 +195,14 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     return skipped
 
 
+def drawn(setup: Setup, state: State, candidates: Candidates) -> Drawn:
+    prompts = [setup.config.prompts[p] for p in candidates.prompts]
+    group_size = setup.config.grpo.group_size
+    return Drawn(state.iteration, prompts, candidates.seeds, candidates.images, group_size)
+
+
 def base_due(setup: Setup, iteration: int) -> bool:
-    """Whether the base noises' own pictures are drawn: now and then, where pictures are stored at all."""
+    """Whether the base noises' own pictures are drawn: now and then, if pictures are stored at all."""
     run = setup.config.run
     return all(every > 0 and iteration % every == 0 for every in (run.base_every, run.tiles_every))
 

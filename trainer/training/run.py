@@ -11,7 +11,7 @@ from ..device import pick_device, tensor_cores, training_on
 from ..diagnosis.watch import Watch
 from ..engine.state import Setup, State, new_state
 from ..errors import UserError
-from ..events import Change, Event, Finished, Listener, Saved
+from ..events import FAILED, Change, Ending, Event, Finished, Listener, Saved
 from ..lock import exclusive
 from ..models.lora.attach import set_weights
 from ..models.lora.export import export_lora, file_tensors
@@ -32,13 +32,12 @@ def start_run(
     *,
     resume: bool = False,
     listeners: Sequence[Listener] = (),
-    should_stop: Callable[[], bool | str] = lambda: False,
     control: Control | None = None,
     load: Callable[[Config], Setup] = prepare,
-) -> tuple[str, Setup]:
-    """Train in `config.run.folder`; returns why the run ended, and the setup with the trained LoRA.
+) -> tuple[Ending, Setup]:
+    """Train in `config.run.folder`; returns what ended the run, and the setup with the trained LoRA.
 
-    `should_stop` and `control` are those of `loop.train`. `load` makes the setup, once the folder is known to fit.
+    `control` is that of `loop.train`. `load` makes the setup, once the folder is known to fit.
 
     Raises:
         RunError, RewardError, CheckpointError: see `check_run`.
@@ -54,7 +53,7 @@ def start_run(
         with open_store(folder, config.run.tiles_every) as store:
             if not resume:
                 store.set_info(changes=[], started=None)
-            return _train(setup, state, store, listeners, should_stop, control), setup
+            return _train(setup, state, store, listeners, control or Control()), setup
 
 
 def _train(
@@ -62,15 +61,14 @@ def _train(
     state: State,
     store: RunStore,
     listeners: Sequence[Listener],
-    should_stop: Callable[[], bool | str],
-    control: Control | None,
-) -> str:
+    control: Control,
+) -> Ending:
     config, folder = setup.config, Path(setup.config.run.folder)
     store.rewind(state.iteration)
     store.set_info(settings=config.to_dict())
     # the store knows what was changed after the checkpoint as well
     state.changes = store.changes() or state.changes
-    watch = Watch(config.to_dict(), store)
+    watch = Watch(config.to_dict(), store, control.stop)
 
     def on_event(event: Event) -> None:
         for listener in (store, watch, *listeners):
@@ -80,16 +78,13 @@ def _train(
         save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
         on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
 
-    def why_stop() -> bool | str:
-        return should_stop() or watch.reason
-
     try:
         with tensor_cores(setup.policy.device):
-            return train(setup, state, on_event=on_event, save=save, should_stop=why_stop, control=control)
+            return train(setup, state, on_event=on_event, save=save, control=control)
     except BaseException as error:
         for listener in (store, *listeners):
             with suppress(Exception):  # what ends the run is to be seen, not what comes of it
-                listener(Finished(state.iteration, f"failed: {in_one_line(error)}"))
+                listener(Finished(state.iteration, Ending(FAILED, in_one_line(error))))
         raise
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from ..engine.drawing import begin, policy_velocity
 from ..engine.state import Setup
 from ..events import SelfTested
-from ..stages.noise import neighborhood
+from ..stages.anchors import Pairs
 from ..stages.rollout import rollout
-from ..stages.surrogate import leap, log_policy, softmax_temperature
+from ..stages.solvers import SOLVERS
 from ..stages.update import relative_error
 
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # of the relative error of a velocity
@@ -37,13 +37,13 @@ def self_test(setup: Setup, iteration: int) -> SelfTested:
 
 def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
     """|rho - 1|, the velocity's relative error, the gradient's, the cause."""
-    grpo, sigmas = setup.config.grpo, setup.sigmas
-    noise = neighborhood(setup.config.run.seed, setup.geometry.latent_shape, grpo.strength, grpo.group_size)
-    x, rows, _ = begin(setup, [0], noise)
+    sigmas, objective = setup.sigmas, setup.objective
+    x, rows, _ = begin(setup, [0], objective.noise(setup.config.run.seed, setup.geometry.latent_shape))
+    advantages, first_pair = x.new_zeros(1, len(x)), Pairs(*rows.new_zeros(3, 1))
     velocity = policy_velocity(setup, [0], size)
     gradient, ratios, errors, found = 0.0, [], [], ""
     for grid in (sigmas[:2], sigmas[-2:]):
-        step = rollout(velocity, x, rows, grid, "euler", [0])
+        step = rollout(velocity, x, rows, grid, SOLVERS["euler"], [0])
 
         def evaluated(x: Tensor, sigma: Tensor = step.sigma) -> Tensor:
             return velocity(x, sigma.expand(len(x)), rows[: len(x)])
@@ -51,9 +51,8 @@ def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
         # the first candidate is the anchor: others stood beside it in the rollout, copies of it do in the update
         v_old, v = step.v[0, :1], evaluated(x[:1])
         v_new = v.detach()
-        tau = softmax_temperature(step.x_next, grpo.temperature, grpo.temperature_mode)
-        log_old, log_new = (log_policy(step.x_next, leap(x[:1], u, step.step_size), tau) for u in (v_old, v_new))
-        ratios.append((log_new - log_old).expm1().abs().max().item())
+        loss_of = objective.prepare(step, advantages)
+        ratios.append(loss_of(first_pair, v_new, None).log_ratio.expm1().abs().max().item())
         errors.append(relative_error(v_new, v_old).item())
         if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
             found = found or cause(evaluated, x, v_old, setup.policy.network.training)

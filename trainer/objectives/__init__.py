@@ -1,0 +1,1 @@
+"""How rollouts become a loss: an objective a file."""

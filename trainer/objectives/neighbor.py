@@ -1,0 +1,73 @@
+"""Neighbor GRPO (arXiv 2511.16955): a softmax over distances to the candidates, the leaping policy, is the policy."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..settings.config import Config
+from ..stages.anchors import Pairs, draw_pairs, draw_steps
+from ..stages.noise import neighborhood
+from ..stages.rollout import Trajectories
+from ..stages.solvers import SOLVERS
+from ..stages.surrogate import PairLoss, clipped_objective, kl_divergence, leap, log_policy, softmax_temperature
+
+
+class Neighbor:
+    """G neighbours of one noise, an ODE solver, B anchors at each of K steps. See `Objective`.
+
+    A departure from the paper, by default: the softmax temperature is scale-free.
+    """
+
+    def __init__(self, config: Config):
+        self.grpo, self.total = config.grpo, config.sampling.steps
+        self.solver = SOLVERS[config.sampling.solver]
+        self.needs_reference = config.grpo.kl_weight > 0
+
+    def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
+        return neighborhood(seed, shape, self.grpo.strength, self.grpo.group_size)
+
+    def steps(self, *, generator: torch.Generator) -> list[int]:
+        return draw_steps(self.total, self.grpo.trained_steps, generator=generator)
+
+    def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
+        grpo = self.grpo
+        return draw_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=generator)
+
+    def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "LeapingLoss":
+        grpo = self.grpo
+        groups = trajectories.inside(trajectories.x_next).unflatten(1, tuple(advantages.shape))  # [K, P, G, *latent]
+        tau = torch.stack([softmax_temperature(g, grpo.temperature, grpo.temperature_mode) for g in groups])
+        return LeapingLoss(trajectories, groups, advantages, tau, clip=grpo.clip, kl_weight=grpo.kl_weight)
+
+
+@dataclass(frozen=True)
+class LeapingLoss:
+    """The clipped objective of the leaping policy (Eqs. 8 and 9) for one iteration's candidates. See `update.Loss`."""
+
+    trajectories: Trajectories
+    groups: Tensor  # x_{j+1} of the candidates, [K, P, G, *latent]
+    advantages: Tensor  # A', [P, G]
+    tau: Tensor  # softmax temperature of each kept step and prompt, [K, P]
+    clip: float  # eps of the ratio
+    kl_weight: float = 0.0  # of KL(pi_theta || pi_reference)
+
+    def __call__(self, pairs: Pairs, v: Tensor, v_reference: Tensor | None = None) -> PairLoss:
+        """Of m pairs, whose policy has the velocities v [m, *latent]."""
+        prompt, k, inside = pairs.prompt, pairs.step, self.trajectories.inside
+        row = prompt * self.advantages.shape[1] + pairs.anchor
+        x, v_old = self.trajectories.x[k, row], self.trajectories.v[k, row]  # [m, *latent]
+        candidates, tau = self.groups[k, prompt], self.tau[k, prompt]  # [m, G, *latent], [m]
+        step_size = self.trajectories.step_size[k]
+
+        def log_policy_of(velocity: Tensor) -> Tensor:
+            return log_policy(candidates, inside(leap(x, velocity, step_size)), tau)
+
+        log_new = log_policy_of(v)
+        result = clipped_objective(log_new, log_policy_of(v_old), self.advantages[prompt], self.clip)
+        if v_reference is None:
+            return result
+        with torch.no_grad():
+            log_reference = log_policy_of(v_reference)
+        kl = kl_divergence(log_new, log_reference)
+        return replace(result, loss=result.loss + self.kl_weight * kl, kl_reference=kl.detach())

@@ -1,0 +1,46 @@
+"""What an objective is, and which there are."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..choices import OBJECTIVES
+from ..settings.config import Config
+from ..stages.anchors import Pairs
+from ..stages.rollout import Trajectories
+from ..stages.solvers import Solver
+from ..stages.update import Loss
+
+
+class Objective(Protocol):
+    """From noise to the loss. It is made of a run's Config and holds nothing that changes."""
+
+    solver: Solver
+    needs_reference: bool  # whether its loss asks for the velocity without the LoRA
+
+    def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
+        """What the G candidates of one prompt begin from, [G, *shape] on the CPU; the same seed gives the same."""
+
+    def steps(self, *, generator: torch.Generator) -> list[int]:
+        """The K of the T steps that are trained in an iteration, ascending."""
+
+    def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
+        """The trained (prompt, candidate, step) triples of P prompts, on the CPU; steps count among the K."""
+
+    def prepare(self, trajectories: Trajectories, advantages: Tensor) -> Loss:
+        """The loss of an iteration's pairs.
+
+        Args:
+            trajectories: of the P * G candidates, with the K steps.
+            advantages: A', [P, G], on their device.
+        """
+
+
+def objective_of(config: Config) -> Objective:
+    """The objective that `grpo.objective` names."""
+    module, _, cls = OBJECTIVES["neighbor"].partition(":")
+    make: Callable[[Config], Objective] = getattr(import_module(f".{module}", __package__), cls)
+    return make(config)
