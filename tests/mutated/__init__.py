@@ -10,6 +10,7 @@ from . import (
     memory,
     models,
     planning,
+    plugins,
     rewards,
     rewards_clip,
     rewards_judges,
@@ -19,5 +20,19 @@ from . import (
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board, cli, bench_gpu)
+FAMILIES = (
+    stages,
+    *REWARDS,
+    plugins,
+    models,
+    files,
+    memory,
+    planning,
+    engine,
+    steering,
+    diagnosis,
+    board,
+    cli,
+    bench_gpu,
+)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

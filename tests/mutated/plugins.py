@@ -1,0 +1,31 @@
+"""Mistakes in how a class is found that a setting names."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/plugins.py",
+        ("test_plugins.py",),
+        {
+            "the working directory first": ("sys.path.append(here)", "sys.path.insert(0, here)"),
+            "not from the working directory": ("sys.path.append(here)", "pass"),
+            "any text names a class": ("if not all(part.isidentifier()", "if False and not all(part.isidentifier()"),
+            "self is an option": ("_taken(own[0].args, skip=1)", "_taken(own[0].args)"),
+            "what is inherited is nothing": ("Outline() if node.bases else Outline(())", "Outline(())"),
+            "decorators are not seen": ("if node is None or node.decorator_list:", "if node is None:"),
+            "the first options are those with a default": (
+                "names[skip : len(names) - len(arguments.defaults)]",
+                "names[skip + len(arguments.defaults) :]",
+            ),
+            "options after the star need no value": ("for a, default in alone if default is None", "for a, _ in []"),
+            "any name counts as unknown": ("None if arguments.kwarg else takes", "takes"),
+            "a method that is inherited is missed": ("not (node.bases or node.keywords or", "not (node.keywords or"),
+            "a method that is missing": ("if method and not callable(", "if not callable("),
+            "star imports give nothing": ('{attribute, "*"} & _names', "{attribute} & _names"),
+            "every package that lacks another is missing": (
+                'f"{module}.".startswith(f"{error.name}.")',
+                'f"{module}."',
+            ),
+        },
+    ),
+]
