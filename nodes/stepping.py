@@ -42,7 +42,7 @@ def next_step(
     learning_rate: float = DEFAULTS.optimizer.learning_rate,
 ) -> tuple[Setup, Group, Pairs]:
     """The setup, the judged candidates and the drawn triples of the step these scores lead to."""
-    from ..trainer.engine.grpo import draw, judge, trained_steps
+    from ..trainer.engine.grpo import judge, pairs_of, trained_steps
 
     rolled = rolled_out.setup.config
     grpo, optimizer = chosen(
@@ -57,4 +57,4 @@ def next_step(
     setup = rolled_out.setup.under(config)
     drawn = rolled_out.candidates.trajectories.only(trained_steps(setup, rolled_out.version))
     group = judge(config, replace(rolled_out.candidates, trajectories=drawn), dict(scored.scores))
-    return setup, group, draw(setup, group, rolled_out.version)
+    return setup, group, pairs_of(setup, group, rolled_out.version)

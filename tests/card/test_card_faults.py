@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.events import SelfTested
 from trainer.models.flux1 import vae
@@ -32,7 +32,7 @@ def make(config_file):
 def one_iteration(setup, state=None) -> None:
     state = state or new_state(setup)
     group = collect(setup, 0, Clock(setup.policy.device))
-    improve(setup, state, group, draw(setup, group, 0))
+    improve(setup, state, group, pairs_of(setup, group, 0))
 
 
 def test_without_a_fault_an_iteration_passes(make):

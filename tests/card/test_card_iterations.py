@@ -7,7 +7,7 @@ import card
 import pytest
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.events import IterationDone
 from trainer.settings.config_file import load_config
@@ -37,7 +37,7 @@ def waits_of(setup, state, iteration: int) -> tuple[Counter, Counter]:
     read()
     group = collect(setup, iteration, Clock(setup.policy.device))
     read()
-    improve(setup, state, group, draw(setup, group, iteration))
+    improve(setup, state, group, pairs_of(setup, group, iteration))
     read()
     return found[1], found[2]
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from trainer.cli.demo import CONFIG
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import PHASES, predict
@@ -77,7 +77,7 @@ def real_peaks(config, monkeypatch) -> dict[str, int]:
 def train(setup, state, iteration, meter) -> None:
     group = collect(setup, iteration, meter)
     with meter.phase("update"):
-        improve(setup, state, group, draw(setup, group, iteration))
+        improve(setup, state, group, pairs_of(setup, group, iteration))
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -86,7 +86,7 @@ TARGETS = [
         "trainer/engine/drawing.py",
         ("test_begun_runs.py",),
         {
-            "the mask forgotten": ("known = None if mask is None else", "known = None if True else"),
+            "the mask forgotten": ("unmasked = None if mask is None else", "unmasked = None if True else"),
         },
     ),
     Target(

@@ -54,14 +54,14 @@ TARGETS = [
         "trainer/stages/inpainting.py",
         ("test_inpainting.py",),
         {
-            "the kept region compared": ("drawn.flatten().nonzero()", "(~drawn).flatten().nonzero()"),
+            "the kept region compared": ("mask.flatten().nonzero()", "(~mask).flatten().nonzero()"),
             "the known region is the model's": (
-                "torch.where(self.drawn, v, self.noise - self.z)",
+                "torch.where(self.mask, v, self.noise - self.z)",
                 "v",
             ),
             "the known region moves the wrong way": ("v, self.noise - self.z)", "v, self.z - self.noise)"),
-            "mask inverted": ("torch.where(self.drawn, v, ", "torch.where(~self.drawn, v, "),
-            "the end not the picture itself": ("torch.where(self.drawn, x_0, self.z)", "x_0"),
+            "mask inverted": ("torch.where(self.mask, v, ", "torch.where(~self.mask, v, "),
+            "the end not the picture itself": ("torch.where(self.mask, x_0, self.z)", "x_0"),
             "one latent for all prompts": ("rows = list(prompts) if", "rows = [0] * len(prompts) if"),
         },
     ),
@@ -76,12 +76,12 @@ TARGETS = [
         "trainer/stages/rollout.py",
         ("test_inpainting.py",),
         {
-            "the region forgotten by a part": ("drawn=self.drawn, **kept", "**kept"),
+            "the region forgotten by a part": ("masked=self.masked, **kept", "**kept"),
             "the region counted on the device": (
-                "drawn=known.positions",
-                "drawn=known.drawn.flatten().nonzero().squeeze(1)",
+                "masked=unmasked.positions",
+                "masked=unmasked.mask.flatten().nonzero().squeeze(1)",
             ),
-            "known region not drawn around": ("return known.velocity(v) if known else v", "return v"),
+            "known region not drawn around": ("return unmasked.velocity(v) if unmasked else v", "return v"),
         },
     ),
     Target(

@@ -81,8 +81,8 @@ TARGETS = [
                 "base_noise(setup.geometry.latent_shape, seed + 1) for",
             ),
             "every base picture of the first prompt": (
-                "draw(setup, conditioning_of(setup, prompts), seeds",
-                "draw(setup, conditioning_of(setup, [0] * len(prompts)), seeds",
+                "pictures_of(setup, conditioning_of(setup, prompts), seeds",
+                "pictures_of(setup, conditioning_of(setup, [0] * len(prompts)), seeds",
             ),
             "every picture from the first init": (
                 "known.index(text) if text in known else 0 for",
@@ -99,7 +99,10 @@ TARGETS = [
         ("test_evaluation_parts.py",),
         {
             "all pictures at once": ("range(0, len(prompts), at_once)", "range(0, len(prompts), 999)"),
-            "the first part's prompts": ("draw(setup, conditioning[part],", "draw(setup, conditioning[:at_once],"),
+            "the first part's prompts": (
+                "pictures_of(setup, conditioning[part],",
+                "pictures_of(setup, conditioning[:at_once],",
+            ),
             "the first part's seeds": ("seeds[part], inits", "seeds[:at_once], inits"),
         },
     ),

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer.stages.anchors import Pairs, draw_pairs, draw_steps
+from trainer.stages.anchors import Pairs, choose_pairs, choose_steps
 
 DRAWS = 3000
 
@@ -20,7 +20,7 @@ def triples(pairs: Pairs) -> list[tuple[int, int, int]]:
 
 def test_anchors_are_drawn_without_replacement_and_are_the_same_at_every_step():
     for seed in range(50):
-        drawn = triples(draw_pairs(3, 6, 4, 2, generator=generator(seed)))
+        drawn = triples(choose_pairs(3, 6, 4, 2, generator=generator(seed)))
         assert len(drawn) == len(set(drawn)) == 3 * 4 * 2
         for prompt in range(3):
             first, second = ({a for p, a, k in drawn if (p, k) == (prompt, step)} for step in range(2))
@@ -31,7 +31,7 @@ def test_anchors_are_drawn_without_replacement_and_are_the_same_at_every_step():
 
 def test_pairs_are_ordered_by_step():
     """Pairs of one micro-batch share a step as far as possible, so that masks and sigmas of a step stay together."""
-    pairs = draw_pairs(2, 4, 3, 3, generator=generator())
+    pairs = choose_pairs(2, 4, 3, 3, generator=generator())
     assert pairs.step.tolist() == sorted(pairs.step.tolist())
     assert Counter(pairs.step.tolist()) == {0: 6, 1: 6, 2: 6}
 
@@ -39,7 +39,7 @@ def test_pairs_are_ordered_by_step():
 def test_every_candidate_is_an_anchor_equally_often():
     """B / G of the draws, within four standard errors of a fair draw."""
     g = generator()
-    counts = Counter(a for _ in range(DRAWS) for a in draw_pairs(1, 5, 2, 1, generator=g).anchor.tolist())
+    counts = Counter(a for _ in range(DRAWS) for a in choose_pairs(1, 5, 2, 1, generator=g).anchor.tolist())
     error = (DRAWS * 0.4 * 0.6) ** 0.5
     assert all(abs(counts[candidate] - 0.4 * DRAWS) < 4 * error for candidate in range(5))
 
@@ -47,33 +47,33 @@ def test_every_candidate_is_an_anchor_equally_often():
 def test_prompts_draw_their_anchors_independently():
     g, same = generator(), 0
     for _ in range(DRAWS):
-        first, second = draw_pairs(2, 4, 2, 1, generator=g).anchor.view(2, 2).tolist()
+        first, second = choose_pairs(2, 4, 2, 1, generator=g).anchor.view(2, 2).tolist()
         same += first == second
     assert same / DRAWS == pytest.approx(1 / 6, abs=0.03)  # 6 pairs out of 4
 
 
 def test_all_candidates_as_anchors_leave_nothing_to_chance():
     every = [(p, a, k) for k in range(3) for p in range(2) for a in range(4)]
-    assert triples(draw_pairs(2, 4, 4, 3, generator=generator(1))) == every
+    assert triples(choose_pairs(2, 4, 4, 3, generator=generator(1))) == every
 
 
 def test_a_draw_belongs_to_its_generator():
-    assert triples(draw_pairs(3, 12, 4, 2, generator=generator(5))) == triples(
-        draw_pairs(3, 12, 4, 2, generator=generator(5))
+    assert triples(choose_pairs(3, 12, 4, 2, generator=generator(5))) == triples(
+        choose_pairs(3, 12, 4, 2, generator=generator(5))
     )
-    assert triples(draw_pairs(3, 12, 4, 2, generator=generator(5))) != triples(
-        draw_pairs(3, 12, 4, 2, generator=generator(6))
+    assert triples(choose_pairs(3, 12, 4, 2, generator=generator(5))) != triples(
+        choose_pairs(3, 12, 4, 2, generator=generator(6))
     )
 
 
 @pytest.mark.parametrize("anchors", [0, 5])
 def test_a_number_of_anchors_that_the_group_does_not_have_is_refused(anchors):
     with pytest.raises(ValueError, match=f"between 1 and the group size 4, got {anchors}"):
-        draw_pairs(1, 4, anchors, 1, generator=generator())
+        choose_pairs(1, 4, anchors, 1, generator=generator())
 
 
 def test_only_keeps_the_triples_of_the_marked_prompts():
-    pairs = draw_pairs(3, 4, 2, 2, generator=generator())
+    pairs = choose_pairs(3, 4, 2, 2, generator=generator())
     kept = pairs.only(torch.tensor([True, False, True]))
     assert triples(kept) == [t for t in triples(pairs) if t[0] != 1]
     assert len(kept) == 2 * 2 * 2
@@ -83,7 +83,7 @@ def test_only_keeps_the_triples_of_the_marked_prompts():
 def test_steps_are_distinct_ascending_and_drawn_equally_often():
     g, counts = generator(), Counter()
     for _ in range(DRAWS):
-        steps = draw_steps(8, 3, generator=g)
+        steps = choose_steps(8, 3, generator=g)
         assert steps == sorted(set(steps))
         assert len(steps) == 3
         counts.update(steps)
@@ -93,10 +93,10 @@ def test_steps_are_distinct_ascending_and_drawn_equally_often():
 
 
 def test_all_steps_leave_nothing_to_chance():
-    assert draw_steps(5, 5, generator=generator()) == [0, 1, 2, 3, 4]
+    assert choose_steps(5, 5, generator=generator()) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_a_number_of_steps_that_the_solver_does_not_take_is_refused(count):
     with pytest.raises(ValueError, match=f"between 1 and the 8 solver steps, got {count}"):
-        draw_steps(8, count, generator=generator())
+        choose_steps(8, count, generator=generator())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.models.storage.compiling import compile_blocks
 from trainer.settings.config_file import load_config
@@ -32,7 +32,7 @@ def test_compiled_blocks_give_the_same_iteration(config_file, monkeypatch):
         blocks = [m for m in setup.policy.network.modules() if m._compiled_call_impl is not None]
         assert len(blocks) == (2 if compiled == "true" else 0)
         group = collect(setup, 0, Clock(setup.policy.device))
-        metrics, _ = improve(setup, new_state(setup), group, draw(setup, group, 0))
+        metrics, _ = improve(setup, new_state(setup), group, pairs_of(setup, group, 0))
         results.append((group.scores["colourfulness"], metrics["grad_norm"], metrics["ratio_error"]))
     plain, fast = results
     torch.testing.assert_close(fast[0], plain[0], rtol=1e-4, atol=1e-4)

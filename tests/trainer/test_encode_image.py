@@ -12,7 +12,7 @@ from drawn_pictures import gradient_picture, square
 from PIL import Image
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.grpo import collect, improve, pairs_of, sample_candidates
 from trainer.engine.state import new_state
 from trainer.errors import ConfigError, UserError
 from trainer.models.files.picture_files import PictureError, read_pictures
@@ -185,7 +185,7 @@ def test_fill_trains_with_picture_and_mask_and_is_refused_without(config_file, f
     model = f"path = {str(flux_fill)!r}\ndevice = 'cpu'\ntext_tokens = 12"
     setup = prepare(load_config(config_file(model=model, init="image = 'wide.png'\nmask = 'mask.png'")))
     group = collect(setup, 0, Clock(setup.policy.device))
-    metrics, skipped = improve(setup, new_state(setup), group, draw(setup, group, 0))
+    metrics, skipped = improve(setup, new_state(setup), group, pairs_of(setup, group, 0))
     assert not skipped
     assert metrics["ratio_error"] == 0
     with pytest.raises(UserError, match=r"FLUX\.1-Fill draws into pictures"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.grpo import collect, improve, pairs_of, sample_candidates
 from trainer.engine.setup import assemble
 from trainer.engine.state import new_state
 from trainer.settings.config import InitSettings
@@ -96,7 +96,7 @@ def test_an_update_trains_the_steps_that_are_drawn_and_starts_from_ratio_1(setup
     image_to_image = begun(setup, picture(setup), 0.5)
     group = collect(image_to_image, 0, Clock(setup.policy.device))
     before = {name: p.detach().clone() for name, p in setup.lora.items()}
-    metrics, skipped = improve(image_to_image, new_state(image_to_image), group, draw(image_to_image, group, 0))
+    metrics, skipped = improve(image_to_image, new_state(image_to_image), group, pairs_of(image_to_image, group, 0))
     assert not skipped
     assert metrics["ratio_error"] == 0
     assert any(not torch.equal(before[name], p) for name, p in setup.lora.items())

@@ -8,14 +8,14 @@ from host_reads import HostReads
 from leaping import accumulate_gradient
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.grpo import collect, improve, pairs_of, sample_candidates
 from trainer.engine.setup import assemble
 from trainer.engine.state import new_state
 from trainer.settings.config import InitSettings
 from trainer.settings.config_file import load_config
 from trainer.stages.advantages import group_advantages, quasi_norm_reweight
 from trainer.stages.anchors import Pairs
-from trainer.stages.inpainting import Init, Known
+from trainer.stages.inpainting import Init, Unmasked
 from trainer.stages.noise import neighborhood, partly_noised
 from trainer.stages.rollout import Trajectories, rollout
 from trainer.stages.schedule import sigma_grid
@@ -63,9 +63,9 @@ ROWS = torch.zeros(G, dtype=torch.long)
 
 def test_a_rollout_around_a_region_never_waits_for_the_device():
     z, eps = normal(1, G, *LATENT), normal(2, G, *LATENT)
-    known = Known.outside(DRAWN, z, eps)
+    unmasked = Unmasked.of(DRAWN, z, eps)
     with HostReads() as reads:
-        rollout(curved, eps, ROWS, GRID, SOLVERS["dpm++2m"], range(6), known)
+        rollout(curved, eps, ROWS, GRID, SOLVERS["dpm++2m"], range(6), unmasked)
     assert reads.seen == []
 
 
@@ -102,7 +102,7 @@ def overwritten(solver: str, begin, z, eps) -> list[torch.Tensor]:
 def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(solver, path):
     z, eps, begin = path
     expected = overwritten(solver, begin, z, eps)
-    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Known.outside(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Unmasked.of(DRAWN, z, eps))
     torch.testing.assert_close(found.x, torch.stack(expected[:-1]), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.x_next, torch.stack(expected[1:]), rtol=0, atol=1e-12)
 
@@ -110,7 +110,7 @@ def test_it_is_the_solver_with_the_known_region_overwritten_after_every_step(sol
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_own_noise(solver, path):
     z, eps, begin = path
-    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Known.outside(DRAWN, z, eps))
+    found = rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), Unmasked.of(DRAWN, z, eps))
     for s, x in zip(GRID[1:].tolist(), found.x_next, strict=True):
         torch.testing.assert_close(x[:, ~DRAWN], ((1 - s) * z + s * eps)[:, ~DRAWN], rtol=0, atol=1e-12)
     assert torch.equal(found.x_0[:, ~DRAWN], z[:, ~DRAWN])  # at the end the picture itself
@@ -121,9 +121,9 @@ def test_every_state_outside_the_mask_is_the_picture_noised_by_the_trajectorys_o
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_mask_of_all_is_image_to_image_bit_for_bit(solver, path):
     z, eps, begin = (t.float() for t in path)
-    everything = Known.outside(torch.ones(LATENT, dtype=torch.bool), z, eps)
+    everything = Unmasked.of(torch.ones(LATENT, dtype=torch.bool), z, eps)
     masked, plain = (
-        rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), known) for known in (everything, None)
+        rollout(curved, begin, ROWS, GRID, SOLVERS[solver], range(6), unmasked) for unmasked in (everything, None)
     )
     for name in ("x_0", "x", "v", "x_next"):
         assert torch.equal(getattr(masked, name), getattr(plain, name))
@@ -139,7 +139,7 @@ def test_dpmpp_2m_keeps_its_order_inside_the_mask(path):
     def end(steps: int) -> torch.Tensor:
         grid = sigma_grid(steps, 1.0, 0.5)
         begin = partly_noised(z, eps, grid[0].item())
-        return rollout(curved, begin, ROWS, grid, SOLVERS["dpm++2m"], known=Known.outside(DRAWN, z, eps)).x_0[:, DRAWN]
+        return rollout(curved, begin, ROWS, grid, SOLVERS["dpm++2m"], unmasked=Unmasked.of(DRAWN, z, eps)).x_0[:, DRAWN]
 
     exact = end(1024)
     coarse, fine = ((end(steps) - exact).abs().max().item() for steps in (32, 64))
@@ -228,7 +228,7 @@ def test_a_mask_of_all_at_denoise_1_is_text_to_image_bit_for_bit_and_trains_alik
             for name, p in setup.lora.items():
                 p.copy_(start[name])
         group = collect(one, 0, Clock(one.policy.device))
-        improve(one, new_state(one), group, draw(one, group, 0))
+        improve(one, new_state(one), group, pairs_of(one, group, 0))
         moved.append({name: p.detach().clone() for name, p in setup.lora.items()})
     assert all(torch.equal(moved[0][name], moved[1][name]) for name in start)
     assert any(not torch.equal(moved[0][name], start[name]) for name in start)
@@ -246,7 +246,7 @@ def test_at_denoise_1_a_mask_begins_at_the_noise_and_keeps_the_rest(setup):
 def test_an_update_starts_from_ratio_1_and_distances_are_those_inside(setup):
     inpainting = painted(setup, HALF, 0.8)
     group = collect(inpainting, 0, Clock(setup.policy.device))
-    metrics, skipped = improve(inpainting, new_state(inpainting), group, draw(inpainting, group, 0))
+    metrics, skipped = improve(inpainting, new_state(inpainting), group, pairs_of(inpainting, group, 0))
     assert not skipped
     assert metrics["ratio_error"] == 0
     ends = inpainting.geometry.unpack(group.candidates.trajectories.x_0)[:, :, HALF].unflatten(0, (2, G))

@@ -10,7 +10,7 @@ from host_reads import HostReads
 from leaping import accumulate_gradient
 
 from trainer.engine.drawing import Clock, policy_velocity
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state, set_optimizer
 from trainer.errors import Stopped
 from trainer.events import Ending, Finished, IterationDone, SelfTested, Skipped, Started
@@ -153,7 +153,7 @@ def test_the_micro_batch_changes_nothing_but_rounding(make):
     for size in (1, 3, 8):
         setup = make(overrides=[f"run.micro_batch={size}"])
         group = collect(setup, 0, Clock(setup.policy.device))
-        improve(setup, new_state(setup), group, draw(setup, group, 0))
+        improve(setup, new_state(setup), group, pairs_of(setup, group, 0))
         results[size] = (group.scores["colourfulness"], weights(setup))
     for size in (3, 8):
         torch.testing.assert_close(results[size][0], results[1][0], rtol=1e-4, atol=1e-4)
@@ -310,7 +310,7 @@ def test_the_gradient_is_that_of_the_objective_averaged_over_all_drawn_pairs(mak
     """The objective written out for one pair after the other, with the distances' table and no micro-batch."""
     setup = make(overrides=["optimizer.max_grad_ratio=1e9"])
     group = collect(setup, 0, Clock(setup.policy.device))
-    pairs = draw(setup, group, 0)
+    pairs = pairs_of(setup, group, 0)
     assert len(pairs) == 2 * 2 * 2  # P * B * K
     t, losses = group.candidates.trajectories, []
     velocity = policy_velocity(setup, group.candidates.prompts, 4)
@@ -342,7 +342,7 @@ def test_rollout_and_gradients_never_wait_for_the_device(make):
         accumulate_gradient(
             velocity,
             group.candidates.trajectories,
-            draw(setup, group, 0),
+            pairs_of(setup, group, 0),
             group.advantages,
             tau,
             clip=0.2,

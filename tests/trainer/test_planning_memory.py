@@ -8,7 +8,7 @@ import transformers
 from PIL import Image
 
 from trainer.cli.demo import CONFIG
-from trainer.engine.grpo import collect, draw, improve
+from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.setup import encode_all
 from trainer.engine.state import new_state
 from trainer.models.storage.memory import MemoryPlan
@@ -68,7 +68,7 @@ def real(config):
 def improve_once(setup, state, meter):
     group = collect(setup, 0, meter)
     with meter.phase("update"):
-        improve(setup, state, group, draw(setup, group, 0))
+        improve(setup, state, group, pairs_of(setup, group, 0))
 
 
 def reachable() -> int:

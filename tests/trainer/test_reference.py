@@ -7,7 +7,7 @@ from drawn_pictures import gradient_picture
 from PIL import Image
 
 from trainer.engine.drawing import Clock
-from trainer.engine.grpo import collect, draw, improve, sample_candidates
+from trainer.engine.grpo import collect, improve, pairs_of, sample_candidates
 from trainer.engine.state import new_state
 from trainer.errors import ConfigError
 from trainer.models.files.source import resolve
@@ -68,7 +68,7 @@ def test_a_reference_is_seen_as_in_diffusers(flux_dev):
 def test_a_training_sees_its_picture_in_rollout_and_update_alike(config_file, seen):
     setup = prepare(load_config(config_file(init=SEEN)))
     group = collect(setup, 0, Clock(setup.policy.device))
-    metrics, skipped = improve(setup, new_state(setup), group, draw(setup, group, 0))
+    metrics, skipped = improve(setup, new_state(setup), group, pairs_of(setup, group, 0))
     assert not skipped
     assert metrics["ratio_error"] == 0
 

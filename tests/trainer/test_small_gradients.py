@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer import tiny
 from trainer.engine.drawing import Clock, policy_velocity
-from trainer.engine.grpo import Group, collect, draw
+from trainer.engine.grpo import Group, collect, pairs_of
 from trainer.settings.config_file import load_config
 from trainer.stages.surrogate import softmax_temperature
 from trainer.stages.update import LOSS_SCALE
@@ -35,7 +35,7 @@ def gradient(dtype: str, loss_scale: float, group: Group | None = None) -> tuple
             if "lora_B" in name:
                 p.copy_(0.02 * torch.randn(p.shape, generator=random))
     group = group or collect(setup, 0, Clock(setup.policy.device))
-    pairs, trajectories = draw(setup, group, 0), group.candidates.trajectories
+    pairs, trajectories = pairs_of(setup, group, 0), group.candidates.trajectories
     tau = torch.stack([softmax_temperature(c[None], 1.0, "scale-free") for c in trajectories.x_next])
     velocity = policy_velocity(setup, group.candidates.prompts, 4)
     options = {"clip": 0.2, "micro_batch": 4, "normaliser": len(pairs) * SMALLER, "loss_scale": loss_scale}

@@ -13,7 +13,7 @@ from ..device import synchronize
 from ..models.conditioning import Conditioning
 from ..rewards.base import Reward, check_images, on_device, scores_of
 from ..stages.decode import decode
-from ..stages.inpainting import Known
+from ..stages.inpainting import Unmasked
 from ..stages.noise import partly_noised
 from ..stages.rollout import BatchVelocity, Trajectories, micro_batched, rollout
 from ..stages.solvers import Solver
@@ -35,7 +35,7 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - start
 
 
-def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, Tensor, Known | None]:
+def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, Tensor, Unmasked | None]:
     """Where trajectories begin, packed [N, *latent], which of `prompts` each has, [N], and what inpainting keeps."""
     geometry, device = setup.geometry, setup.policy.device
     rows = torch.arange(len(prompts), device=device).repeat_interleave(len(noise) // len(prompts))
@@ -44,8 +44,8 @@ def begin(setup: Setup, prompts: Sequence[int], noise: Tensor) -> tuple[Tensor, 
         return eps, rows, None
     z = geometry.pack(setup.init.of(prompts).to(device).latents.to(eps.dtype))[rows]
     mask = setup.init.mask
-    known = None if mask is None else Known.outside(geometry.pack_mask(mask), z, eps)
-    return partly_noised(z, eps, setup.sigmas[0].item()), rows, known
+    unmasked = None if mask is None else Unmasked.of(geometry.pack_mask(mask), z, eps)
+    return partly_noised(z, eps, setup.sigmas[0].item()), rows, unmasked
 
 
 def solve(
@@ -65,12 +65,12 @@ def solve(
         kept: the steps whose states are stored.
         seed: of the random numbers of a solver that draws some.
     """
-    x, rows, known = begin(setup, prompts, noise)
+    x, rows, unmasked = begin(setup, prompts, noise)
 
     def run(micro_batch: int) -> Trajectories:
         velocity = velocity_of(setup, conditioning, prompts, micro_batch)
         generator = torch.Generator(x.device).manual_seed(seed)
-        return rollout(velocity, x, rows, setup.sigmas, solver, kept, known, generator)
+        return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 
     return setup.micro_batch.fit("rollout", run)
 

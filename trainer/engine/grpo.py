@@ -97,8 +97,8 @@ def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> 
     return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
 
 
-def draw(setup: Setup, group: Group, iteration: int) -> Pairs:
-    """Stage 6a: the drawn triples, on the CPU, those of uninformative groups left out."""
+def pairs_of(setup: Setup, group: Group, iteration: int) -> Pairs:
+    """Stage 6a: the triples to train, on the CPU, those of uninformative groups left out."""
     generator = _generator(PAIRS, setup.config.run.seed, iteration)
     pairs = setup.objective.pairs(len(group.advantages), generator=generator)
     return pairs.only(group.combined.informative.cpu())

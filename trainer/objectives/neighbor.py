@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..settings.config import Config
-from ..stages.anchors import Pairs, draw_pairs, draw_steps
+from ..stages.anchors import Pairs, choose_pairs, choose_steps
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
 from ..stages.solvers import SOLVERS
@@ -28,11 +28,11 @@ class Neighbor:
         return neighborhood(seed, shape, self.grpo.strength, self.grpo.group_size)
 
     def steps(self, *, generator: torch.Generator) -> list[int]:
-        return draw_steps(self.total, self.grpo.trained_steps, generator=generator)
+        return choose_steps(self.total, self.grpo.trained_steps, generator=generator)
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
         grpo = self.grpo
-        return draw_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=generator)
+        return choose_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=generator)
 
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "LeapingLoss":
         grpo = self.grpo

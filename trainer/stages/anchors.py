@@ -14,7 +14,7 @@ class Pairs:
     prompt: Tensor  # 0 .. P - 1
     anchor: Tensor  # 0 .. G - 1
     step: Tensor  # 0 .. K - 1, the place of the step among the kept ones
-    drawn: int | None = None  # how many there were before some were left out; None if these are all
+    chosen: int | None = None  # how many there were before some were left out; None if these are all
 
     def __len__(self) -> int:
         return len(self.step)
@@ -22,7 +22,7 @@ class Pairs:
     @property
     def total(self) -> int:
         """What sums over them are divided by."""
-        return len(self) if self.drawn is None else self.drawn
+        return len(self) if self.chosen is None else self.chosen
 
     def part(self, start: int, size: int) -> "Pairs":
         """`size` of the triples, or what is left of them."""
@@ -46,15 +46,15 @@ class Pairs:
         return Pairs(change(self.prompt), change(self.anchor), change(self.step), self.total)
 
 
-def draw_steps(steps: int, count: int, *, generator: torch.Generator) -> list[int]:
-    """K of the T steps without replacement, ascending."""
+def choose_steps(steps: int, count: int, *, generator: torch.Generator) -> list[int]:
+    """K of the T steps at random, without replacement, ascending."""
     if not 1 <= count <= steps:
         raise ValueError(f"trained steps must be between 1 and the {steps} solver steps, got {count}")
     return torch.randperm(steps, generator=generator)[:count].sort().values.tolist()
 
 
-def draw_pairs(prompts: int, group_size: int, anchors: int, steps: int, *, generator: torch.Generator) -> Pairs:
-    """B of the G candidates of each prompt without replacement, at each of the K kept steps (symmetric sampling).
+def choose_pairs(prompts: int, group_size: int, anchors: int, steps: int, *, generator: torch.Generator) -> Pairs:
+    """B of the G candidates of each prompt at random, all different, at each of the K kept steps (symmetric sampling).
 
     Candidates of a group are nearly equidistant, so any of them can be the anchor; this costs B * K forward and
     backward passes a prompt instead of G * T. `generator` is a CPU generator.

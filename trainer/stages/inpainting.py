@@ -32,29 +32,29 @@ class Init:
 
 
 @dataclass(frozen=True)
-class Known:
-    """The region that inpainting leaves as it is, for N trajectories.
+class Unmasked:
+    """The region that inpainting leaves as it is, outside the mask, for N trajectories.
 
     It is to be the picture's latent z noised by the trajectory's own noise: (1 - sigma) * z + sigma * eps. That is a
     straight path, so to overwrite it after every step is to give it the velocity eps - z: every solver follows that
     exactly, and the history of a solver of higher order belongs to one path inside and outside the mask.
     """
 
-    drawn: Tensor  # False where the region is, [*latent] bool
-    positions: Tensor  # of what is drawn in a flattened latent, [n]
+    mask: Tensor  # False where the region is, [*latent] bool
+    positions: Tensor  # of what is masked in a flattened latent, [n]
     z: Tensor  # [N, *latent]
     noise: Tensor  # eps, [N, *latent]
 
     @classmethod
-    def outside(cls, drawn: Tensor, z: Tensor, noise: Tensor) -> "Known":
-        """`drawn` is on the CPU: to count it on the device would wait for the device."""
-        positions = drawn.flatten().nonzero().squeeze(1)
-        return cls(drawn.to(z.device), positions.to(z.device), z, noise)
+    def of(cls, mask: Tensor, z: Tensor, noise: Tensor) -> "Unmasked":
+        """`mask` is on the CPU: to count it on the device would wait for the device."""
+        positions = mask.flatten().nonzero().squeeze(1)
+        return cls(mask.to(z.device), positions.to(z.device), z, noise)
 
     def velocity(self, v: Tensor) -> Tensor:
         """v [N, *latent], with the region's own."""
-        return torch.where(self.drawn, v, self.noise - self.z)
+        return torch.where(self.mask, v, self.noise - self.z)
 
     def end(self, x_0: Tensor) -> Tensor:
         """x_0 [N, *latent], with z itself where rounding has left something near it."""
-        return torch.where(self.drawn, x_0, self.z)
+        return torch.where(self.mask, x_0, self.z)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .inpainting import Known
+from .inpainting import Unmasked
 from .solvers import Solver
 
 BatchVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [N, ...], sigma [N], rows [N] -> v [N, ...]
@@ -23,17 +23,17 @@ class Trajectories:
     x: Tensor  # x_j, [K, N, *latent]
     v: Tensor  # the old policy's velocity at (x_j, s_j), [K, N, *latent]
     x_next: Tensor  # x_{j+1}, [K, N, *latent]
-    drawn: Tensor | None = None  # positions in the flattened latent that are drawn, [n]; None: all, see `Known`
+    masked: Tensor | None = None  # positions in the flattened latent that are drawn anew, [n]; None: all of them
 
     def only(self, steps: Sequence[int]) -> "Trajectories":
         """The same trajectories with these of the kept steps, ascending."""
         rows = [self.steps.index(j) for j in sorted(steps)]
         kept = {name: getattr(self, name)[rows] for name in ("sigma", "step_size", "x", "v", "x_next")}
-        return Trajectories(x_0=self.x_0, steps=sorted(steps), drawn=self.drawn, **kept)
+        return Trajectories(x_0=self.x_0, steps=sorted(steps), masked=self.masked, **kept)
 
     def inside(self, x: Tensor) -> Tensor:
-        """The part of latents that is drawn, which alone is compared: [..., *latent] -> [..., n], or all as it is."""
-        return x if self.drawn is None else x.flatten(1 - self.x_0.dim()).index_select(-1, self.drawn)
+        """The masked part of latents, which alone is compared: [..., *latent] -> [..., n], or all as it is."""
+        return x if self.masked is None else x.flatten(1 - self.x_0.dim()).index_select(-1, self.masked)
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def rollout(
     sigmas: Tensor,
     solver: Solver,
     kept: Sequence[int] = (),
-    known: Known | None = None,
+    unmasked: Unmasked | None = None,
     generator: torch.Generator | None = None,
 ) -> Trajectories:
     """Run N trajectories from `begin` and keep what training will need.
@@ -56,13 +56,13 @@ def rollout(
         sigmas: grid [T + 1] float64, decreasing to 0.
         solver: such as those in SOLVERS.
         kept: the steps j to store, in 0 .. T - 1. Nothing of the other steps outlives them.
-        known: what inpainting leaves as it is.
+        unmasked: what inpainting leaves as it is.
         generator: for a solver that draws random numbers.
     """
 
     def at(x: Tensor, s: float) -> Tensor:
         v = velocity(x, x.new_full((len(x),), s), rows)
-        return known.velocity(v) if known else v
+        return unmasked.velocity(v) if unmasked else v
 
     grid = sigmas.tolist()
     steps = sorted(kept)
@@ -73,14 +73,14 @@ def rollout(
             k = steps.index(j)
             x[k], v[k], x_next[k] = x_j, v_j, end
     return Trajectories(
-        x_0=known.end(end) if known else end,
+        x_0=unmasked.end(end) if unmasked else end,
         steps=steps,
         sigma=begin.new_tensor([grid[j] for j in steps]),
         step_size=begin.new_tensor([grid[j + 1] - grid[j] for j in steps]),
         x=x,
         v=v,
         x_next=x_next,
-        drawn=known.positions if known else None,
+        masked=unmasked.positions if unmasked else None,
     )
 
 

@@ -55,7 +55,7 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
     at_once = setup.config.grpo.prompts_per_iteration * setup.config.grpo.group_size  # an iteration holds as many
     for start in range(0, len(prompts), at_once):
         part = slice(start, start + at_once)
-        images.append(draw(setup, conditioning[part], seeds[part], inits[part]).cpu())
+        images.append(pictures_of(setup, conditioning[part], seeds[part], inits[part]).cpu())
     images = torch.cat(images)
     scores = score_pictures(setup, images, prompts)
     return Samples(images, {name: values.cpu() for name, values in scores.items()})
@@ -79,7 +79,7 @@ def init_of(setup: Setup, texts: Sequence[str]) -> list[int]:
     return [known.index(text) if text in known else 0 for text in texts]
 
 
-def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts: Sequence[int]) -> Tensor:
+def pictures_of(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts: Sequence[int]) -> Tensor:
     """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device.
 
     `prompts`, as many, are those of config.prompts whose init they begin from, where there is one.
@@ -90,7 +90,7 @@ def draw(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts
 
 def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:
     """What the base noises of neighborhoods become, [P, 3, H, W]; `prompts` count in config.prompts."""
-    return draw(setup, conditioning_of(setup, prompts), seeds, prompts)
+    return pictures_of(setup, conditioning_of(setup, prompts), seeds, prompts)
 
 
 def evaluate(setup: Setup, iteration: int) -> Evaluated:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..device import peak_memory, watch_memory
 from ..engine.drawing import Clock
-from ..engine.grpo import ALIKE, Candidates, Group, all_or_nothing, collect, draw, improve
+from ..engine.grpo import ALIKE, Candidates, Group, all_or_nothing, collect, improve, pairs_of
 from ..engine.micro_batch import OutOfMemory, answered
 from ..engine.state import Setup, State
 from ..errors import Stopped, UserError
@@ -182,7 +182,7 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
         if base_due(setup, state.iteration):
             with clock.phase("base"):
                 base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
-        pairs = draw(setup, group, state.iteration)
+        pairs = pairs_of(setup, group, state.iteration)
         with clock.phase("update"):
             metrics, skipped = improve(setup, state, group, pairs)
     metrics |= describe(group)

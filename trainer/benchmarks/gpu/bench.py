@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...choices import AUTO
 from ...engine.drawing import Clock
-from ...engine.grpo import Group, collect, draw, improve
+from ...engine.grpo import Group, collect, improve, pairs_of
 from ...engine.setup import assemble
 from ...engine.state import Setup, State
 from ...models.storage.placement import DTYPES
@@ -134,7 +134,7 @@ class Ranking:
 def iterate(setup: Setup, state: State, clock: Clock, iteration: int = 0) -> Group:
     """One iteration by the run's own functions, its phases told to `clock`."""
     group = collect(setup, iteration, clock)
-    pairs = draw(setup, group, iteration)
+    pairs = pairs_of(setup, group, iteration)
     with clock.phase("update"):
         improve(setup, state, group, pairs)
     return group

@@ -1,14 +1,20 @@
 """Offload: frozen weights in host memory, copied to the device that computes when a layer needs them, one ahead."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...device import streams_of
 
-Moment = tuple[bool, bool, Tensor]  # whether a backward pass is under way, whether for the layer's own, its weight
+
+class Moment(NamedTuple):
+    """When a weight is fetched."""
+
+    in_backward: bool  # whether a backward pass is under way
+    own: bool  # whether it is for the layer's own backward pass, and not for a forward pass that is run again
+    weight: Tensor  # by its identity
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class LayerFetcher:
 
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
         """A copy of `weight` on the device; the caller lets go of it before the next call."""
-        moment = (torch._C._current_graph_task_id() != -1, backward, weight)
+        moment = Moment(torch._C._current_graph_task_id() != -1, backward, weight)
         if self._last is not None:
             self._next[self._last] = weight
         self._last = moment
