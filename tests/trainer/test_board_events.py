@@ -32,7 +32,7 @@ from trainer.events import (
 )
 from trainer.lock import exclusive
 from trainer.store import writer as metrics
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 def done(iteration: int) -> IterationDone:
@@ -117,7 +117,7 @@ def test_of_many_iterations_at_once_the_last_are_told(tmp_path, watcher):
 
 
 def test_what_was_there_before_and_what_cannot_be_read_is_not_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.store.reader.PATIENCE", 0.01)
+    monkeypatch.setattr("trainer.store.database.READING", 0.01)
     write(tmp_path / "run", Run(iterations=3))
     (tmp_path / "garbage").mkdir()
     (tmp_path / "garbage" / DATABASE).write_bytes(b"garbage" * 1000)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..store.reader import finite
+from ..store.facts import finite
 
 EVENT = "neighbor_grpo"  # their type, on ComfyUI's websocket
 VERSION = 1

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from .. import tiny
+from ..events import COMPLETE, kind_of
 from ..settings.config_file import load_config
 from ..tiny.captions import COMBINATIONS, EMOJI, caption
 from ..training.run_folder import LORA, check_run
@@ -39,9 +40,8 @@ def main(arguments: argparse.Namespace) -> int:
     if interrupt:
         return INTERRUPTED
     seconds = time.perf_counter() - started
-    return conclude(
-        setup, tested, folder, folder / LORA, seconds, complete=reason == "complete", as_json=arguments.json
-    )
+    complete = kind_of(reason) == COMPLETE
+    return conclude(setup, tested, folder, folder / LORA, seconds, complete=complete, as_json=arguments.json)
 
 
 def prompts() -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from ..events import COMPLETE, kind_of
 from ..rewards import check_weights
 from ..settings.config_file import load_config
 from ..training.run_folder import LORA, check_run
@@ -42,9 +43,9 @@ def main(arguments: argparse.Namespace) -> int:
         print_json({"run": str(folder), "lora": str(folder / LORA), "reason": reason, "last": last})
     else:
         say(f"{reason}: {folder}\nLoRA: {folder / LORA}")
-        if reason != "complete":
+        if kind_of(reason) != COMPLETE:
             sets = [word for override in arguments.set for word in ("--set", override)]
             say(f"go on with: python -m trainer train {shlex.join([str(arguments.config), *sets])} --resume")
     if interrupt:
         return INTERRUPTED
-    return 0 if reason == "complete" else 1
+    return 0 if kind_of(reason) == COMPLETE else 1
