@@ -116,7 +116,7 @@ def differences(folder: Path, old: Seen | None, new: Seen) -> list[dict[str, Any
 
 
 def iterations(folder: Path, first: int, end: int) -> list[dict[str, Any]]:
-    found: dict[int, dict[str, float]] = {i: {} for i in range(first, end)}
+    found: dict[int, dict[str, float | None]] = {i: {} for i in range(first, end)}
     with reading(folder) as store:
         for name in store.names():
             for iteration, value in store.curve(name, first, end):
