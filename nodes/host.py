@@ -17,20 +17,7 @@ from comfy.utils import ProgressBar
 from ..trainer.device import is_out_of_memory, pick_device, release
 from ..trainer.engine.micro_batch import OutOfMemory
 from ..trainer.errors import ConfigError, Stopped, UserError
-from ..trainer.events import (
-    Changed,
-    Evaluated,
-    Event,
-    Halved,
-    IterationDone,
-    Paused,
-    Resumed,
-    SelfTested,
-    Skipped,
-    Started,
-    Unpaused,
-    Waiting,
-)
+from ..trainer.events import Drawn, Event, Halved, IterationDone, SelfTested, Skipped, Started, Waiting
 from ..trainer.pictures.convert import to_pictures
 from ..trainer.planning.advice import lower
 from ..trainer.settings.config import Config
@@ -116,7 +103,10 @@ def loras_folder() -> Path:
 
 
 class Progress:
-    """A listener: the node's progress bar, the best candidate as its preview, time left in the log."""
+    """A listener: the node's progress bar, a candidate as its preview, what events say and time left in the log.
+
+    The preview is the first candidate until the iteration is done, and then the one with the highest advantage.
+    """
 
     def __init__(self, preview_every: int):
         self.preview_every = preview_every
@@ -130,36 +120,21 @@ class Progress:
                 self.bar, self.total = ProgressBar(event.iterations), event.iterations
                 self.started = (time.monotonic(), event.iteration)
                 self.bar.update_absolute(event.iteration)
+            case Drawn():
+                self.show(event, event.iteration, candidate=0)
             case IterationDone():
-                self.bar.update_absolute(event.iteration + 1, preview=self.preview(event))
+                self.show(event, event.iteration + 1, candidate=int(event.advantages.argmax()))
                 self.log(event)
-            case SelfTested():
-                logging.log(logging.WARNING if event.cause else logging.INFO, f"{self.at(event)}: {event}")
-            case Skipped():
-                logging.warning(f"{self.at(event)}: update skipped, {event.reason}")
-            case Halved():
-                logging.warning(f"{self.at(event)}: {event}")
-            case Waiting():
-                logging.warning(f"{self.at(event)}: saved, and waiting: {event.reason}")
-            case Paused():
-                logging.info(f"{self.at(event)}: saved, and paused")
-            case Resumed() | Unpaused():
-                logging.info(f"{self.at(event)}: went on after {event.seconds:.0f} s")
-            case Changed():
-                logging.info(f"{self.at(event)}: changed: {event.change}")
-            case Evaluated():
-                logging.info(f"{self.at(event)}: {len(event.prompts)} pictures of the evaluation prompts")
+        if sentence := str(event):
+            logging.log(level(event), f"Neighbor GRPO: iteration {event.iteration}: {sentence}")
 
-    @staticmethod
-    def at(event: Event) -> str:
-        return f"Neighbor GRPO: iteration {event.iteration}"
-
-    def preview(self, event: IterationDone) -> tuple | None:
-        """The candidate with the highest advantage, every few iterations."""
-        if not self.preview_every or event.iteration % self.preview_every:
-            return None
-        best = int(event.advantages.argmax())
-        return ("JPEG", next(to_pictures(event.images[best : best + 1])), PREVIEW_EDGE)
+    def show(self, event: Drawn | IterationDone, done: int, candidate: int) -> None:
+        """The iterations done, and a candidate of every so many iterations."""
+        preview = None
+        if self.preview_every and event.iteration % self.preview_every == 0:
+            preview = ("JPEG", next(to_pictures(event.images[candidate : candidate + 1])), PREVIEW_EDGE)
+        if not model_management.processing_interrupted():  # or the bar raises, and the run would not end in good order
+            self.bar.update_absolute(done, preview=preview)
 
     def log(self, event: IterationDone) -> None:
         began, first = self.started
@@ -167,6 +142,16 @@ class Progress:
         left = (time.monotonic() - began) / (done - first) * (self.total - done)
         rewards = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
         logging.info(f"Neighbor GRPO: {done}/{self.total}, {rewards}, {clock(left)} left")
+
+
+def level(event: Event) -> int:
+    """How urgent what an event says is."""
+    match event:
+        case Skipped() | Halved() | Waiting():
+            return logging.WARNING
+        case SelfTested():
+            return logging.WARNING if event.cause else logging.INFO
+    return logging.INFO
 
 
 def readable(lines: Iterable[str]) -> str:

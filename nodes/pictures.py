@@ -8,6 +8,8 @@ from ..trainer.errors import UserError
 from .stepping import next_step
 from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings, searched_by
 
+REWARD_CURVE = "reward/"  # what the names of the rewards' curves begin with
+
 
 class TileNeighborhood(io.ComfyNode):
     @classmethod
@@ -70,11 +72,11 @@ class RewardCurve(io.ComfyNode):
     def execute(cls, run: Run, width: int, height: int) -> io.NodeOutput:
         from ..trainer.pictures.plot import curves
         from ..trainer.pictures.sheets import image_tensor
-        from ..trainer.store.writer import open_store
+        from ..trainer.store.reader import reading
 
-        with open_store(run.folder) as store:
-            names = store.names("reward/")
-            series = {name.removeprefix("reward/"): store.curve(name) for name in names}
+        with reading(run.folder) as store:
+            names = [name for name in store.names() if name.startswith(REWARD_CURVE)]
+            series = {name.removeprefix(REWARD_CURVE): store.curve(name) for name in names}
         if not series:
             raise UserError(f"{run.folder} has no finished iteration yet")
         return io.NodeOutput(image_tensor(curves(series, width, height)))

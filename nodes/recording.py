@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ def record(
     is full is told, and fails nothing.
     """
     from ..trainer.board.messages import of_iteration
+    from ..trainer.store.database import StoreError
     from ..trainer.store.writer import open_store
     from ..trainer.training.loop import report
 
@@ -56,7 +56,7 @@ def record(
             began = store.info("started") or time.time()
             store.set_info(settings=setup.config.to_dict(), state=STATE, iterations=step + 1, started=began)
             store(event)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, StoreError) as error:
         logging.warning(f"Neighbor GRPO: the step was made, but could not be recorded in {folder}: {error}")
         return kept
     service.send(of_iteration(folder.name, step, metrics))

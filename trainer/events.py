@@ -1,24 +1,53 @@
-"""What a run tells its listeners: the terminal, the run store, and whoever else subscribes to `on_event`."""
+"""What a run tells its listeners: the terminal, the run store, and whoever else subscribes to `on_event`.
+
+An event says itself: `str(event)` is its sentence, `event.state` the state that it brings the run into. What a listener
+makes of an event besides (a row, a bar, a picture) is the listener's own. No torch is imported in here.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
+RUNNING, PAUSED, WAITING = "running", "paused", "waiting"  # kinds of states of a run at work
 # kinds of an Ending
 COMPLETE, GAVE_UP, FAILED = "complete", "gave up", "failed"
 STOPPED = "stopped"  # somebody wanted it: the run may go on, and has no end yet
 CONCLUDED = "concluded"  # there was a reason, such as rewards that rise no more
 
 
+def kind_of(state: str) -> str:
+    """The kind of a state, or of a reason to end: what stands before its explanation, as in "waiting: the reason"."""
+    return state.partition(":")[0]
+
+
+class Told:
+    """What every event says of itself."""
+
+    @property
+    def state(self) -> str | None:
+        """Of the run from now on, its kind first (see `kind_of`); None if the event leaves it as it was."""
+        return None
+
+    def __str__(self) -> str:
+        """The event in a sentence, for a log and a terminal; empty if it has none."""
+        return ""
+
+
 @dataclass(frozen=True)
-class Started:
+class Started(Told):
     iteration: int  # the first one to come
     iterations: int  # of the whole run
 
+    state = RUNNING
+
 
 @dataclass(frozen=True)
-class SelfTested:
+class SelfTested(Told):
     """Before the first iteration: how far the update's policy is from the rollout's, which it must be."""
 
     iteration: int
@@ -36,18 +65,18 @@ class SelfTested:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The candidates of an iteration, before they are scored."""
+class Drawn(Told):
+    """The candidates' pictures, before they are scored. An iteration that is cut short never gets an IterationDone."""
 
-    iteration: int
+    iteration: int  # from 0
     prompts: list[str]  # P
     seeds: list[int]  # P, of each prompt's noise
-    images: Tensor  # [P * G, 3, H, W] in [0, 1], on the device
+    images: Tensor  # [P * G, 3, H, W] in [0, 1]
     group_size: int  # G
 
 
 @dataclass(frozen=True)
-class IterationDone:
+class IterationDone(Told):
     """One iteration, measured. Tensors are on the CPU, but for the images."""
 
     iteration: int  # from 0
@@ -59,17 +88,20 @@ class IterationDone:
     anchors: Tensor  # [P, G] bool
     images: Tensor  # [P * G, 3, H, W] in [0, 1]
     distances: Tensor | None = None  # root mean squared difference of two candidates' final latents, [P, G, G]
-    base: Tensor | None = None  # pictures of the base noises, [P, 3, H, W] in [0, 1], where they were drawn
+    base: Tensor | None = None  # pictures of the base noises, [P, 3, H, W] in [0, 1], if they were drawn
 
 
 @dataclass(frozen=True)
-class Skipped:
+class Skipped(Told):
     iteration: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"update skipped: {self.reason}"
+
 
 @dataclass(frozen=True)
-class Halved:
+class Halved(Told):
     """A phase ran out of memory and is done again with half as many candidates at once, as all that follows."""
 
     iteration: int
@@ -81,32 +113,54 @@ class Halved:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Waiting(Told):
     """A reward does not answer. Everything done so far is saved; the candidates are kept, to be scored later."""
 
     iteration: int
     reason: str
 
+    @property
+    def state(self) -> str:
+        return f"{WAITING}: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"saved, and {self.state}"
+
 
 @dataclass(frozen=True)
-class Resumed:
+class Resumed(Told):
     """The reward answers again."""
 
     iteration: int
     seconds: float  # that it took
 
+    state = RUNNING
+
+    def __str__(self) -> str:
+        return f"went on after {self.seconds:.0f} s"
+
 
 @dataclass(frozen=True)
-class Paused:
+class Paused(Told):
     """Someone asked for a pause. Everything done so far is saved."""
 
     iteration: int  # the next one
 
+    state = PAUSED
+
+    def __str__(self) -> str:
+        return f"saved, and {self.state}"
+
 
 @dataclass(frozen=True)
-class Unpaused:
+class Unpaused(Told):
     iteration: int
     seconds: float  # that the pause took
+
+    state = RUNNING
+
+    def __str__(self) -> str:
+        return f"went on after a pause of {self.seconds:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -126,7 +180,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Changed:
+class Changed(Told):
     """`change` holds from now on. A resumed run makes the changes of its first time again."""
 
     change: Change
@@ -136,9 +190,12 @@ class Changed:
     def iteration(self) -> int:
         return self.change.iteration
 
+    def __str__(self) -> str:
+        return f"changed: {self.change}"
+
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(Told):
     """Pictures of fixed prompts and seeds. Tensors are on the CPU."""
 
     iteration: int  # iterations done
@@ -147,9 +204,13 @@ class Evaluated:
     scores: dict[str, Tensor]  # [N] of each reward
     images: Tensor  # [N, 3, H, W] in [0, 1]
 
+    def __str__(self) -> str:
+        means = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in self.scores.items())
+        return f"{len(self.prompts)} pictures of the evaluation prompts: {means}"
+
 
 @dataclass(frozen=True)
-class Saved:
+class Saved(Told):
     iteration: int  # iterations done
     lora: str  # path of the exported file
 
@@ -168,7 +229,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Told):
     iteration: int  # iterations done
     ending: Ending
 
@@ -176,6 +237,10 @@ class Finished:
     def reason(self) -> str:
         """In words: "complete", "stopped", "stopped by <check>: ...", "gave up: ..." or "failed: ..."."""
         return str(self.ending)
+
+    @property
+    def state(self) -> str:
+        return self.reason
 
 
 Event = (

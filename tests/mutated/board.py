@@ -20,14 +20,10 @@ TARGETS = [
             "test_history_keeping.py",
         ),
         {
-            "not of one moment": ('connection.execute("BEGIN")', "pass"),
-            "writes": ("?mode=ro", "?mode=rw"),
-            "old stores unreadable": ("if not found.issuperset(columns):", "if False:"),
+            "not of one moment": ('database.execute("BEGIN")', "pass"),
+            "old stores unreadable": ("if not found.keys() >= names.keys():", "if False:"),
             "one iteration less": ("int(last) + 1", "int(last)"),
-            "a locked store is broken for good": ("later=busy)", "later=False)"),
-            "a folder that cannot be written": ('("unable to open", "readonly")', "()"),
-            "no JSON breaks the run": ("except (ValueError, TypeError, RecursionError):", "except RecursionError:"),
-            "infinity is a number": ("and math.isfinite(value) else", "else"),
+            "the log from its end": ('LIMIT ?", lines)[::-1]', 'LIMIT ?", lines)'),
             "the first name only": (
                 "UNION ALL",
                 "UNION ALL SELECT NULL WHERE 0 UNION ALL SELECT NULL WHERE found = '' OR",
@@ -35,12 +31,42 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/store/reader.py",
+        ("test_history_curves.py",),
+        {
+            "buckets from the first iteration": (
+                "iteration / {step}",
+                "(iteration - {first}) / {step} + {first // step}",
+            ),
+            "infinite values count": ("AND value > -9e999 AND value < 9e999", ""),
+            "the last iteration is left out": ("iteration BETWEEN ? AND ?", "iteration >= ? AND iteration < ?"),
+        },
+    ),
+    Target(
+        "trainer/store/database.py",
+        (
+            "test_history.py",
+            "test_history_keeping.py",
+        ),
+        {
+            "writes": ("?mode=ro", "?mode=rw"),
+            "a store comes back": ('?mode=rw"', '?mode=rwc"'),
+            "a locked store is broken for good": ("later=busy)", "later=False)"),
+            "a folder that cannot be written": ('("unable to open", "readonly")', "()"),
+        },
+    ),
+    Target(
+        "trainer/store/facts.py",
+        ("test_history.py", "test_history_keeping.py"),
+        {
+            "no JSON breaks the run": ("except (ValueError, TypeError, RecursionError):", "except RecursionError:"),
+            "infinity is a number": ("and math.isfinite(value) else", "else"),
+        },
+    ),
+    Target(
         "trainer/history/curves.py",
         ("test_history_curves.py",),
         {
-            "buckets from the first iteration": ("iteration / {step}", "(iteration - {first}) / {step} + {start}"),
-            "infinite values count": ("AND value > -9e999 AND value < 9e999", ""),
-            "the last iteration is left out": ("iteration BETWEEN ? AND ?", "iteration >= ? AND iteration < ?"),
             "a gap is nothing": ("[None] * count", "[0.0] * count"),
             "low and high change places": (
                 "finite(min(max(average, least), most)), least, most",
@@ -86,12 +112,12 @@ TARGETS = [
                 "(folder / DATABASE).exists()",
             ),
             "oldest first": ("s.id), reverse=True)", "s.id))"),
-            "a dead run runs": ("return (state or", "return (state if state else"),
+            "a dead run runs": ("    if not live:\n        return INTERRUPTED\n", ""),
+            "a wait with its reason is an end": ("if kind_of(state) not in AT_WORK:", "if state not in AT_WORK:"),
             "never live": ("return held(str(folder.absolute()))", "return False"),
             "a summary from long ago": ("_read(folder) if fresh else _cached(folder, mark)", "_cached(folder, ())"),
             "held out is trained": ("for label, held_out in labels if not held_out", "for label, held_out in labels"),
             "all of the log": ("log(store, LOG_LINES)", "log(store)"),
-            "the log from its end": ("for iteration, message in reversed(rows)", "for iteration, message in rows"),
         },
     ),
     Target(
@@ -103,7 +129,6 @@ TARGETS = [
         {
             "over what is there": ("if os.path.lexists(target):", "if False:"),
             "into a linked trash": ("if trash.is_symlink():", "if False:"),
-            "a store comes back": ("?mode=rw", "?mode=rwc"),
             "moved while it is trained": ("with exclusive(str(folder.absolute()),", "with exclusive('another',"),
         },
     ),
@@ -128,7 +153,7 @@ TARGETS = [
             "any keys": ("or not set(found) <= set(keys)", ""),
             "out of range": ("or not low <= int(text) <= high", ""),
             "digits of all scripts": ('re.fullmatch("[0-9]{1,9}", text)', "text.isdigit()"),
-            "a locked store is for good": ("case Unreadable(later=True):", "case Unreadable(later=3):"),
+            "a locked store is for good": ("case StoreError(later=True):", "case StoreError(later=3):"),
             "a failure tells its details": ("type(failure).__name__", "failure"),
             "kept as ComfyUI likes": ('response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")', "pass"),
             "waits forever": ("_read(request), BODY_TIMEOUT", "_read(request), None"),
@@ -205,7 +230,7 @@ TARGETS = [
         ("test_board_events.py",),
         {
             "the end too early": ("self.finished = event", 'self.tell("finished", event, state=event.reason)'),
-            "a pause goes unseen": ('state="paused"', 'state="running"'),
+            "a pause goes unseen": ("case _ if event.state is not None:", "case _ if event.state in ():"),
         },
     ),
     Target(

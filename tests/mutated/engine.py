@@ -190,7 +190,7 @@ TARGETS = [
             "the first start is forgotten": ('self.info("started") or time.time()', "time.time()"),
             "distances of the first group": ("distances[slot].float()", "distances[0].float()"),
             "distances of another byte order": ('astype("<f4")', 'astype(">f4")'),
-            "a pause is not told": ('self.set_info(state="paused")', "pass"),
+            "a pause is not told": ('{} if event.state is None else {"state": event.state}', "{}"),
             "an evaluation is rewound with its iteration": (
                 'WHERE iteration > ?", (iteration,)',
                 'WHERE iteration >= ?", (iteration,)',
@@ -199,10 +199,39 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/store/writer.py",
+        ("test_drawn.py",),
+        {
+            "pictures are written twice": ("if self.unscored and self.unscored[0]", "if False and self.unscored[0]"),
+            "pictures of another iteration": ("self.unscored[0] == event.iteration", "self.unscored"),
+            "pictures of an iteration that is done again": ("        self.unscored = None\n", ""),
+            "unscored pictures every time": ("iteration % self.tiles_every == 0", "True"),
+        },
+    ),
+    Target(
+        "trainer/store/writer.py",
+        ("test_events.py",),
+        {
+            "a hold-up is logged as it is said": ("case Waiting() | Paused():", "case Saved():"),
+            "a self-test that went well is logged": ('case SelfTested(cause="") | Evaluated():', "case Evaluated():"),
+        },
+    ),
+    Target(
+        "trainer/events.py",
+        ("test_events.py",),
+        {
+            "an explanation is part of the kind": ('state.partition(":")[0]', "state"),
+            "the last of the explanations": ('state.partition(":")[0]', 'state.rpartition(":")[0]'),
+            "a cause is not told": ('f"{found}: {self.cause}" if self.cause else found', "found"),
+            "means of all rewards": ("scores.mean():.4f", "scores.max():.4f"),
+        },
+    ),
+    Target(
         "trainer/store/schema.py",
         ("test_metrics.py",),
         {
-            "an old store gets no new columns": ("for name in columns.keys() - present:", "for name in ():"),
+            "an old store gets no new columns": ("if name not in present:", "if False:"),
+            "values in the table's own order": ("INTO {table} ({', '.join(names)}) VALUES", "INTO {table} VALUES"),
             "evaluations are kept by a rewind": (
                 'BETWEEN_ITERATIONS = ("evaluations", "evaluation_scores")',
                 "BETWEEN_ITERATIONS = ()",

@@ -14,7 +14,7 @@ from patience import GUARD
 from run_folders import MARKUP, Run, write
 
 from trainer.board.routes import PREFIX, Board
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 @dataclass

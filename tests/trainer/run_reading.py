@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from trainer.history import reading
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 def read(folder, function, *arguments, **options):

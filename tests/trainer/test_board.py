@@ -11,7 +11,7 @@ from board_server import refused
 from patience import GUARD
 from run_folders import HELD_OUT, MARKUP, TRAINED, Run, write
 
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 runs = pytest.fixture(board_server.several, scope="module")
 server = pytest.fixture(board_server.serving, scope="module")
@@ -138,7 +138,7 @@ def test_an_export_is_a_file_with_everything(server):
 
 
 def test_missing_half_written_and_broken_runs_are_told(own, monkeypatch):
-    monkeypatch.setattr("trainer.store.reader.PATIENCE", 0.05)
+    monkeypatch.setattr("trainer.store.database.READING", 0.05)
     for name in ("empty", "garbage", "locked"):
         (own.runs / name).mkdir()
     (own.runs / "empty" / DATABASE).touch()

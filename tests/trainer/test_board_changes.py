@@ -8,7 +8,7 @@ from board_server import Wishes, refused
 from run_folders import MARKUP
 
 from trainer.lock import exclusive
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 own = pytest.fixture(board_server.owned)
 

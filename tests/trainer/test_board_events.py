@@ -33,7 +33,7 @@ from trainer.events import (
 )
 from trainer.lock import exclusive
 from trainer.store import writer as metrics
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 def done(iteration: int) -> IterationDone:
@@ -118,7 +118,7 @@ def test_of_many_iterations_at_once_the_last_are_told(tmp_path, watcher):
 
 
 def test_what_was_there_before_and_what_cannot_be_read_is_not_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.store.reader.PATIENCE", 0.01)
+    monkeypatch.setattr("trainer.store.database.READING", 0.01)
     write(tmp_path / "run", Run(iterations=3))
     (tmp_path / "garbage").mkdir()
     (tmp_path / "garbage" / DATABASE).write_bytes(b"garbage" * 1000)
@@ -156,7 +156,7 @@ def test_a_training_tells_what_a_watcher_would(tmp_path):
     events = [
         Started(2, 5), done(2), Skipped(2, "why"), Saved(3, "lora"), Waiting(3, "the server"), Resumed(3, 1.0),
         Paused(3), Unpaused(3, 1.0), Changed(change, (change,)), Evaluated(3, [], [], {}, torch.zeros(0, 3, 8, 8)),
-        Finished(4, "failed: why"),
+        Finished(4, Ending("failed", "why")),
     ]  # fmt: skip
     for event in events:
         announcer(event)

@@ -14,7 +14,7 @@ from trainer.events import Evaluated, IterationDone
 from trainer.settings.config_file import load_config
 from trainer.stages.inpainting import Init
 from trainer.stages.noise import partly_noised
-from trainer.store.writer import DATABASE
+from trainer.store.database import DATABASE
 from trainer.training.control import Control
 from trainer.training.early_stop import EarlyStop
 from trainer.training.evaluate import base_pictures, evaluate, init_of

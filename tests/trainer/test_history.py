@@ -14,10 +14,10 @@ import torch
 from run_folders import TRAINED, Run, write
 from run_reading import edit, read
 
-from trainer.events import Finished, IterationDone, Skipped, Started
+from trainer.events import Ending, Finished, IterationDone, Skipped, Started
 from trainer.history import (
     NoRun,
-    Unreadable,
+    StoreError,
     details,
     evaluation,
     find,
@@ -32,7 +32,7 @@ from trainer.history.export import write_csv, write_json
 from trainer.history.groups import base_tile, candidate_tile, evaluation_tile, inside
 from trainer.lock import exclusive
 from trainer.store import writer as metrics
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +62,7 @@ def test_what_the_engine_writes_is_read_back_while_it_writes(tmp_path):
             assert (found.state, found.live) == ("running", True)
         store(done(1))
         store(Skipped(1, "a reason"))
-        store(Finished(2, "complete"))
+        store(Finished(2, Ending("complete")))
         found = summary(tmp_path / "run")
         assert (found.state, found.iteration, found.live, found.trained) == ("complete", 2, False, ("clip",))
         assert read(tmp_path / "run", details)["log"] == [{"iteration": 1, "message": "update skipped: a reason"}]
@@ -75,16 +75,26 @@ def test_what_the_engine_writes_is_read_back_while_it_writes(tmp_path):
     assert read(tmp_path / "run", candidate_tile, 1, 0, 2).read_bytes()[8:12] == b"WEBP"
 
 
-def test_the_names_of_files_are_the_engines():
-    assert DATABASE == metrics.DATABASE
+@pytest.mark.parametrize("state", ["", "running", "paused", "waiting: the server: it sleeps"])
+def test_a_run_at_work_that_nobody_trains_was_interrupted(tmp_path, state):
+    folder = write(tmp_path / "run", Run(iterations=1, state=state, tiles_every=0))
+    assert summary(folder).state == "interrupted"
+    with exclusive(str(folder.absolute()), "busy"):
+        assert summary(folder).state == (state or "running")
+
+
+@pytest.mark.parametrize("state", ["complete", "stopped", "failed: why", "step by step"])
+def test_a_run_that_was_ended_keeps_its_state(tmp_path, state):
+    folder = write(tmp_path / "run", Run(iterations=1, state=state, tiles_every=0))
+    assert summary(folder).state == state
 
 
 def test_reading_leaves_the_store_as_it_is(tmp_path):
     folder = write(tmp_path / "run", Run(iterations=3))
     before = (folder / DATABASE).read_bytes(), (folder / DATABASE).stat().st_mtime_ns
     read(folder, groups, 0)
-    with pytest.raises(Unreadable, match="readonly"), reading(folder) as store:
-        store.connection.execute("DELETE FROM metrics")
+    with pytest.raises(StoreError, match="readonly"), reading(folder) as store:
+        store._database.execute("DELETE FROM metrics")
     assert before == ((folder / DATABASE).read_bytes(), (folder / DATABASE).stat().st_mtime_ns)
 
 
@@ -153,19 +163,19 @@ def test_a_broken_store_breaks_its_own_line_only(tmp_path, spoil):
     assert found["whole"].state == "complete"
     if spoil in ("garbage", "cut"):
         assert found["run"].state.startswith("unreadable: ")
-        with pytest.raises(Unreadable) as error:
+        with pytest.raises(StoreError) as error:
             read(folder, groups, 0)
         assert not error.value.later
     assert summary(whole).iteration == 1
 
 
 def test_a_store_that_is_locked_says_so_and_to_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.store.reader.PATIENCE", 0.05)
+    monkeypatch.setattr("trainer.store.database.READING", 0.05)
     folder = write(tmp_path / "run", Run(iterations=1))
     owner = sqlite3.connect(folder / DATABASE)
     owner.execute("PRAGMA journal_mode = DELETE")
     owner.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(Unreadable, match="locked") as error:
+    with pytest.raises(StoreError, match="locked") as error:
         summary(folder)
     assert error.value.later
     owner.close()

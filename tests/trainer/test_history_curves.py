@@ -13,7 +13,7 @@ from trainer.history import curves, groups, reading
 from trainer.history.curves import bucket_size
 from trainer.history.groups import geometry
 from trainer.history.projection import project
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import run_folders
 from run_folders import HELD_OUT, TRAINED, Run, write
 from run_reading import edit, read
 
-from trainer.history import Unreadable, summaries, summary
+from trainer.history import StoreError, summaries, summary
 from trainer.history.export import write_csv, write_json
 from trainer.history.keeping import NotMoved, move_to_trash, set_title
 from trainer.lock import Busy, exclusive
-from trainer.store.reader import DATABASE
+from trainer.store.database import DATABASE
 
 
 def test_the_csv_holds_every_value_and_gaps_are_empty(tmp_path):
@@ -58,7 +58,7 @@ def test_a_title_is_kept_and_an_empty_one_is_the_folders_name(tmp_path):
 
 def test_a_title_makes_no_store_where_none_is(tmp_path):
     (tmp_path / "run").mkdir()
-    with pytest.raises(Unreadable):
+    with pytest.raises(StoreError):
         set_title(tmp_path / "run", "a name")
     assert list((tmp_path / "run").iterdir()) == []
 

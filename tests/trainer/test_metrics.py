@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from run_reading import edit, read
 
 from trainer.events import (
     Change,
@@ -24,7 +25,9 @@ from trainer.events import (
     Unpaused,
 )
 from trainer.pictures.convert import to_pictures
-from trainer.store.writer import DATABASE, RunStore, open_store
+from trainer.store.database import DATABASE, StoreError
+from trainer.store.reader import Reader
+from trainer.store.writer import open_store
 
 
 def done(iteration: int, **metrics: float) -> IterationDone:
@@ -51,7 +54,7 @@ def test_an_iteration_is_stored_whole(tmp_path):
         store(Started(0, 5))
         store(done(0, grad_norm=2.0))
         assert store.info("state") == "running"
-        assert store.curve("grad_norm") == [(0, 2.0)]
+        assert read(tmp_path, Reader.curve, "grad_norm") == [(0, 2.0)]
     assert rows(tmp_path, "SELECT prompt, seed FROM groups ORDER BY slot") == [
         ("a cat", 2**62 + 1),
         ("<img src=x> \N{OWL} '; DROP TABLE scores", 7),
@@ -88,7 +91,7 @@ def test_tiles_every_n_iterations_or_never(tmp_path):
 def test_nan_is_stored_as_missing_and_shown_as_black(tmp_path):
     with open_store(tmp_path) as store:
         store(done(0, grad_norm=math.nan))
-        assert store.curve("grad_norm") == [(0, None)]
+        assert read(tmp_path, Reader.curve, "grad_norm") == [(0, None)]
     assert rows(tmp_path, "SELECT value FROM scores WHERE reward = 'jpeg' AND slot = 0")[1] == (None,)
     picture = next(to_pictures(torch.full((1, 3, 2, 2), math.nan)))
     assert picture.getpixel((0, 0)) == (0, 0, 0)
@@ -101,7 +104,7 @@ def test_rewinding_forgets_later_iterations_only(tmp_path):
             store(Skipped(iteration, "test"))
         store.rewind(2)
         store(done(2, loss=9.0))  # can be written again
-        assert store.curve("loss") == [(0, 0.5), (1, 0.5), (2, 9.0)]
+        assert read(tmp_path, Reader.curve, "loss") == [(0, 0.5), (1, 0.5), (2, 9.0)]
     for table in ("groups", "candidates", "scores"):
         assert rows(tmp_path, f"SELECT max(iteration) FROM {table}") == [(2,)]
     assert rows(tmp_path, "SELECT max(iteration) FROM log") == [(1,)]
@@ -114,18 +117,17 @@ def test_an_iteration_that_fails_halfway_leaves_nothing(tmp_path, monkeypatch):
         broken.scores["jpeg"] = torch.zeros(1, 1)  # too few values
         with pytest.raises(IndexError):
             store(broken)
-        assert store.curve("loss") == [(0, 0.5)]
+        assert read(tmp_path, Reader.curve, "loss") == [(0, 0.5)]
     assert rows(tmp_path, "SELECT max(iteration) FROM candidates") == [(0,)]
 
 
 def test_a_reader_sees_the_run_while_it_is_written(tmp_path):
-    store = RunStore(tmp_path)
-    store(done(0))
-    assert rows(tmp_path, "SELECT count(*) FROM scores") == [(12,)]
-    store(Saved(1, "run/lora.safetensors"))
-    store(Finished(1, Ending("stopped")))
-    assert (store.info("state"), store.info("saved"), store.info("lora")) == ("stopped", 1, "run/lora.safetensors")
-    store.close()
+    with open_store(tmp_path) as store:
+        store(done(0))
+        assert rows(tmp_path, "SELECT count(*) FROM scores") == [(12,)]
+        store(Saved(1, "run/lora.safetensors"))
+        store(Finished(1, Ending("stopped")))
+        assert (store.info("state"), store.info("saved"), store.info("lora")) == ("stopped", 1, "run/lora.safetensors")
 
 
 def grey(*levels: float) -> torch.Tensor:
@@ -211,6 +213,19 @@ def test_pauses_and_changes_are_told(tmp_path):
     ]
 
 
+def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path):
+    def lose_the_log(store):
+        edit(tmp_path, "DROP TABLE log")
+        store(Skipped(0, "test"))
+
+    told = r"^the run's store .*run\.sqlite cannot be written \({}\)$"
+    with pytest.raises(StoreError, match=told.format("no such table: log")), open_store(tmp_path) as store:
+        lose_the_log(store)
+    (tmp_path / DATABASE).write_bytes(b"no database, but of some length " * 100)
+    with pytest.raises(StoreError, match=told.format("file is not a database")), open_store(tmp_path):
+        pytest.fail("it was opened")
+
+
 VERSION_1 = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE metrics (name TEXT, iteration INTEGER, value REAL, PRIMARY KEY (name, iteration)) WITHOUT ROWID;
@@ -234,12 +249,12 @@ def test_a_store_of_version_1_is_read_and_written_on(tmp_path):
         database.executescript(VERSION_1)
     with open_store(tmp_path) as store:
         assert (store.info("version"), store.info("state"), store.changes()) == (2, "stopped", [])
-        assert store.curve("loss") == [(0, 0.25), (1, 0.75)]
+        assert read(tmp_path, Reader.curve, "loss") == [(0, 0.25), (1, 0.75)]
         store.rewind(1)
         store(replace(done(1), distances=torch.zeros(2, 3, 3), base=grey(0.5, 0.5)))
         store(evaluated(2))
     with open_store(tmp_path) as store:  # and opened again
-        assert store.curve("loss") == [(0, 0.25), (1, 0.5)]
+        assert read(tmp_path, Reader.curve, "loss") == [(0, 0.25), (1, 0.5)]
     old, new, _ = rows(tmp_path, "SELECT prompt, seed, base, distances FROM groups ORDER BY iteration, slot")
     assert old == ("a cat", 7, None, None)
     assert new == ("a cat", 2**62 + 1, "tiles/000001/0-base.webp", bytes(36))

@@ -16,7 +16,7 @@ from trainer.__main__ import main
 from trainer.events import IterationDone, Resumed, Saved, Waiting
 from trainer.rewards import build
 from trainer.settings.config_file import load_config
-from trainer.store.writer import DATABASE
+from trainer.store.database import DATABASE
 from trainer.training import waiting
 from trainer.training.run import start_run
 from trainer.training.run_folder import LORA

@@ -18,7 +18,7 @@ from trainer.lock import Busy
 from trainer.models.lora.targets import LoraError
 from trainer.settings.config import Config, ModelSettings, RewardSettings
 from trainer.settings.config_file import load_config
-from trainer.store.writer import DATABASE
+from trainer.store.database import DATABASE
 from trainer.training.checkpoint import checkpoints
 from trainer.training.checkpoint import load as load_checkpoint
 from trainer.training.run import start_run

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from trainer.errors import UserError
 from trainer.events import Changed, Finished, IterationDone
 from trainer.settings.config_file import load_config
-from trainer.store.writer import DATABASE, open_store
+from trainer.store.database import DATABASE
+from trainer.store.reader import reading
 from trainer.training.checkpoint import load as load_checkpoint
 from trainer.training.control import Control
 from trainer.training.run import start_run
@@ -80,8 +81,8 @@ def test_a_killed_run_with_changes_goes_on_to_the_bits_of_the_uninterrupted_one(
     resumed.control.change = lambda *values, wish=resumed.control.change: later and wish(*values)
     assert steered(config(), resumed, resume=True)[0].kind == "complete"
     assert_equal(tmp_path / "run", tmp_path / "whole")
-    with open_store(tmp_path / "run") as store:
-        assert store.info("changes") == CHANGES
+    with reading(tmp_path / "run") as store:
+        assert store.info()["changes"] == CHANGES
         assert [v for _, v in store.curve("strength")] == [0.3] * 2 + [0.5] * 6
         assert [v for _, v in store.curve("learning_rate")] == [1e-3] * 2 + [5e-4] * 3 + [2e-3] * 3
 
@@ -110,8 +111,8 @@ def test_a_run_that_begins_anew_forgets_the_first_try(config, tmp_path):
     with pytest.raises(Killed):
         steered(config(), Person(2))
     start_run(config("run", "run.iterations=3"))
-    with open_store(tmp_path / "run") as store:
-        assert store.info("changes") == []
+    with reading(tmp_path / "run") as store:
+        assert store.info()["changes"] == []
         assert [v for _, v in store.curve("strength")] == [0.3] * 3
 
 
@@ -133,9 +134,9 @@ def test_a_run_that_fails_says_why_and_still_raises(config, tmp_path, error, sta
 
     with pytest.raises(type(error)):
         start_run(config(), listeners=[fail])
-    with open_store(tmp_path / "run") as store:
-        assert store.info("state") == state
-    assert seen[-1] == Finished(1, state)
+    with reading(tmp_path / "run") as store:
+        assert store.info()["state"] == state
+    assert (seen[-1].iteration, seen[-1].reason) == (1, state)
 
 
 def test_what_a_listener_makes_of_the_failure_does_not_hide_it(config):

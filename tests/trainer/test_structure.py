@@ -2,8 +2,11 @@
 
 import ast
 import importlib.util
+import re
 from itertools import pairwise, product
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
@@ -31,6 +34,11 @@ FLOORS = [
 ]
 STAGES = {f"stages.{path.stem}" for path in (TRAINER / "stages").glob("*.py")} - {"stages.__init__"}
 JOINED = {"stages.rollout", "stages.anchors", "stages.surrogate", "stages.update"}
+
+SQL = re.compile(
+    r"\b(SELECT|PRAGMA|VALUES|INSERT (OR|INTO)|DELETE FROM|UPDATE \w+ SET|(CREATE|ALTER|DROP) (TABLE|VIEW|INDEX))\b"
+    r"|\brun\.sqlite\b"
+)
 
 Imports = dict[str, set[str]]  # module -> what it imports; the trainer's by their path in it, as "stages.noise"
 
@@ -122,8 +130,26 @@ def cycles(all_imports: Imports) -> list[str]:
     return found
 
 
+def touches_the_database(texts: dict[str, str]) -> list[str]:
+    """Modules outside the store that open the run's database, name its file, or speak SQL to it."""
+    found = []
+    for module, text in texts.items():
+        nodes = list(ast.walk(ast.parse(text)))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        written = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        if "sqlite3" in names or any(SQL.search(string) for string in written):
+            found.append(module)
+    return [module for module in found if not module.startswith("trainer.store.")]
+
+
 TREE = modules(TRAINER)
 NODES = modules(ROOT / "nodes")
+TEXTS = {
+    f"{root}.{'.'.join(path.relative_to(ROOT / root).with_suffix('').parts)}": path.read_text("utf-8")
+    for root in ("trainer", "nodes")
+    for path in (ROOT / root).rglob("*.py")
+}
 JOINERS = {"engine.grpo", "training.self_test"}
 
 
@@ -204,3 +230,30 @@ def test_the_test_command_runs_every_folder_of_tests():
     spec.loader.exec_module(dev)
     folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert sorted([*dev.WITH_COMFYUI, *dev.OTHERS]) == sorted(folders)
+
+
+def test_the_database_has_one_owner():
+    assert touches_the_database(TEXTS) == []
+
+
+def test_of_the_nodes_only_what_records_steps_opens_a_store_to_write():
+    assert {module for module, names in NODES.items() if "trainer.store.writer" in names} == {"recording"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import sqlite3",
+        "from sqlite3 import connect",
+        'query = "SELECT 1"',
+        'query = f"SELECT {columns} FROM log"',
+        'query = "INSERT INTO log VALUES (?)"',
+        'query = "DELETE FROM log"',
+        'query = "PRAGMA user_version"',
+        'path = folder / "run.sqlite"',
+    ],
+)
+def test_another_owner_of_the_database_is_found(line):
+    for module in ("trainer.history.runs", "nodes.pictures"):
+        assert touches_the_database({module: f"{TEXTS[module]}\n{line}\n"}) == [module]
+    assert touches_the_database({"trainer.store.reader": line}) == []

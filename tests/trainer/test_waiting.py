@@ -15,7 +15,7 @@ from trainer.errors import Stopped
 from trainer.events import Ending, Finished, Resumed, Waiting
 from trainer.rewards import RewardUnavailable, build
 from trainer.settings.config_file import load_config
-from trainer.store.writer import DATABASE
+from trainer.store.database import DATABASE
 from trainer.training import waiting
 from trainer.training.checkpoint import load as load_checkpoint
 from trainer.training.loop import train

@@ -7,6 +7,7 @@ from trainer.diagnosis import Record, diagnose
 from trainer.diagnosis.watch import Watch
 from trainer.events import IterationDone, Skipped
 from trainer.settings.config_file import load_config
+from trainer.store.reader import reading
 from trainer.store.writer import open_store
 from trainer.training.run import start_run
 
@@ -39,12 +40,12 @@ def test_a_diagnosis_lists_what_it_finds_and_only_what_was_asked_for(settings):
 
 
 def done(iteration, **metrics):
-    return IterationDone(iteration, metrics, [], [], {}, *[np.zeros(0)] * 3)
+    return IterationDone(iteration, metrics, [], [], {}, *[np.zeros((0, 2))] * 3)
 
 
 def test_a_watch_ends_the_run_on_a_chosen_finding_only(settings, tmp_path):
-    with open_store(tmp_path) as store:
-        reasons = {"chosen": [], "other": [], "none": []}
+    reasons = {"chosen": [], "other": [], "none": []}
+    with open_store(tmp_path), reading(tmp_path) as store:
         chosen = Watch(settings("run.stop_on=['trust-region']").to_dict(), store, reasons["chosen"].append)
         other = Watch(settings("run.stop_on=['mode-collapse']").to_dict(), store, reasons["other"].append)
         none = Watch(settings().to_dict(), store, reasons["none"].append)
@@ -62,12 +63,12 @@ def test_a_watch_ends_the_run_on_a_chosen_finding_only(settings, tmp_path):
 
 def test_a_watch_knows_what_happened_before_the_run_was_resumed(settings, tmp_path):
     config = settings("run.stop_on=['mode-collapse']").to_dict()
-    with open_store(tmp_path) as store:
-        with store.database as database:
-            rows = [("diversity", i, 1e-5) for i in range(3)]
-            database.executemany("INSERT INTO metrics VALUES (?, ?, ?)", rows)
-        reasons = []
-        watch = Watch(config, store, reasons.append)
+    with open_store(tmp_path, tiles_every=0) as store:
+        for i in range(3):
+            store(done(i, diversity=1e-5))
+    reasons = []
+    with reading(tmp_path) as earlier:
+        watch = Watch(config, earlier, reasons.append)
     assert reasons == []
     watch(done(3, diversity=1e-5))  # the fourth
     assert reasons[0].startswith("stopped by mode-collapse: ")
@@ -85,7 +86,7 @@ def test_a_run_ends_itself_saved_and_with_the_evidence(settings, tmp_path):
     )
     reason = str(start_run(config)[0])
     assert reason.startswith("stopped by trust-region: ")
-    with open_store(tmp_path / "run") as store:
-        done = len(store.curve("loss"))
+    with reading(tmp_path / "run") as store:
+        done, info = len(store.curve("loss")), store.info()
         assert 0 < done < 9
-        assert (store.info("state"), store.info("saved")) == (reason, done)
+        assert (info["state"], info["saved"]) == (reason, done)

@@ -1,8 +1,6 @@
 """How long a browser waits for a long run, from its request over HTTP to the last byte of the answer."""
 
 import asyncio
-import json
-import sqlite3
 import statistics
 import tempfile
 import time
@@ -13,8 +11,9 @@ import numpy as np
 from aiohttp import web
 
 from ..board.routes import PREFIX, Board
-from ..store.reader import DATABASE
-from ..store.schema import create
+from ..store.database import created
+from ..store.facts import put
+from ..store.schema import create, insert
 
 METRICS = 24
 GROUP = 12  # candidates
@@ -69,29 +68,22 @@ async def ask(runs: Path, middle: int, repeats: int) -> tuple[dict[str, list[flo
 
 def write(folder: Path, iterations: int) -> None:
     """A run's store without pictures."""
-    folder.mkdir()
     random = np.random.default_rng(0)
     names = [f"{kind}/{r}" for kind in ("reward", "reward_std") for r in REWARDS]
     names += [f"metric {n}" for n in range(METRICS - len(names))]
-    database = sqlite3.connect(folder / DATABASE)
-    create(database)
     rewards = [{"kind": r, "name": r, "weight": 1.0, "held_out": r == "held-out"} for r in REWARDS]
     grpo = {"prompts_per_iteration": 1, "group_size": GROUP, "strength": 0.3, "clip": 0.2}
-    settings = {"prompts": ["a prompt"], "rewards": rewards, "grpo": grpo}
     cells = [(i, c) for i in range(iterations) for c in range(GROUP)]
-    with database:
-        database.execute("INSERT INTO info VALUES ('settings', ?)", (json.dumps(settings),))
+    distances = np.ones((GROUP, GROUP), "<f4").tobytes()
+    with created(folder) as database, database:
+        create(database)
+        put(database, {"settings": {"prompts": ["a prompt"], "rewards": rewards, "grpo": grpo}})
         for name in names:
-            rows = zip([name] * iterations, range(iterations), random.normal(size=iterations).tolist(), strict=True)
-            database.executemany("INSERT INTO metrics VALUES (?, ?, ?)", rows)
-        distances = np.ones((GROUP, GROUP), "<f4").tobytes()
-        groups = [(i, 0, "a prompt", i, None, distances) for i in range(iterations)]
-        database.executemany("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?)", groups)
-        candidates = [(i, 0, c, 0.5, c % 2, None) for i, c in cells]
-        database.executemany("INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)", candidates)
-        scores = [(i, 0, c, reward, 0.5) for i, c in cells for reward in REWARDS]
-        database.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", scores)
-    database.close()
+            values = random.normal(size=iterations).tolist()
+            insert(database, "metrics", [(name, i, value) for i, value in enumerate(values)])
+        insert(database, "groups", [(i, 0, "a prompt", i, None, distances) for i in range(iterations)])
+        insert(database, "candidates", [(i, 0, c, 0.5, c % 2, None) for i, c in cells])
+        insert(database, "scores", [(i, 0, c, reward, 0.5) for i, c in cells for reward in REWARDS])
 
 
 def table(result: dict[str, object]) -> str:

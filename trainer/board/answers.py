@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from ..errors import Refused, UserError
-from ..history import NoRun, Unreadable
+from ..history import NoRun, StoreError
 from ..history.keeping import NotMoved
 from ..lock import Busy
 
@@ -54,9 +54,9 @@ def refusal(failure: Exception) -> web.Response | None:
             return error(failure.status, failure.reason, headers)
         case NoRun():
             return error(404, f"there is no run {short(failure.args[0])}")
-        case Unreadable(later=True):
+        case StoreError(later=True):
             return error(503, str(failure), {hdrs.RETRY_AFTER: str(AGAIN)})
-        case Unreadable():
+        case StoreError():
             return error(422, str(failure))
         case Busy() | NotMoved():
             return error(409, str(failure))

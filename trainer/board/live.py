@@ -3,20 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..events import (
-    Changed,
-    Evaluated,
-    Event,
-    Finished,
-    Halved,
-    IterationDone,
-    Paused,
-    Resumed,
-    Saved,
-    Started,
-    Unpaused,
-    Waiting,
-)
+from ..events import Changed, Evaluated, Event, Finished, Halved, IterationDone, Saved, Started
 from .messages import message, of_iteration
 
 
@@ -38,12 +25,6 @@ class Announcer:
                 self.tell("started", event)
             case IterationDone():
                 self.send(of_iteration(self.run, event.iteration, event.metrics))
-            case Waiting():
-                self.tell("state", event, state=f"waiting: {event.reason}")
-            case Paused():
-                self.tell("state", event, state="paused")
-            case Resumed() | Unpaused():
-                self.tell("state", event, state="running")
             case Changed() | Halved():
                 self.tell("changed", event)
             case Evaluated():
@@ -52,6 +33,8 @@ class Announcer:
                 self.tell("saved", event)
             case Finished():
                 self.finished = event
+            case _ if event.state is not None:
+                self.tell("state", event, state=event.state)
 
     def tell(self, kind: str, event: Event, **more: Any) -> None:
         self.send(message(kind, self.run, event.iteration, **more))
@@ -59,4 +42,4 @@ class Announcer:
     def close(self) -> None:
         """Tell the end, when the run has let its folder go: whoever asks then is told the same."""
         if self.finished:
-            self.tell("finished", self.finished, state=self.finished.reason)
+            self.tell("finished", self.finished, state=self.finished.state)

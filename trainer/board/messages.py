@@ -1,8 +1,9 @@
 """What live messages look like: small, and only hints, as all of it can be read again."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..store.reader import finite
+from ..store.facts import finite
 
 EVENT = "neighbor_grpo"  # their type, on ComfyUI's websocket
 VERSION = 1
@@ -17,5 +18,5 @@ def message(kind: str, run: str, iteration: int, **more: Any) -> dict[str, Any]:
     return {"version": VERSION, "type": kind, "run": run, "iteration": iteration, **more}
 
 
-def of_iteration(run: str, iteration: int, metrics: dict[str, float]) -> dict[str, Any]:
+def of_iteration(run: str, iteration: int, metrics: Mapping[str, float | None]) -> dict[str, Any]:
     return message("iteration", run, iteration, metrics={name: finite(value) for name, value in metrics.items()})

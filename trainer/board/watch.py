@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..history import Unreadable, reading
+from ..history import StoreError, reading
 from ..history.runs import described, folders, is_live, shown, signature
 from .events import Hub
 from .messages import message, of_iteration
@@ -54,7 +54,7 @@ class Watcher:
             try:
                 new = see(folder, old)
                 told = [] if first or new is old else differences(folder, old, new)
-            except (OSError, Unreadable):  # moved away, or locked: another time
+            except (OSError, StoreError):  # moved away, or locked: another time
                 now |= {folder: old} if old else {}
                 continue
             now[folder] = new
@@ -82,7 +82,7 @@ def see(folder: Path, old: Seen | None) -> Seen:
     with reading(folder) as store:
         info = store.info()
         summary = described(store, info)
-        evaluated = store.value("SELECT max(iteration) FROM evaluations")
+        evaluated = max(store.evaluations(), default=None)
     new = Seen(
         mark=mark,
         live=live,
@@ -116,10 +116,9 @@ def differences(folder: Path, old: Seen | None, new: Seen) -> list[dict[str, Any
 
 
 def iterations(folder: Path, first: int, end: int) -> list[dict[str, Any]]:
-    found: dict[int, dict[str, float]] = {i: {} for i in range(first, end)}
+    found: dict[int, dict[str, float | None]] = {i: {} for i in range(first, end)}
     with reading(folder) as store:
         for name in store.names():
-            query = "SELECT iteration, value FROM metrics WHERE name = ? AND iteration >= ? AND iteration < ?"
-            for iteration, value in store.rows(query, name, first, end):
+            for iteration, value in store.curve(name, first, end):
                 found[iteration][name] = value
     return [of_iteration(folder.name, i, metrics) for i, metrics in found.items() if metrics]

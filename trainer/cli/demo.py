@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from .. import tiny
+from ..events import COMPLETE
 from ..settings.config_file import load_config
 from ..tiny.captions import COMBINATIONS, EMOJI, caption
 from ..training.run_folder import LORA, check_run
@@ -28,7 +29,6 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
     check_run(config, resume=False)
     say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
-    from ..events import COMPLETE
     from ..training.run import start_run
     from .demo_report import conclude
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
@@ -40,9 +40,8 @@ def main(arguments: argparse.Namespace) -> int:
     if interrupt.pressed:
         return INTERRUPTED
     seconds = time.perf_counter() - started
-    return conclude(
-        setup, tested, folder, folder / LORA, seconds, complete=ending.kind == COMPLETE, as_json=arguments.json
-    )
+    complete = ending.kind == COMPLETE
+    return conclude(setup, tested, folder, folder / LORA, seconds, complete=complete, as_json=arguments.json)
 
 
 def prompts() -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import written_whole
 from ..report.page import report
-from ..store.reader import DATABASE
+from ..store.database import DATABASE
 from .output import print_json, say
 
 

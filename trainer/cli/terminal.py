@@ -7,22 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..events import (
-    Changed,
-    Evaluated,
-    Event,
-    Finished,
-    Halved,
-    IterationDone,
-    Listener,
-    Paused,
-    Resumed,
-    SelfTested,
-    Skipped,
-    Started,
-    Unpaused,
-    Waiting,
-)
+from ..events import Event, Finished, IterationDone, Listener, Started
 from ..training.control import Control
 from .libraries import keep_log
 from .output import note, terminal
@@ -31,7 +16,7 @@ INTERRUPTED = 130  # exit code, as a shell reports SIGINT
 
 
 class ProgressBar:
-    """A listener: iterations, trained rewards, seconds an iteration, time left, on stderr."""
+    """A listener: iterations, trained rewards, seconds an iteration, time left, on stderr; above it what events say."""
 
     def __init__(self, rewards: list[str]):
         self.rewards = rewards
@@ -48,28 +33,10 @@ class ProgressBar:
                 values = {name: f"{event.metrics[f'reward/{name}']:.4f}" for name in self.rewards}
                 self.bar.set_postfix({**values, "s/it": f"{event.metrics['seconds']:.2f}"}, refresh=False)
                 self.bar.update()
-            case SelfTested():
-                self.write(event.iteration, str(event))
-            case Skipped():
-                self.write(event.iteration, f"update skipped, {event.reason}")
-            case Halved():
-                self.write(event.iteration, str(event))
-            case Waiting():
-                self.write(event.iteration, f"saved, and waiting: {event.reason}")
-            case Paused():
-                self.write(event.iteration, "saved, and paused")
-            case Resumed() | Unpaused():
-                self.write(event.iteration, f"went on after {event.seconds:.0f} s")
-            case Changed():
-                self.write(event.iteration, f"changed: {event.change}")
-            case Evaluated():
-                means = ", ".join(f"{name} {scores.mean():.4f}" for name, scores in event.scores.items())
-                self.write(event.iteration, f"{len(event.prompts)} pictures of the evaluation prompts: {means}")
             case Finished():
                 self.bar.close()
-
-    def write(self, iteration: int, message: str) -> None:
-        note(f"iteration {iteration}: {message}")
+        if sentence := str(event):
+            note(f"iteration {event.iteration}: {sentence}")
 
 
 def logged_in(folder: Path) -> Listener:

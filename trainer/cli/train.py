@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from ..events import COMPLETE
 from ..rewards import check_weights
 from ..settings.config_file import load_config
 from ..training.run_folder import LORA, check_run
@@ -23,7 +24,6 @@ def main(arguments: argparse.Namespace) -> int:
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)
     check_run(config, arguments.resume)
-    from ..events import COMPLETE
     from ..training.run import start_run
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 

@@ -9,7 +9,7 @@ from .record import Series
 
 
 class Curves(Protocol):
-    """Where the curves of a run's earlier iterations are, see `metrics.RunStore`."""
+    """Where the curves of a run's earlier iterations are, see `store.reader.Reader`."""
 
     def names(self) -> list[str]: ...
 

@@ -1,6 +1,7 @@
 """Looking at runs: everything is read from their folders, while they are trained and afterwards. No torch in here."""
 
-from ..store.reader import Reader, Unreadable, reading
+from ..store.database import StoreError
+from ..store.reader import Reader, reading
 from .curves import POINTS, Curve, curves
 from .findings import findings
 from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
@@ -11,8 +12,8 @@ __all__ = [
     "Curve",
     "NoRun",
     "Reader",
+    "StoreError",
     "Summary",
-    "Unreadable",
     "base_tile",
     "candidate_tile",
     "curves",

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..store.reader import Reader, finite
+from ..store.facts import finite
+from ..store.reader import Reader
 
 POINTS = 800
 
@@ -54,11 +55,7 @@ def bucket_size(first: int, last: int, points: int) -> int:
 def _curve(store: Reader, name: str, first: int, last: int, step: int) -> Curve:
     start, count = first // step, max(last // step - first // step + 1, 0)
     mean, low, high = ([None] * count for _ in range(3))
-    query = f"""
-        SELECT iteration / {step}, avg(value), min(value), max(value) FROM metrics
-        WHERE name = ? AND iteration BETWEEN ? AND ? AND value > -9e999 AND value < 9e999
-        GROUP BY 1"""
-    for bucket, average, least, most in store.rows(query, name, first, last):
+    for bucket, average, least, most in store.buckets(name, first, last, step):
         n = bucket - start
         # a mean of equal values is that value, and rounding would show as a step
         mean[n], low[n], high[n] = finite(min(max(average, least), most)), least, most

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import TextIO
 
-from ..store.reader import Reader, finite
-from .groups import evaluation, groups, index
+from ..store.facts import finite
+from ..store.reader import Reader
+from .groups import evaluation, groups
 from .runs import details, log
 
 
@@ -29,14 +30,12 @@ def write_json(store: Reader, file: TextIO) -> None:
     names = facts.pop("metrics")
     file.write(json.dumps(facts)[:-1] + ', "metrics": {')
     for n, name in enumerate(names):
-        query = "SELECT iteration, value FROM metrics WHERE name = ? ORDER BY iteration"
-        curve = [[iteration, finite(value)] for iteration, value in store.rows(query, name)]
+        curve = [[iteration, finite(value)] for iteration, value in store.curve(name)]
         file.write(f"{', ' if n else ''}{json.dumps(name)}: {json.dumps(curve)}")
     file.write('}, "groups": [')
-    iterations = [i for (i,) in store.rows("SELECT DISTINCT iteration FROM groups ORDER BY 1")]
-    write_list(file, ({"iteration": i, "groups": groups(store, i, geometric=False)} for i in iterations))
+    write_list(file, ({"iteration": i, "groups": groups(store, i, geometric=False)} for i in store.iterations()))
     file.write('], "evaluations": [')
-    write_list(file, ({"iteration": i, "pictures": evaluation(store, i)} for i in index(store).evaluations))
+    write_list(file, ({"iteration": i, "pictures": evaluation(store, i)} for i in store.evaluations()))
     file.write("]}\n")
 
 
@@ -47,9 +46,8 @@ def write_list(file: TextIO, values: Iterator[object]) -> None:
 
 def by_iteration(store: Reader) -> Iterator[tuple[int, list[tuple[str, float | None]]]]:
     """(iteration, (name, value) of each metric), in order."""
-    query = "SELECT iteration, name, value FROM metrics ORDER BY iteration"
     current, rows = None, []
-    for iteration, name, value in store.connection.execute(query):
+    for iteration, name, value in store.metrics():
         if iteration != current and rows:
             yield current, rows
             rows = []

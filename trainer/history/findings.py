@@ -16,7 +16,7 @@ class StoredCurves(Mapping[str, Series]):
         self.store = store
 
     def __getitem__(self, name: str) -> Series:
-        rows = self.store.rows("SELECT iteration, value FROM metrics WHERE name = ? ORDER BY iteration", name)
+        rows = self.store.curve(name)
         if not rows:
             raise KeyError(name)
         return rows
@@ -29,7 +29,7 @@ class StoredCurves(Mapping[str, Series]):
 
 
 def findings(store: Reader) -> list[dict[str, Any]]:
-    """As JSON takes them; none where the store does not hold the settings that give the curves their meaning."""
+    """As JSON takes them; none if the store does not hold the settings that give the curves their meaning."""
     settings = tree(store.info().get("settings"))
     try:
         found = diagnose(StoredCurves(store), settings)

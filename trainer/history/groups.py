@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..store.reader import Reader, finite
+from ..store.facts import finite
+from ..store.reader import Reader
 from .projection import project
 
 PICTURE = ".webp"
@@ -22,21 +23,16 @@ class Index:
 
 
 def index(store: Reader) -> Index:
-    first, last = store.rows("SELECT min(iteration), max(iteration) FROM groups")[0]
-    tiles = store.rows("SELECT DISTINCT iteration FROM candidates WHERE tile IS NOT NULL ORDER BY 1")
-    evaluated = store.rows("SELECT DISTINCT iteration FROM evaluations ORDER BY 1")
-    return Index(first, last, [i for (i,) in tiles], [i for (i,) in evaluated])
+    return Index(*store.span(), store.pictured(), store.evaluations())
 
 
 def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dict[str, Any]]:
-    """The prompts of one iteration with their candidates, as JSON takes it; empty where it is not stored.
+    """The prompts of one iteration with their candidates, as JSON takes it; empty if it is not stored.
 
     Seeds are text: they have 63 bits, and JavaScript's numbers hold 53.
 
     `geometric` adds the candidates' distances, and the points they make in a plane.
     """
-    query = "SELECT slot, prompt, seed, base, distances FROM groups WHERE iteration = ? ORDER BY slot"
-    rows = store.rows(query, iteration)
     candidates = _candidates(store, iteration)
     return [
         {
@@ -47,21 +43,17 @@ def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dic
             "candidates": candidates[slot],
             **(geometry(distances, len(candidates[slot])) if geometric else {}),
         }
-        for slot, prompt, seed, base, distances in rows
+        for slot, prompt, seed, base, distances in store.groups(iteration)
     ]
 
 
 def _candidates(store: Reader, iteration: int) -> dict[int, list[dict[str, Any]]]:
     """By slot."""
     scores: dict[tuple[int, int], dict[str, float | None]] = defaultdict(dict)
-    query = "SELECT slot, candidate, reward, value FROM scores WHERE iteration = ?"
-    for slot, candidate, reward, value in store.rows(query, iteration):
+    for slot, candidate, reward, value in store.scores(iteration):
         scores[slot, candidate][reward] = finite(value)
     found = defaultdict(list)
-    query = (
-        "SELECT slot, candidate, advantage, anchor, tile FROM candidates WHERE iteration = ? ORDER BY slot, candidate"
-    )
-    for slot, candidate, advantage, anchor, tile in store.rows(query, iteration):
+    for slot, candidate, advantage, anchor, tile in store.candidates(iteration):
         found[slot].append(
             {
                 "candidate": candidate,
@@ -93,30 +85,25 @@ def geometry(raw: object, size: int) -> dict[str, Any]:
 def evaluation(store: Reader, iteration: int) -> list[dict[str, Any]]:
     """The pictures of fixed prompts and seeds that were drawn after `iteration` iterations; empty where none were."""
     scores: dict[int, dict[str, float | None]] = defaultdict(dict)
-    query = "SELECT number, reward, value FROM evaluation_scores WHERE iteration = ?"
-    for number, reward, value in store.rows(query, iteration):
+    for number, reward, value in store.evaluation_scores(iteration):
         scores[number][reward] = finite(value)
-    query = "SELECT number, prompt, seed FROM evaluations WHERE iteration = ? ORDER BY number"
     return [
         {"number": number, "prompt": prompt, "seed": str(seed), "scores": scores[number]}
-        for number, prompt, seed in store.rows(query, iteration)
+        for number, prompt, seed in store.evaluation(iteration)
     ]
 
 
 def candidate_tile(store: Reader, iteration: int, slot: int, candidate: int) -> Path | None:
-    query = "SELECT tile FROM candidates WHERE (iteration, slot, candidate) = (?, ?, ?)"
-    return inside(store.folder, store.value(query, iteration, slot, candidate))
+    return inside(store.folder, store.candidate_tile(iteration, slot, candidate))
 
 
 def base_tile(store: Reader, iteration: int, slot: int) -> Path | None:
     """The picture of the base noise itself."""
-    query = "SELECT base FROM groups WHERE (iteration, slot) = (?, ?)"
-    return inside(store.folder, store.value(query, iteration, slot))
+    return inside(store.folder, store.base_tile(iteration, slot))
 
 
 def evaluation_tile(store: Reader, iteration: int, number: int) -> Path | None:
-    query = "SELECT tile FROM evaluations WHERE (iteration, number) = (?, ?)"
-    return inside(store.folder, store.value(query, iteration, number))
+    return inside(store.folder, store.evaluation_tile(iteration, number))
 
 
 def exists(folder: Path, relative: object) -> bool:

@@ -1,18 +1,14 @@
 """The few things a person changes about a run that is over: its title, and whether it stays."""
 
 import errno
-import json
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from ..lock import exclusive
-from ..store.reader import DATABASE, Unreadable
+from ..store.facts import change_facts
 from .runs import TRASH
 
 TITLE_LENGTH = 200  # characters
-PATIENCE = 5  # seconds to wait for a training that writes
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -24,16 +20,9 @@ def set_title(folder: Path, title: str) -> None:
     """Name a run; an empty title gives it its folder's name back.
 
     Raises:
-        Unreadable: its store is locked or broken.
+        StoreError: its store is locked or broken.
     """
-    path = folder / DATABASE
-    try:
-        # rw, not rwc: a run that has just been moved away is not to come back as an empty store
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as database, database:
-            database.execute("INSERT OR REPLACE INTO info VALUES ('title', ?)", (json.dumps(title),))
-    except sqlite3.Error as error:
-        busy = "locked" in str(error) or "busy" in str(error)
-        raise Unreadable(f"{path} cannot be written ({error})", later=busy) from error
+    change_facts(folder, title=title)
 
 
 def move_to_trash(runs: Path, folder: Path) -> Path:

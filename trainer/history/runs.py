@@ -7,11 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..events import PAUSED, RUNNING, WAITING, kind_of
 from ..lock import held
-from ..store.reader import DATABASE, Reader, Unreadable, reading
+from ..store.database import DATABASE, StoreError
+from ..store.reader import Reader, reading
 
 TRASH = ".trash"
-INTERRUPTED = "interrupted"
+INTERRUPTED = "interrupted"  # the state of a run that nobody trains any more, and that was not ended
+AT_WORK = ("", RUNNING, PAUSED, WAITING)  # kinds of states; a run that was just begun has none yet
 LOG_LINES = 200
 LONGEST = 255  # characters of a folder's name
 SETTLED = 2  # seconds after which a file's time tells whether it has changed
@@ -81,7 +84,7 @@ def summaries(runs: Path) -> list[Summary]:
             found.append(summary(folder))
         except OSError:  # moved away in the meantime
             continue
-        except Unreadable as error:
+        except StoreError as error:
             found.append(_unreadable(folder, error))
     return sorted(found, key=lambda s: (s.started or s.updated, s.id), reverse=True)
 
@@ -90,7 +93,7 @@ def summary(folder: Path) -> Summary:
     """What a run is, and whether it is at work.
 
     Raises:
-        Unreadable: its store cannot be read.
+        StoreError: its store cannot be read.
     """
     mark = signature(folder)
     fresh = time.time() - updated(folder) < SETTLED
@@ -101,8 +104,11 @@ def summary(folder: Path) -> Summary:
 
 def shown(state: str, live: bool) -> str:
     """A stored state, which may be of a run that ended without a word."""
-    active = state.partition(":")[0] in ("", "running", "paused", "waiting")
-    return (state or "running" if live else INTERRUPTED) if active else state
+    if kind_of(state) not in AT_WORK:
+        return state
+    if not live:
+        return INTERRUPTED
+    return state or RUNNING
 
 
 def is_live(folder: Path) -> bool:
@@ -160,7 +166,7 @@ def described(store: Reader, info: dict[str, Any]) -> Summary:
     )
 
 
-def _unreadable(folder: Path, error: Unreadable) -> Summary:
+def _unreadable(folder: Path, error: StoreError) -> Summary:
     return Summary(
         id=folder.name,
         title=folder.name,
@@ -193,8 +199,7 @@ def details(store: Reader) -> dict[str, Any]:
 
 def log(store: Reader, lines: int = -1) -> list[dict[str, Any]]:
     """The last `lines` of the log (-1: all), the oldest first."""
-    rows = store.rows("SELECT iteration, message FROM log ORDER BY id DESC LIMIT ?", lines)
-    return [{"iteration": iteration, "message": message} for iteration, message in reversed(rows)]
+    return [{"iteration": iteration, "message": message} for iteration, message in store.log(lines)]
 
 
 def tree(value: object) -> dict[str, Any]:

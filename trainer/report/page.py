@@ -27,7 +27,7 @@ def report(folder: Path) -> str:
     """The whole page.
 
     Raises:
-        Unreadable: the run's store cannot be read.
+        StoreError: the run's store cannot be read.
     """
     summary = history.summary(folder)
     with history.reading(folder) as store:

@@ -1,6 +1,9 @@
 """The tables of the run store, and how a store of an older version gets those of this one."""
 
 import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from functools import cache
 
 VERSION = 2
 TABLES = """
@@ -27,15 +30,35 @@ CREATE TABLE IF NOT EXISTS log (id INTEGER PRIMARY KEY, iteration INTEGER, messa
 # of the iteration itself, and of pictures between two iterations: those come before the iteration of their number
 OF_ITERATIONS = ("metrics", "groups", "candidates", "scores", "log")
 BETWEEN_ITERATIONS = ("evaluations", "evaluation_scores")
-# columns that version 1 did not have
-ADDED = {"groups": {"base": "TEXT", "distances": "BLOB"}}
+
+
+@cache
+def columns() -> dict[str, dict[str, str]]:
+    """The columns of each of TABLES in their order, as SQLite reads them: {table: {name: type}}."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(TABLES)
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: columns_of(database, name) for name in names}
+
+
+def columns_of(database: sqlite3.Connection, table: str) -> dict[str, str]:
+    """The columns that a table of `database` has, {name: type}; empty if there is no such table."""
+    return {name: kind for _, name, kind, *_ in database.execute(f"PRAGMA main.table_info({table})")}
 
 
 def create(database: sqlite3.Connection) -> None:
     """All tables and columns of VERSION; what an older store holds stays."""
     database.executescript(TABLES)
-    for table, columns in ADDED.items():
-        present = {name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")}
-        for name in columns.keys() - present:
-            database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {columns[name]}")
+    for table, wanted in columns().items():
+        present = columns_of(database, table)
+        for name, kind in wanted.items():
+            if name not in present:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
     database.commit()
+
+
+def insert(database: sqlite3.Connection, table: str, rows: Iterable[Sequence[object]]) -> None:
+    """Add rows, their values in the order of TABLES; a store of an older version may have the columns in another."""
+    names = columns()[table]
+    marks = ", ".join("?" * len(names))
+    database.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)

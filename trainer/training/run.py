@@ -17,6 +17,7 @@ from ..models.lora.attach import set_weights
 from ..models.lora.export import export_lora, file_tensors
 from ..settings.config import Config
 from ..stages.update import GradientHistory
+from ..store.reader import reading
 from ..store.writer import RunStore, open_store
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
@@ -68,7 +69,8 @@ def _train(
     store.set_info(settings=config.to_dict())
     # the store knows what was changed after the checkpoint as well
     state.changes = store.changes() or state.changes
-    watch = Watch(config.to_dict(), store, control.stop)
+    with reading(folder) as earlier:
+        watch = Watch(config.to_dict(), earlier, control.stop)
 
     def on_event(event: Event) -> None:
         for listener in (store, watch, *listeners):

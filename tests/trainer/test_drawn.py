@@ -1,0 +1,100 @@
+"""Pictures are stored before they are scored, and no reader takes an iteration under way for a whole one."""
+
+import pytest
+import torch
+from PIL import Image
+from run_reading import read
+
+from trainer.events import Drawn, IterationDone
+from trainer.history import candidate_tile, groups, index, summary
+from trainer.store.writer import open_store
+
+
+def pictures(level: float) -> torch.Tensor:
+    """Of one prompt's two candidates, the second one brighter by a quarter."""
+    return torch.tensor([level, level + 0.25]).view(2, 1, 1, 1).expand(2, 3, 16, 16)
+
+
+def drawn(iteration: int, level: float) -> Drawn:
+    return Drawn(iteration, ["a cat"], [7], pictures(level), group_size=2)
+
+
+def done(iteration: int, level: float, **more: torch.Tensor) -> IterationDone:
+    return IterationDone(
+        iteration=iteration,
+        metrics={"loss": 0.5},
+        prompts=["a cat"],
+        seeds=[7],
+        scores={"clip": torch.tensor([[1.0, 2.0]])},
+        advantages=torch.tensor([[-1.0, 1.0]]),
+        anchors=torch.tensor([[True, False]]),
+        images=pictures(level),
+        **more,
+    )
+
+
+def levels(folder, iteration: int) -> list[float]:
+    """Of the candidates' pictures that the store tells of, in [0, 1]."""
+    found = []
+    for candidate in range(2):
+        with Image.open(read(folder, candidate_tile, iteration, 0, candidate)) as picture:
+            found.append(picture.convert("RGB").getpixel((5, 5))[0] / 255)
+    return found
+
+
+def close(*values: float):
+    return pytest.approx(list(values), abs=0.02)
+
+
+def test_pictures_lie_in_the_folder_before_they_are_scored_and_no_row_tells_of_them(tmp_path):
+    with open_store(tmp_path) as store:
+        store(done(0, 0.0))
+        store(drawn(1, 0.5))
+        assert sorted(p.name for p in (tmp_path / "tiles/000001").iterdir()) == ["0-0.webp", "0-1.webp"]
+        assert summary(tmp_path).iteration == 1
+        assert read(tmp_path, groups, 1) == []
+        assert (read(tmp_path, index).last, read(tmp_path, index).tiles) == (0, [0])
+        assert read(tmp_path, candidate_tile, 1, 0, 0) is None
+
+
+def test_pictures_are_written_once(tmp_path):
+    with open_store(tmp_path) as store:
+        store(drawn(0, 0.5))
+        store(done(0, 0.0))  # other pictures, to tell them apart
+    assert levels(tmp_path, 0) == close(0.5, 0.75)
+
+
+def test_the_base_noises_picture_comes_with_the_measures(tmp_path):
+    with open_store(tmp_path) as store:
+        store(drawn(0, 0.5))
+        store(done(0, 0.5, base=torch.full((1, 3, 16, 16), 0.25)))
+    (group,) = read(tmp_path, groups, 0)
+    assert (group["base"], [c["tile"] for c in group["candidates"]]) == (True, [True, True])
+
+
+def test_an_iteration_that_never_ended_is_drawn_anew(tmp_path):
+    with open_store(tmp_path) as store:
+        store(drawn(0, 0.0))
+    with open_store(tmp_path) as store:  # of the process that goes on
+        store.rewind(0)
+        store(drawn(0, 0.5))
+        store(done(0, 0.5))
+    assert levels(tmp_path, 0) == close(0.5, 0.75)
+
+
+def test_whoever_tells_of_whole_iterations_alone_has_pictures_too(tmp_path):
+    with open_store(tmp_path) as store:
+        store(drawn(0, 0.0))  # undone
+        store(done(1, 0.5))
+        store(done(0, 0.25))
+    assert levels(tmp_path, 1) == close(0.5, 0.75)
+    assert levels(tmp_path, 0) == close(0.25, 0.5)
+
+
+def test_pictures_are_written_every_so_many_iterations(tmp_path):
+    with open_store(tmp_path, tiles_every=2) as store:
+        for iteration in range(3):
+            store(drawn(iteration, 0.5))
+            store(done(iteration, 0.5))
+    assert read(tmp_path, index).tiles == [0, 2]
+    assert sorted(p.name for p in (tmp_path / "tiles").iterdir()) == ["000000", "000002"]
