@@ -49,7 +49,7 @@ def files(small, tmp_path):
 
 def embeddings(source: ModelSource, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
     encoded = encode_prompts(source, PROMPTS, Placement("cpu", dtype), tokens=12)
-    return encoded.embeddings, encoded.pooled
+    return encoded.tensors["embeddings"], encoded.tensors["pooled"]
 
 
 def same(one: ModelSource, other: ModelSource, dtype: torch.dtype = torch.float32) -> bool:
