@@ -28,9 +28,9 @@ def test_schnells_prompts_are_those_of_its_reference_pipeline(flux_schnell):
     ours = encode_prompts(source, prompts, Placement("cpu", torch.float32), tokens=text_tokens("auto", source))
     pipeline = FluxPipeline.from_pretrained(flux_schnell, transformer=None, vae=None, local_files_only=True)
     embeddings, pooled, _ = pipeline.encode_prompt(prompts, prompt_2=None, max_sequence_length=256)
-    assert ours.embeddings.shape[1] == 256
-    torch.testing.assert_close(ours.embeddings, embeddings, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours.pooled, pooled, rtol=0, atol=1e-6)
+    assert ours.tensors["embeddings"].shape[1] == 256
+    torch.testing.assert_close(ours.tensors["embeddings"], embeddings, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.tensors["pooled"], pooled, rtol=0, atol=1e-6)
 
 
 def test_a_folder_without_the_configuration_is_refused(flux_dev, tmp_path):
