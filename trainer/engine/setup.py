@@ -20,6 +20,7 @@ from ..models.lora.targets import LoraError
 from ..models.storage.placement import DTYPES, Placement
 from ..objectives.objective import objective_of
 from ..pictures.convert import fitted
+from ..plugins import is_own
 from ..rewards import build
 from ..rewards.base import Reward, move
 from ..settings.config import Config, LoraSettings, require
@@ -142,7 +143,8 @@ def encode(config: Config, prompts: tuple[str, ...] | list[str]) -> Conditioning
 def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioning]:
     """The same of several sets of prompts, with the encoders loaded once."""
     source = source_of(config)
-    return family_of(source).encode(source, sets, placement_of(config), tokens=config.model.text_tokens)
+    family = family_of(source, config.model.family)
+    return family.encode(source, sets, placement_of(config), tokens=config.model.text_tokens)
 
 
 def placement_of(config: Config) -> Placement:
@@ -159,7 +161,10 @@ def placement_of(config: Config) -> Placement:
 
 
 def source_of(config: Config) -> ModelSource:
-    return resolve(config.model.path, config.model.vae, config.model.text_encoders)
+    model = config.model
+    if is_own(model.family):  # whose path means what it likes
+        return ModelSource(model.path, model.path, hub=False, vae=model.vae, text_encoders=model.text_encoders)
+    return resolve(model.path, model.vae, model.text_encoders)
 
 
 def pick_dtype(config: Config) -> str:

@@ -15,7 +15,7 @@ from ..settings.config import Config, OptimizerSettings
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
-from ..stages.solvers import SOLVERS, Solver
+from ..stages.solvers import Solver, solver_of
 from ..stages.update import Ema, GradientHistory, make_optimizer
 from .micro_batch import MicroBatch
 
@@ -62,7 +62,7 @@ class Setup:
     @property
     def solver(self) -> Solver:
         """Of the ODE: what pictures beside the training are drawn by."""
-        return SOLVERS[self.config.sampling.solver]
+        return solver_of(self.config.sampling.solver)
 
     def under(self, config: Config) -> "Setup":
         """The same parts under other settings, of the objective alone."""

@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from ..choices import AUTO
+from ..plugins import is_own, load
 from .family import Family
 from .files.source import ModelSource
 
@@ -9,8 +11,21 @@ from .files.source import ModelSource
 FAMILIES = {"flux1": "flux1.family:Flux1"}
 
 
-def family_of(source: ModelSource) -> Family:
-    """The first family that recognises the model; if none does, the first of all, whose loader says what is wrong."""
+def family_of(source: ModelSource, name: str = AUTO) -> Family:
+    """The family of a model: the one that is named, or the first that recognises it.
+
+    If none does it is the first of all, whose loader says what is wrong.
+
+    Args:
+        name: a key of FAMILIES, "package.module:Class" of the user's own, or "auto".
+
+    Raises:
+        ConfigError: see `plugins.load`.
+    """
+    if is_own(name):
+        return load(name, "load")()
+    if name != AUTO:
+        return _made(name)
     families = [_made(name) for name in FAMILIES]
     return next((family for family in families if family.recognises(source)), families[0])
 

@@ -87,6 +87,8 @@ class Policy(Protocol):
 class Family(Protocol):
     """A kind of model: how its files are told from others', and loaded."""
 
+    planned: bool  # whether `planning` knows its sizes; if not, `model.memory = "auto"` goes by the weights alone
+
     def recognises(self, source: ModelSource) -> bool:
         """Whether the model is of this kind, by its folder's or file's own words; loads nothing."""
 

@@ -9,7 +9,7 @@ from ..settings.config import Config
 from ..stages.anchors import Pairs, choose_pairs, choose_steps
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
-from ..stages.solvers import SOLVERS
+from ..stages.solvers import solver_of
 from ..stages.surrogate import PairLoss, clipped_objective, kl_divergence, leap, log_policy, softmax_temperature
 
 
@@ -21,7 +21,7 @@ class Neighbor:
 
     def __init__(self, config: Config):
         self.grpo, self.total = config.grpo, config.sampling.steps
-        self.solver = SOLVERS[config.sampling.solver]
+        self.solver = solver_of(config.sampling.solver)
         self.needs_reference = config.grpo.kl_weight > 0
 
     def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,5 @@
 """What an objective is, and which there are."""
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..choices import OBJECTIVES
+from ..plugins import is_own, load
 from ..settings.config import Config
 from ..stages.anchors import Pairs
 from ..stages.rollout import Trajectories
@@ -40,7 +40,13 @@ class Objective(Protocol):
 
 
 def objective_of(config: Config) -> Objective:
-    """The objective that `grpo.objective` names."""
-    module, _, cls = OBJECTIVES["neighbor"].partition(":")
-    make: Callable[[Config], Objective] = getattr(import_module(f".{module}", __package__), cls)
-    return make(config)
+    """The objective that `grpo.objective` names: a key of OBJECTIVES, or "package.module:Class" of the user's own.
+
+    Raises:
+        ConfigError: see `plugins.load`.
+    """
+    name = config.grpo.objective
+    if is_own(name):
+        return load(name, "prepare")(config)
+    module, _, cls = OBJECTIVES[name].partition(":")
+    return getattr(import_module(f".{module}", __package__), cls)(config)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..models.flux1.geometry import PIXELS_PER_TOKEN
 from ..models.storage.memory import MemoryPlan
 from ..settings.config import Config
-from ..stages.solvers import SOLVERS
+from ..stages.solvers import solver_of
 
 GIB = 2**30
 # what the count of tensors does not see: the CUDA context, libraries' workspaces, the allocator's fragmentation
@@ -32,7 +32,7 @@ def cost(config: Config) -> Cost:
     samples = grpo.prompts_per_iteration * grpo.group_size
     pairs = grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps * grpo.updates_per_rollout
     return Cost(
-        rollout=samples * SOLVERS[config.sampling.solver].evaluations(config.sampling.steps),
+        rollout=samples * solver_of(config.sampling.solver).evaluations(config.sampling.steps),
         update=pairs,
         recomputed=pairs if config.model.checkpointing else 0,
         reference=pairs if grpo.kl_weight else 0,

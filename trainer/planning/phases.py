@@ -30,7 +30,7 @@ from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
 from ..stages.rollout import BatchVelocity
-from ..stages.solvers import SOLVERS
+from ..stages.solvers import solver_of
 from . import models
 from .models import META
 from .rewards import counted
@@ -226,5 +226,5 @@ def _update(setup: Setup, state: State, candidates: Candidates) -> None:
 def _last_call(config: Config) -> int:
     """Of the rollout's model calls: there the solver's own states are all in place."""
     candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
-    of_one = SOLVERS[config.sampling.solver].evaluations(config.sampling.steps)
+    of_one = solver_of(config.sampling.solver).evaluations(config.sampling.steps)
     return of_one * math.ceil(candidates / config.run.micro_batch) - 1

@@ -5,14 +5,16 @@ Stages never see these objects: `engine/grpo.py` hands them scalars.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..choices import AUTO, NORMALISATIONS, TEMPERATURE_MODES
+from ..choices import AUTO, NORMALISATIONS, OBJECTIVES, TEMPERATURE_MODES
 from ..diagnosis import CHECKS
 from ..errors import ConfigError
+from ..models.families import FAMILIES
 from ..models.flux1.geometry import Geometry
+from ..plugins import is_own
 from ..stages.solvers import SOLVERS
 
 MEMORY = (AUTO, "bf16", "fp8", "nf4")
@@ -30,6 +32,11 @@ def one_of(name: str, value: str, choices: object) -> None:
     require(value in choices, name, value, f"must be one of {', '.join(choices)}")
 
 
+def known(names: Iterable[str]) -> str:
+    """The remedy of a setting that names one of these, or a class of the user's own."""
+    return f"must be one of {', '.join(names)}, or 'package.module:Class'"
+
+
 def _compiles(pattern: str) -> bool:
     try:
         re.compile(pattern)
@@ -41,6 +48,7 @@ def _compiles(pattern: str) -> bool:
 @dataclass(frozen=True)
 class ModelSettings:
     path: str  # "embedded", a diffusers folder, "hub:owner/name", or one file: .safetensors or .gguf
+    family: str = AUTO  # which kind of model: "auto" is what the files say; or "package.module:Class" of one's own
     device: str = AUTO  # "auto" is CUDA where there is one
     dtype: str = AUTO  # "auto" is bfloat16 on CUDA and float32 on the CPU
     guidance: float = 3.5  # FLUX.1-dev's guidance embedding
@@ -53,6 +61,8 @@ class ModelSettings:
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
 
     def __post_init__(self):
+        families = (AUTO, *FAMILIES)
+        require(is_own(self.family) or self.family in families, "model.family", self.family, known(families))
         one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
         require(self.guidance >= 0, "model.guidance", self.guidance, "must be at least 0")
         tokens = self.text_tokens
@@ -108,7 +118,7 @@ class SamplingSettings:
             except ValueError as error:
                 raise ConfigError(f"sampling.{error}") from None
         require(self.steps >= 1, "sampling.steps", self.steps, "must be at least 1")
-        one_of("sampling.solver", self.solver, SOLVERS)
+        require(is_own(self.solver) or self.solver in SOLVERS, "sampling.solver", self.solver, known(SOLVERS))
         positive = self.shift == AUTO or (not isinstance(self.shift, str) and self.shift > 0)
         require(positive, "sampling.shift", self.shift, "must be a number above 0, or 'auto'")
 
@@ -145,6 +155,7 @@ class InitSettings:
 class GrpoSettings:
     """Defaults are the paper's, but for `clip` and `temperature_mode`, which it leaves open."""
 
+    objective: str = "neighbor"  # how rollouts become a loss; or "package.module:Class" of one's own
     prompts_per_iteration: int = 1  # P
     group_size: int = 12  # G
     strength: float = 0.3  # s
@@ -159,6 +170,8 @@ class GrpoSettings:
     reward_normalisation: str = "advantage"
 
     def __post_init__(self):
+        named = is_own(self.objective) or self.objective in OBJECTIVES
+        require(named, "grpo.objective", self.objective, known(OBJECTIVES))
         require(self.prompts_per_iteration >= 1, "grpo.prompts_per_iteration", self.prompts_per_iteration, "at least 1")
         require(self.group_size >= 2, "grpo.group_size", self.group_size, "must be at least 2: rewards are compared")
         require(0 < self.strength <= 1, "grpo.strength", self.strength, "must be above 0 and at most 1")

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from ..errors import ConfigError
 from ..models.files.picture_files import PictureError, digest, read_pictures
 from ..models.files.source import EMBEDDED, HUB, ModelError, resolve
+from ..plugins import is_own
 from ..rewards import KINDS
 from .config import (
     Config,
@@ -157,7 +158,9 @@ def _known(key: str, known: Any, what: str) -> None:
 
 
 def _resolved(model: ModelSettings, folder: Path) -> ModelSettings:
-    """The model with absolute paths, checked to be there."""
+    """The model with absolute paths, checked to be there; a family of the user's own takes what it is given."""
+    if is_own(model.family):
+        return model
     named = model.path == EMBEDDED or model.path.startswith(HUB)
     model = replace(
         model,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..plugins import is_own, load
+
 if TYPE_CHECKING:  # a setting is checked against SOLVERS, without torch
     from torch import Generator, Tensor
 
@@ -108,6 +110,15 @@ def _log_snr(s: float) -> float:
     if s >= 1:
         return -math.inf
     return math.log((1 - s) / s) if s > 0 else math.inf
+
+
+def solver_of(name: str) -> Solver:
+    """The solver that a setting names: a key of SOLVERS, or "package.module:Class" of the user's own.
+
+    Raises:
+        ConfigError: see `plugins.load`.
+    """
+    return load(name, "evaluations")() if is_own(name) else SOLVERS[name]
 
 
 SOLVERS: dict[str, Solver] = {

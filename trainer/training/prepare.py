@@ -18,6 +18,7 @@ from ..engine.setup import (
 from ..engine.state import Setup
 from ..models.families import family_of
 from ..models.lora.attach import ADAPTER
+from ..models.storage.placement import Placement
 from ..planning.choice import choose
 from ..settings.config import Config
 
@@ -32,7 +33,22 @@ def prepare(config: Config) -> Setup:
     """
     watched = config.evaluation.prompts
     conditioning, *others = encode_all(config, [config.prompts, watched] if watched else [config.prompts])
-    placement = placement_of(config)
+    source = source_of(config)
+    family = family_of(source, config.model.family)
+    placement, micro_batch = placement_of(config), config.run.micro_batch
+    if family.planned:
+        placement, micro_batch = planned(config, placement)
+    policy = family.load(source, placement, guidance=config.model.guidance)
+    policy.adapter = ADAPTER
+    lora = add_lora(policy, config.lora, config.run.seed)
+    inits = read_inits(config, policy)
+    evaluation = others[0] if others else None
+    setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
+    return replace(setup, micro_batch=MicroBatch(micro_batch, policy.device))
+
+
+def planned(config: Config, placement: Placement) -> tuple[Placement, int]:
+    """The placement with the memory plan that fits the device, and how many candidates are in the model at once."""
     named = replace(config, model=replace(config.model, dtype=pick_dtype(config)))
     choice = choose(named, free_memory(placement.device))
     plan = choice.plan
@@ -40,11 +56,4 @@ def prepare(config: Config) -> Setup:
         log.warning("model.compile = true: left out, as offloaded weights break the compiled graph in every layer")
     compiled = placement.compiled and not plan.offload
     placement = replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled)
-    source = source_of(config)
-    policy = family_of(source).load(source, placement, guidance=config.model.guidance)
-    policy.adapter = ADAPTER
-    lora = add_lora(policy, config.lora, config.run.seed)
-    inits = read_inits(config, policy)
-    evaluation = others[0] if others else None
-    setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
-    return replace(setup, micro_batch=MicroBatch(choice.micro_batch, policy.device))
+    return placement, choice.micro_batch

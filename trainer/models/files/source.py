@@ -46,6 +46,13 @@ class ModelSource:
             raise self.error(f"it has no folder {part!r}")
         return root / part
 
+    def says(self, part: str) -> str:
+        """The configuration of one part of a folder, as text; empty if there is none."""
+        try:
+            return (Path(self.location) / part / "config.json").read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def require_vae(self) -> None:
         """Check that a single file has an autoencoder, of its own or beside it."""
         if self.file and not self.vae and not self._holds(VAE_PREFIX):

@@ -7,13 +7,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from ...device import computes_bfloat16
 from ..conditioning import Conditioning
-from ..files.source import ModelSource
+from ..files.opened import open_file
+from ..files.source import ModelError, ModelSource
 from ..storage.attention import checkpoint_blocks
 from ..storage.compiling import compile_blocks
 from ..storage.memory import keeping
 from ..storage.placement import Placement
 from .parts import load_vae
 from .policy import FluxPolicy
+from .single_file import transformer_pieces
 from .text import encode_sets
 from .tokens import text_tokens
 from .transformer import load_transformer
@@ -23,8 +25,15 @@ from .vae import Vae
 class Flux1:
     """FLUX.1-dev, -schnell, -Fill-dev and -Kontext-dev. See `Family`."""
 
+    planned = True
+
     def recognises(self, source: ModelSource) -> bool:
-        return True
+        try:
+            if source.file:
+                return bool(transformer_pieces(open_file(source.file)))
+            return source.hub or FluxTransformer2DModel.__name__ in source.says("transformer")
+        except ModelError:  # whoever loads it says what is wrong
+            return False
 
     def load(self, source: ModelSource, placement: Placement, *, guidance: float) -> FluxPolicy:
         return load_flux(source, placement, guidance=guidance)
