@@ -13,7 +13,7 @@ from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state, set_optimizer
 from trainer.errors import Stopped
-from trainer.events import Ending, Finished, IterationDone, SelfTested, Skipped, Started
+from trainer.events import Drawn, Ending, Finished, IterationDone, SelfTested, Skipped, Started
 from trainer.settings.config import OptimizerSettings
 from trainer.settings.config_file import load_config
 from trainer.stages.rollout import rollout
@@ -75,7 +75,7 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
     assert [type(e) for e in events if not isinstance(e, tuple)] == [
         Started,
         SelfTested,
-        *[IterationDone] * 3,
+        *[Drawn, IterationDone] * 3,
         Finished,
     ]
     assert [e for e in events if isinstance(e, tuple)] == [("saved", 2), ("saved", 3)]

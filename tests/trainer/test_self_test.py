@@ -172,5 +172,5 @@ def test_the_lora_is_as_before_if_a_call_of_the_test_fails():
 def test_a_run_tells_it_once_before_its_first_iteration(setup):
     events = []
     train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
-    assert [type(e).__name__ for e in events[:3]] == ["Started", "SelfTested", "IterationDone"]
+    assert [type(e).__name__ for e in events[:3]] == ["Started", "SelfTested", "Drawn"]
     assert sum(isinstance(e, SelfTested) for e in events) == 1

@@ -69,7 +69,7 @@ def solve(
 
     def run(micro_batch: int) -> Trajectories:
         velocity = velocity_of(setup, conditioning, prompts, micro_batch)
-        generator = torch.Generator(x.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 
     return setup.micro_batch.fit("rollout", run)
