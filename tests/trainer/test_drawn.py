@@ -7,7 +7,9 @@ from run_reading import read
 
 from trainer.events import Drawn, IterationDone
 from trainer.history import candidate_tile, groups, index, summary
+from trainer.settings.config_file import load_config
 from trainer.store.writer import open_store
+from trainer.training.run import start_run
 
 
 def pictures(level: float) -> torch.Tensor:
@@ -89,6 +91,23 @@ def test_whoever_tells_of_whole_iterations_alone_has_pictures_too(tmp_path):
         store(done(0, 0.25))
     assert levels(tmp_path, 1) == close(0.5, 0.75)
     assert levels(tmp_path, 0) == close(0.25, 0.5)
+
+
+def test_a_run_that_dies_before_the_scores_goes_on_and_draws_the_same_pictures(config_file, tmp_path):
+    def die(event):
+        if isinstance(event, Drawn) and event.iteration == 1:
+            raise OSError("no power")
+
+    config = load_config(config_file(), ["run.iterations=2", "run.save_every=1"])
+    with pytest.raises(OSError, match="no power"):
+        start_run(config, listeners=[die])
+    folder = tmp_path / "run"
+    first = {path.name: path.read_bytes() for path in (folder / "tiles/000001").iterdir()}
+    assert len(first) == config.grpo.prompts_per_iteration * config.grpo.group_size
+    assert (summary(folder).iteration, read(folder, index).tiles) == (1, [0])
+    start_run(config, resume=True)
+    assert (summary(folder).iteration, read(folder, index).tiles) == (2, [0, 1])
+    assert {path.name: path.read_bytes() for path in (folder / "tiles/000001").iterdir()} == first
 
 
 def test_pictures_are_written_every_so_many_iterations(tmp_path):

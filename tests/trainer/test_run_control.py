@@ -136,7 +136,7 @@ def test_a_run_that_fails_says_why_and_still_raises(config, tmp_path, error, sta
         start_run(config(), listeners=[fail])
     with reading(tmp_path / "run") as store:
         assert store.info()["state"] == state
-    assert (seen[-1].iteration, seen[-1].reason) == (1, state)
+    assert (type(seen[-1]), seen[-1].iteration, seen[-1].state) == (Finished, 1, state)
 
 
 def test_what_a_listener_makes_of_the_failure_does_not_hide_it(config):
