@@ -77,7 +77,7 @@ TARGETS = [
         {
             "no reserve": ("peak / GIB + RESERVE", "peak / GIB"),
             "every solver asks once a step": (
-                "SOLVERS[config.sampling.solver].evaluations(config.sampling.steps)",
+                "solver_of(config.sampling.solver).evaluations(config.sampling.steps)",
                 "config.sampling.steps",
             ),
             "sizes that FLUX does not take": ("// PIXELS_PER_TOKEN * PIXELS_PER_TOKEN", ""),
