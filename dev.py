@@ -5,7 +5,7 @@ usage: python dev.py COMMAND [ARGS...]
 
   comfy [ARGS...]  run a ComfyUI with this checkout as a pack: --port PORT, and ComfyUI's own options
   demo [ARGS...]   run the first workflow in a ComfyUI, compare before and after; --headless: without ComfyUI
-  test [ARGS...]   ruff check, ruff format --check, then pytest ARGS; without ARGS all tests, in two processes
+  test [ARGS...]   ruff check, ruff format --check, mypy, then pytest ARGS; without ARGS all tests, in two processes
 
 Needs Python 3.10 or newer and nothing else. The first call installs what is missing (several GB with CUDA's
 libraries on Linux; pip's output goes to .venv/install.log), later calls start at once. To choose the build of torch
@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
+TYPES = ["tests/check_types.py"]  # mypy
 WITH_COMFYUI, OTHERS = ["tests/host"], ["tests/card", "tests/trainer", "tests/web"]
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs
 MINOR = "{}.{}".format(*sys.version_info[:2])
@@ -219,7 +220,7 @@ def demo(args: list[str]) -> int:
 def test(args: list[str]) -> int:
     """Stops at the first step that fails, with its exit code. prepare.py installs ComfyUI and a browser if it can."""
     env = {"OMP_NUM_THREADS": threads(1), "HF_HUB_OFFLINE": "1"}
-    checks = ["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/host/prepare.py"]
+    checks = ["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], TYPES, ["tests/host/prepare.py"]
     for step in (*checks, *([["-m", "pytest", *args]] if args else [])):
         code = run(step, **env)
         if code:

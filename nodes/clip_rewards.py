@@ -118,7 +118,7 @@ class AestheticReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str, head: str) -> bool | str:
-        wrong = [answer for answer in (known(model, "clip-l"), known(head, "aesthetic")) if answer is not True]
+        wrong = [answer for answer in (known(model, "clip-l"), known(head, "aesthetic")) if isinstance(answer, str)]
         return "; ".join(wrong) or True
 
     @classmethod

@@ -13,6 +13,7 @@ from .latents import FILL, REFERENCE, autoencoder_of
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 
 if TYPE_CHECKING:
+    from comfy.sd import VAE
     from torch import Tensor
 
 
@@ -65,7 +66,7 @@ class EncodeImage(io.ComfyNode):
         neighborhood: Neighborhood,
         images: Tensor,
         mask: Tensor | None = None,
-        vae: object | None = None,
+        vae: VAE | None = None,
         reference: bool = False,
     ) -> io.NodeOutput:
         import torch

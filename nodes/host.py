@@ -90,7 +90,7 @@ def memory_advice(config: Config) -> Iterator[None]:
         free_models(config.model.device)
         what = f"{config.model.device} is out of memory"
         if isinstance(error, OutOfMemory):
-            what, config = error, replace(config, run=replace(config.run, micro_batch=1))
+            what, config = str(error), replace(config, run=replace(config.run, micro_batch=1))
         raise UserError(f"{what}: set {lower(config)}. What was saved is kept") from error
 
 
@@ -110,7 +110,7 @@ class Progress:
 
     def __init__(self, preview_every: int):
         self.preview_every = preview_every
-        self.bar: ProgressBar | None = None
+        self.bar: ProgressBar  # from the run's start
         self.started = (0.0, 0)  # time, iteration
         self.total = 0
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
-from . import host
 from .reward_files import DTYPE, known, model_input, path_of
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
@@ -161,5 +160,4 @@ class VlmJudge(io.ComfyNode):
             timeout=timeout,
             token_env=token_env.strip(),
         )
-        named.reward.server.while_waiting = host.stop_if_cancelled
         return io.NodeOutput((replace(named, settings=replace(named.settings, name=model.strip())),))

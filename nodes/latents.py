@@ -13,6 +13,7 @@ from . import host
 from .wires import Neighborhood
 
 if TYPE_CHECKING:
+    from comfy.sd import VAE
     from torch import Tensor
 
     from ..trainer.models.flux1.geometry import Geometry
@@ -25,7 +26,7 @@ FILL = "neighbor_grpo_fill"  # what FLUX.1-Fill sees of picture and mask
 REFERENCE = "neighbor_grpo_reference"  # whether the model sees the pictures
 
 
-def ready(flux: FluxPolicy, vae: object | None, before_call: Callable[[], None]) -> FluxPolicy:
+def ready(flux: FluxPolicy, vae: VAE | None, before_call: Callable[[], None]) -> FluxPolicy:
     """The policy with something to decode by."""
     return replace(flux, autoencoder=autoencoder_of(flux, vae), before_call=before_call)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -11,6 +12,9 @@ from ..trainer.errors import UserError
 from ..trainer.settings.config import LORA_FORMATS
 from . import host, policies
 from .wires import CATEGORY, LORA, LoraFile, searched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIX = ".safetensors"
 
@@ -51,7 +55,9 @@ class SaveLora(io.ComfyNode):
         return valid(name) or f"name {name!r} must be a file's name, or folder/name, inside models/loras"
 
     @classmethod
-    def execute(cls, lora: Mapping, name: str, overwrite: bool, layout: str = LORA_FORMATS[0]) -> io.NodeOutput:
+    def execute(
+        cls, lora: Mapping[str, Tensor], name: str, overwrite: bool, layout: str = LORA_FORMATS[0]
+    ) -> io.NodeOutput:
         from safetensors.torch import save_file
 
         from ..trainer.files import written_whole

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from .stepping import next_step
 from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings, searched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REWARD_CURVE = "reward/"  # what the names of the rewards' curves begin with
 
@@ -35,7 +40,7 @@ class TileNeighborhood(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: object, scores: Scored, columns: int, edge: int, settings: Settings | None = None
+        cls, images: Tensor, scores: Scored, columns: int, edge: int, settings: Settings | None = None
     ) -> io.NodeOutput:
         from ..trainer.pictures.sheets import contact_sheet, image_tensor
 

@@ -1,5 +1,7 @@
 """Load FLUX Policy: the model that will be trained."""
 
+from typing import Any
+
 import folder_paths
 from comfy_api.latest import io
 
@@ -136,7 +138,7 @@ class LoadPolicy(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: object) -> object:
+    def fingerprint_inputs(cls, **inputs: Any) -> object:
         """A policy that has moved is another input for everything behind it."""
         return policies.version(wanted(**inputs))
 
@@ -147,7 +149,7 @@ class LoadPolicy(io.ComfyNode):
         return f"there is no {model!r} in models/{MODELS}: choose another, or put it there and press R"
 
     @classmethod
-    def execute(cls, **inputs: object) -> io.NodeOutput:
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         return io.NodeOutput(policies.get(wanted(**inputs)))
 
 

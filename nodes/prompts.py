@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -73,7 +73,7 @@ class PromptSet(io.ComfyNode):
         policy: policies.Policy,
         text: str,
         file: str,
-        conditioning: list | None = None,
+        conditioning: list[list[Any]] | None = None,
         more: Prompts | None = None,
     ) -> io.NodeOutput:
         texts = tuple(read_file(Path(file.strip()).expanduser()) if file.strip() else lines(text))
@@ -135,8 +135,11 @@ def encode(model: ModelSettings, texts: tuple[str, ...]) -> Conditioning:
         return family_of(source).encode(source, [texts], placement, tokens=model.text_tokens)[0]
 
 
-def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:
-    """ComfyUI's CONDITIONING as ours: T5's tokens and CLIP's pooled vector of every prompt."""
+def from_comfy(conditioning: list[list[Any]], texts: tuple[str, ...], policy: policies.Policy) -> Conditioning:
+    """ComfyUI's CONDITIONING as ours: T5's tokens and CLIP's pooled vector of every prompt.
+
+    It is a list of [tensor, dict].
+    """
     import torch
 
     from ..trainer.models.flux1.conditions import conditioning as told
@@ -162,8 +165,9 @@ def from_comfy(conditioning: list, texts: tuple[str, ...], policy: policies.Poli
         raise UserError(
             f"the prompts have {lengths[0]} to {lengths[-1]} tokens: use prompts of one length, or a Prompt Set each"
         )
-    like = {"device": "cpu", "dtype": policy.flux.dtype, "copy": True}  # all wait on the host, as in `encode_sets`
-    return told(torch.cat([c[0] for c in conditioning]).to(**like), torch.cat(pooled).to(**like))
+    both = torch.cat([c[0] for c in conditioning]), torch.cat(pooled)
+    # all wait on the host, as in `encode_sets`
+    return told(*(part.to("cpu", policy.flux.dtype, copy=True) for part in both))
 
 
 def joined(first: Prompts, second: Prompts) -> Prompts:

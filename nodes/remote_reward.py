@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from . import host
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
 
@@ -61,5 +60,4 @@ class RemoteReward(io.ComfyNode):
     def execute(cls, url: str, reward_name: str, timeout: float, token_env: str) -> io.NodeOutput:
         name = reward_name.strip()
         (named,) = build("remote", url=url.strip(), reward=name, timeout=timeout, token_env=token_env.strip())
-        named.reward.server.while_waiting = host.stop_if_cancelled
         return io.NodeOutput((replace(named, settings=replace(named.settings, name=name)),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from comfy_api.latest import io
 
@@ -14,6 +14,7 @@ from .wires import CATEGORY, REWARD, NamedReward, searched_by
 
 if TYPE_CHECKING:
     from ..trainer.rewards.base import Reward
+    from ..trainer.rewards.transport import Server
 
 SOCKETS = 4
 REWARD_OUTPUT = REWARD.Output(
@@ -21,11 +22,21 @@ REWARD_OUTPUT = REWARD.Output(
 )
 
 
+@runtime_checkable
+class Served(Protocol):
+    """A reward of a server, whose answer is waited for."""
+
+    server: Server
+
+
 def build(kind: str, **options: object) -> tuple[NamedReward]:
     from ..trainer.rewards import build as build_reward
 
     with host.training_mode():
-        return (NamedReward(RewardSettings(kind, options=options), build_reward(kind, options, host.device())),)
+        reward = build_reward(kind, options, host.device())
+    if isinstance(reward, Served):
+        reward.server.while_waiting = host.stop_if_cancelled
+    return (NamedReward(RewardSettings(kind, options=options), reward),)
 
 
 def by_label(rewards: tuple[NamedReward, ...]) -> dict[str, Reward]:
@@ -65,7 +76,7 @@ class CombineRewards(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs: object) -> io.NodeOutput:
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         combined: list[NamedReward] = []
         for n in range(1, SOCKETS + 1):
             for named in inputs.get(f"reward_{n}") or ():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
 from ..trainer.device import training_on
@@ -10,6 +12,12 @@ from ..trainer.settings.config import RewardSettings
 from . import host
 from .rewards import by_label
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCORE_OUTPUTS = [
     SCORES.Output("scores", display_name="scores", tooltip="For Neighbor GRPO Step and Tile Neighborhood."),
@@ -37,7 +45,7 @@ class ScoreImages(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, trajectories: RolledOut, images: object, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
+    def execute(cls, trajectories: RolledOut, images: Tensor, reward: tuple[NamedReward, ...]) -> io.NodeOutput:
         from ..trainer.rewards.base import check_images, on_device, scores_of
 
         expected = len(trajectories.texts)
@@ -85,7 +93,9 @@ class ScoresFromValues(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, trajectories: list[RolledOut], values: list, name: list[str]) -> io.NodeOutput:
+    def execute(
+        cls, trajectories: list[RolledOut], values: list[float | list[float]], name: list[str]
+    ) -> io.NodeOutput:
         import torch
 
         rolled_out = trajectories[0]

@@ -1,5 +1,7 @@
 """GRPO Settings: what rarely needs a change, for Step and Train alike. Defaults are the paper's."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..trainer.choices import NORMALISATIONS, TEMPERATURE_MODES
@@ -143,7 +145,7 @@ class GrpoSettingsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs: object) -> io.NodeOutput:
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         grpo = {name: inputs[name] for name in GrpoSettings.__dataclass_fields__ if name in inputs}
         optimizer = {name: inputs[name] for name in OptimizerSettings.__dataclass_fields__ if name in inputs}
         # anchors cannot be compared with the group here: the group size arrives with the neighborhood

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..trainer.settings.config import GrpoSettings, OptimizerSettings
 from .settings import DEFAULTS
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def chosen(
-    settings: Settings | None, learning_rate: float, group_size: int, steps: int, **grpo: object
+    settings: Settings | None, learning_rate: float, group_size: int, steps: int, **grpo: Any
 ) -> tuple[GrpoSettings, OptimizerSettings]:
     """The settings of the optional node, with what the graph decides elsewhere.
 

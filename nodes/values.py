@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
 from .wires import CATEGORY, searched_by
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEASURES = ["contrast", "brightness", "saturation", "sharpness"]
 
@@ -40,11 +45,11 @@ class ImageValues(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: object, measure: str) -> io.NodeOutput:
+    def execute(cls, images: Tensor, measure: str) -> io.NodeOutput:
         return io.NodeOutput(measured(images, measure).tolist())
 
 
-def measured(images, measure: str):
+def measured(images: Tensor, measure: str) -> Tensor:
     """[N] of pictures [N, H, W, 3] in [0, 1]."""
     if measure == "saturation":
         return (images.amax(-1) - images.amin(-1)).flatten(1).mean(1)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..trainer.models.conditioning import Conditioning
     from ..trainer.rewards.base import Reward
     from ..trainer.settings.config import GrpoSettings, OptimizerSettings, RewardSettings
+    from .policies import Policy
 
 CATEGORY = "Neighbor GRPO"
 
@@ -66,7 +67,7 @@ class Neighborhood:
 class RolledOut:
     """The candidates of some prompts, and the policy that drew them, as it was then."""
 
-    policy: object  # policies.Policy
+    policy: Policy
     version: int  # of the policy
     setup: Setup
     candidates: Candidates
@@ -109,7 +110,7 @@ class Run:
     folder: Path
 
 
-class LoraFile(dict):
+class LoraFile(dict[str, "Tensor"]):
     """ComfyUI's LORA_MODEL, a flat dict of tensors, that also knows what its file should say about it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]):

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from importlib import import_module
-from types import ModuleType
 
 from .cli.libraries import apart
 from .cli.output import note
@@ -23,11 +22,11 @@ COMMANDS = {
 
 def main(argv: list[str]) -> int:
     """Run one command; returns the exit code (2 for what the user can put right)."""
-    return run(*parse(argv))
+    return run(parse(argv))
 
 
-def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace]:
-    """The command's module, and what it is asked for.
+def parse(argv: list[str]) -> argparse.Namespace:
+    """What a command is asked for, and as `main` the command's own.
 
     Raises:
         SystemExit: --help, or a mistake, which is printed.
@@ -36,20 +35,20 @@ def parse(argv: list[str]) -> tuple[ModuleType, argparse.Namespace]:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
     wanted = next((a for a in argv if a in names), None)
-    module = None
     if wanted:  # one command's modules only
         module = import_module(f".cli.{wanted.replace('-', '_')}", __package__)
         names[wanted].add_argument(
             "--json", action="store_true", help="print one JSON object on stdout, and nothing else"
         )
         module.add_arguments(names[wanted])
-    return module, parser.parse_args(argv)
+        names[wanted].set_defaults(main=module.main)
+    return parser.parse_args(argv)
 
 
-def run(module: ModuleType, arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """A command imports torch and the like in its `main`, once all that is known without them has been checked."""
     try:
-        return module.main(arguments)
+        return arguments.main(arguments)
     except UserError as error:
         note(f"error: {error}")
         return 2
@@ -61,5 +60,5 @@ def run(module: ModuleType, arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     command = parse(sys.argv[1:])
     with apart():
-        code = run(*command)
+        code = run(command)
     sys.exit(code)

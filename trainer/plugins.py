@@ -75,8 +75,9 @@ def look(name: str, method: str = "") -> Outline:
             f"{name!r}: the module {module} has no class {attribute}: it has {', '.join(classes) or 'none'}"
         )
     node = _definition(tree, attribute)
-    whole = isinstance(node, ast.ClassDef) and not (node.bases or node.keywords or node.decorator_list)
-    if method and whole and not {method, "__getattr__"} & _names(node):
+    plain = isinstance(node, ast.ClassDef) and not (node.bases or node.keywords or node.decorator_list)
+    whole = node if plain else None
+    if method and whole and not {method, "__getattr__"} & _names(whole):
         raise _lacks(name, method)
     return _outline(node)
 

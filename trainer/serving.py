@@ -21,7 +21,8 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
     except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno).lower() if getattr(error, "errno", 0) in errno.errorcode else str(error)
+        code = (error.errno or 0) if isinstance(error, OSError) else 0
+        reason = os.strerror(code).lower() if code in errno.errorcode else str(error)
         raise ServeError(f"{host}:{port} cannot be listened on ({reason}): use another --port or --host") from error
 
 

@@ -105,7 +105,7 @@ TARGETS = [
                 "            layer.fetcher = Plain(bench.card.device)\n",
                 "            pass\n",
             ),
-            "gradients unseen": ("enumerate((v, gradient))", "enumerate((v, again[0][1]))"),
+            "gradients unseen": ("enumerate((v, gradients))", "enumerate((v, again[0][1]))"),
             "no NaN": ("POISON = 0xFF", "POISON = 0x7F"),
         },
     ),

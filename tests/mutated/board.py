@@ -139,7 +139,7 @@ TARGETS = [
             "test_history_keeping.py",
         ),
         {
-            "the last row is lost": ("    if rows:\n        yield current, rows\n", ""),
+            "a row for each value": ("itemgetter(0)", "itemgetter(1)"),
             "columns shifted": ("cells[columns[name]]", "cells[columns[name] - 1]"),
             "NaN in JSON": ("[[iteration, finite(value)]", "[[iteration, value]"),
         },
@@ -256,7 +256,7 @@ TARGETS = [
         "trainer/report/chart.py",
         ("test_report.py",),
         {
-            "gaps are bridged": ("if None in row:", "if row == ():"),
+            "gaps are bridged": ("elif part:", "elif False:"),
             "upside down": ("Scale(low, high, HEIGHT - BOTTOM, TOP)", "Scale(low, high, TOP, HEIGHT - BOTTOM)"),
             "stretched": ("(value - self.low) / (self.high - self.low)", "value / self.high"),
             "the band's back forwards": ("for i, lo, _ in reversed(part)", "for i, lo, _ in part"),

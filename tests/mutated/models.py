@@ -242,7 +242,7 @@ TARGETS = [
         ("test_encode_image.py",),
         {
             "stretched, not cut": (
-                "ImageOps.fit(picture, size,",
+                "ImageOps.fit(picture, (width, height),",
                 "picture.resize(size,",
             )
         },

@@ -166,7 +166,7 @@ TARGETS = [
             "weights not normalised": ("weights @ vectors / weights.sum()", "weights @ vectors"),
             "weight of nothing": ("not number > 0", "number < 0"),
             "empty phrase": ("if not text.strip() or not", "if not"),
-            "first colon": ("(.*?)(?::", "([^:]*)(?::"),
+            "first colon": ('re.search(r":', 're.search(r"^[^:]*:'),
             "a text for a list": ("isinstance(values, list | tuple)", "isinstance(values, list | tuple | str)"),
             "nothing asked for": ("if not liked and not disliked:", "if liked is None:"),
         },

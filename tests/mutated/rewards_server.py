@@ -117,8 +117,8 @@ TARGETS = [
         "trainer/rewards/transport.py",
         ("test_remote_reward.py", "test_vlm_judge.py"),
         {
-            "one try fewer": ("range(self.retries, -1, -1)", "range(self.retries - 1, -1, -1)"),
-            "pauses do not grow": ("pause *= 2", "pause *= 1"),
+            "one try fewer": ("tries_left, pause = self.retries,", "tries_left, pause = self.retries - 1,"),
+            "pauses do not grow": ("pause * 2", "pause"),
             "Retry-After ignored": ("max(again.after, backoff)", "backoff"),
             "Retry-After without an end": (
                 "min(max(again.after, backoff), LONGEST_PAUSE)",

@@ -278,7 +278,7 @@ device.KINDS = ("card",)
 command.WORKER = (sys.executable, "-c", {script!r}, "bench", "gpu", "--worker")
 words = parse(sys.argv[1:])
 with apart():
-    code = run(*words)
+    code = run(words)
 sys.exit(code)
 """
 ON_A_CARD = ON_A_CARD.format(script=ON_A_CARD.replace("{script!r}", "''"))

@@ -229,7 +229,7 @@ FAR = """
 import mmap, resource, sys
 import torch
 from trainer.models.files.headers import tensor_names
-from trainer.models.files.stored import safetensors_files
+from trainer.models.files.opened import safetensors_files
 from pathlib import Path
 from trainer.models.storage.placement import Placement
 from trainer.models.storage.placement import Placement

@@ -5,6 +5,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -29,7 +30,7 @@ PATHS = {
 }
 
 
-def measure(iterations: int, repeats: int) -> dict[str, object]:
+def measure(iterations: int, repeats: int) -> dict[str, Any]:
     """Medians and maxima in seconds over `repeats`, of a run of `iterations`; the first request of each is left out."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "long", iterations)
@@ -86,7 +87,7 @@ def write(folder: Path, iterations: int) -> None:
         insert(database, "scores", [(i, 0, c, reward, 0.5) for i, c in cells for reward in REWARDS])
 
 
-def table(result: dict[str, object]) -> str:
+def table(result: dict[str, Any]) -> str:
     lines = [
         f"a run of {result['iterations']} iterations, {result['metrics']} curves; {result['repeats']} requests each"
     ]

@@ -16,6 +16,7 @@ from ..settings.config import Config
 from ..store.writer import open_store
 from ..training.loop import iterate
 from ..training.prepare import prepare
+from .latents import random_latents
 
 Work = Callable[[], None]
 
@@ -60,7 +61,7 @@ def bare_calls(setup: Setup) -> Work:
     candidates = grpo.prompts_per_iteration * grpo.group_size
     forwards = setup.objective.solver.evaluations(config.sampling.steps) * -(-candidates // size)
     backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
-    x = torch.randn(size, geometry.tokens, 64, device=policy.device)
+    x = random_latents(geometry, size).to(policy.device)
     sigma = torch.full((size,), 0.5, device=policy.device)
     rows = torch.arange(size, device=policy.device) % len(setup.conditioning)
     velocity = policy.velocity(setup.conditioning, geometry)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ..engine.state import Setup
-from ..models.flux1.text import Conditioning
+from ..models.conditioning import Conditioning
 from ..settings.config import Config
 from ..training.prepare import prepare
+from .latents import random_latents
 
 ROWS = 4  # of x, at as many values of sigma
 
@@ -37,7 +38,7 @@ def loaded(config: Config, memory: str) -> Setup:
 def velocity(setup: Setup, conditioning: Conditioning) -> Tensor:
     """Of the prompts in turn on random latents, float32 [ROWS, N, 64] on the CPU."""
     device = setup.policy.device
-    x = torch.randn(ROWS, setup.geometry.tokens, 64, generator=torch.Generator().manual_seed(0))
+    x = random_latents(setup.geometry, ROWS, torch.Generator().manual_seed(0))
     sigma, rows = torch.linspace(0.2, 1, ROWS), torch.arange(ROWS) % len(conditioning)
     return setup.policy.velocity(conditioning, setup.geometry)(*(t.to(device) for t in (x, sigma, rows))).float().cpu()
 

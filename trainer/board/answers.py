@@ -29,6 +29,7 @@ def answered(handler: Handler) -> Handler:
 
     @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
+        response: web.StreamResponse | None
         try:
             response = await handler(request)
         except ConnectionError:  # the client went away in the middle of an answer
@@ -50,7 +51,7 @@ def refusal(failure: Exception) -> web.Response | None:
     """What a failure that is meant for the client tells it; None for any other."""
     match failure:
         case Refused():
-            headers = {hdrs.RETRY_AFTER: str(failure.retry_after)} if failure.retry_after else {}
+            headers: dict[str, str] = {hdrs.RETRY_AFTER: str(failure.retry_after)} if failure.retry_after else {}
             return error(failure.status, failure.reason, headers)
         case NoRun():
             return error(404, f"there is no run {short(failure.args[0])}")
@@ -77,7 +78,7 @@ def encoded(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def number(request: web.Request, name: str, default: int | None, low: int, high: int = LARGEST) -> int | None:
+def number(request: web.Request, name: str, default: int, low: int, high: int = LARGEST) -> int:
     """A whole number of the query.
 
     Raises:

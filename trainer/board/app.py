@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 
 from ..errors import Refused, UserError
 from ..serving import address, listen, stop_signal
@@ -57,7 +58,7 @@ def page(path: Path) -> Handler:
     return answer
 
 
-def guarded(host: str) -> Callable:
+def guarded(host: str) -> Middleware:
     """Only pages of this server are answered: no other name that leads here, and no other page's scripts."""
     names = {host.strip("[]").lower(), "localhost", socket.gethostname().lower()}
 

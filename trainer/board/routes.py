@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import hdrs, web
 
@@ -20,6 +20,7 @@ PREFIX = "/neighbor_grpo/v1"
 THREADS = 4  # that read run folders
 PAGE, LONGEST_PAGE = 100, 1000  # runs
 MOST_POINTS = 10_000  # of a curve
+T = TypeVar("T")
 
 
 class Board:
@@ -53,22 +54,19 @@ class Board:
             ("GET", f"{run}/export.{{kind}}", self.export),
         ]
 
-    def routes(self) -> web.RouteTableDef:
+    def routes(self) -> list[web.RouteDef]:
         """All of them, and a last one under the prefix that tells what is wrong with any other request."""
-        table = web.RouteTableDef()
-        for method, path, handler in self.table():
-            table.route(method, PREFIX + path)(answered(handler))
-        table.route("*", PREFIX + "{tail:(?s:/.*)?}")(answered(self.nothing))
-        return table
+        routes = [web.route(method, PREFIX + path, answered(handler)) for method, path, handler in self.table()]
+        return [*routes, web.route("*", PREFIX + "{tail:(?s:/.*)?}", answered(self.nothing))]
 
-    async def aside(self, function: Callable, *arguments: Any) -> Any:
+    async def aside(self, function: Callable[..., T], *arguments: object) -> T:
         """Off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.readers, lambda: function(*arguments))
 
-    async def ask(self, request: web.Request, question: Callable[[Reader], Any]) -> Any:
+    async def ask(self, request: web.Request, question: Callable[[Reader], T]) -> T:
         """What `question` finds in the store of the request's run."""
 
-        def look() -> Any:
+        def look() -> T:
             with history.reading(self.folder(request)) as store:
                 return question(store)
 
@@ -172,7 +170,7 @@ class Board:
         return error(405, f"{request.method} is not taken here, but {methods}", {hdrs.ALLOW: methods})
 
 
-def stored(iteration: int, key: str, found: list) -> web.Response:
+def stored(iteration: int, key: str, found: Sequence[object]) -> web.Response:
     if not found:
         raise Refused(404, f"there are no {key} of iteration {iteration}")
     return web.json_response({"iteration": iteration, key: found})

@@ -81,7 +81,7 @@ def clip_of(arguments: argparse.Namespace) -> str:
 
 
 # what `measure` of trainer/benchmarks/<name>.py is given; its `table` prints the result
-COMMANDS: dict[str, Callable[[argparse.Namespace], tuple]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[object, ...]]] = {
     "history": lambda a: (a.length, a.iterations),
     "init": lambda a: (config_of(a, *COLOURS), a.seeds),
     "memory": lambda a: (each_by_itself(a),),

@@ -29,13 +29,14 @@ def main(arguments: argparse.Namespace) -> int:
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
     check_run(config, resume=False)
     say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
+    from ..events import Listener
     from ..training.run import start_run
     from .demo_report import conclude
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 
     started = time.perf_counter()
     with interruptible() as interrupt:
-        listeners = [logged_in(folder), ProgressBar([r.label for r in config.rewards])]
+        listeners: list[Listener] = [logged_in(folder), ProgressBar([r.label for r in config.rewards])]
         ending, setup = start_run(config, listeners=listeners, control=interrupt.control)
     if interrupt.pressed:
         return INTERRUPTED

@@ -70,7 +70,7 @@ def _lead_to(file: int) -> None:
     os.dup2(file, ERR)
 
 
-def _text(fd: int, encoding: str, errors: str) -> io.TextIOWrapper:
+def _text(fd: int, encoding: str, errors: str | None) -> io.TextIOWrapper:
     """A stream to where `fd` leads; it has no buffer, as a signal's handler may write amid another line."""
     raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  for as long as the process lives
     return io.TextIOWrapper(raw, encoding, errors, write_through=True)

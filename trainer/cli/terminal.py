@@ -20,7 +20,7 @@ class ProgressBar:
 
     def __init__(self, rewards: list[str]):
         self.rewards = rewards
-        self.bar: tqdm | None = None
+        self.bar: tqdm  # from the run's start
 
     def __call__(self, event: Event) -> None:
         match event:

@@ -27,7 +27,8 @@ def main(arguments: argparse.Namespace) -> int:
     from ..training.run import start_run
     from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
 
-    folder, last = Path(config.run.folder), {}
+    folder = Path(config.run.folder)
+    last: dict[str, float] = {}  # metrics
 
     def remember(event: object) -> None:
         last.update(getattr(event, "metrics", {}))

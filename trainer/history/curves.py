@@ -54,7 +54,8 @@ def bucket_size(first: int, last: int, points: int) -> int:
 
 def _curve(store: Reader, name: str, first: int, last: int, step: int) -> Curve:
     start, count = first // step, max(last // step - first // step + 1, 0)
-    mean, low, high = ([None] * count for _ in range(3))
+    gaps: list[float | None] = [None] * count
+    mean, low, high = gaps.copy(), gaps.copy(), gaps.copy()
     for bucket, average, least, most in store.buckets(name, first, last, step):
         n = bucket - start
         # a mean of equal values is that value, and rounding would show as a step

@@ -3,6 +3,8 @@
 import csv
 import json
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import TextIO
 
 from ..store.facts import finite
@@ -46,12 +48,5 @@ def write_list(file: TextIO, values: Iterator[object]) -> None:
 
 def by_iteration(store: Reader) -> Iterator[tuple[int, list[tuple[str, float | None]]]]:
     """(iteration, (name, value) of each metric), in order."""
-    current, rows = None, []
-    for iteration, name, value in store.metrics():
-        if iteration != current and rows:
-            yield current, rows
-            rows = []
-        current = iteration
-        rows.append((name, value))
-    if rows:
-        yield current, rows
+    for iteration, rows in groupby(store.metrics(), itemgetter(0)):
+        yield iteration, [(name, value) for _, name, value in rows]

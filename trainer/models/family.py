@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,16 @@ class Geometry(Protocol):
         """A mask over the latent's area -> [*latent], the same for all channels."""
 
 
-class Policy(Protocol):
+G = TypeVar("G", bound=Geometry)
+
+
+class PolicyOf(Protocol[G]):
     """A loaded model: the velocity that is trained, and the way between latents and pictures.
 
     A dataclass, so that `dataclasses.replace` gives another policy on the same network.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     network: nn.Module  # frozen, and the LoRA on it
     adapter: str  # which LoRA of the network is the policy's; empty if there is one at most
     before_call: Callable[[], None]  # called before every model call; may raise Stopped
@@ -59,21 +63,21 @@ class Policy(Protocol):
     @property
     def layer_names(self) -> LayerNames: ...
 
-    def geometry(self, width: int, height: int) -> Geometry: ...
+    def geometry(self, width: int, height: int) -> G: ...
 
-    def shift(self, geometry: Geometry) -> float:
+    def shift(self, geometry: G) -> float:
         """The time shift of the sigmas that the model was made for, see `sigma_grid`."""
 
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+    def velocity(self, conditioning: Conditioning, geometry: G) -> BatchVelocity:
         """v(x, sigma, rows) for packed x [N, *latent], sigma [N] in [0, 1], rows [N] into `conditioning`."""
 
     def reference(self) -> AbstractContextManager[None]:
         """The base model: inside, the LoRA is off."""
 
-    def decode(self, x_0: Tensor, geometry: Geometry) -> Tensor:
+    def decode(self, x_0: Tensor, geometry: G) -> Tensor:
         """Packed latents [N, *latent] -> images [N, 3, height, width], float32 in [0, 1]."""
 
-    def begin_from(self, images: Tensor, mask: Tensor | None, geometry: Geometry, *, reference: bool) -> Init:
+    def begin_from(self, images: Tensor, mask: Tensor | None, geometry: G, *, reference: bool) -> Init:
         """What trajectories begin from, of images [N, 3, height, width] and a mask [height, width], in [0, 1] both.
 
         Args:
@@ -82,6 +86,9 @@ class Policy(Protocol):
 
     def check(self, inits: Sequence[Init]) -> None:
         """Raises ConfigError if the model cannot draw from these; none is drawing from noise."""
+
+
+Policy = PolicyOf[Any]  # whichever; its geometries are its own
 
 
 class Family(Protocol):

@@ -11,10 +11,11 @@ from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
 from ..stages.solvers import solver_of
 from ..stages.surrogate import PairLoss, clipped_objective, kl_divergence, leap, log_policy, softmax_temperature
+from .objective import Objective
 
 
-class Neighbor:
-    """G neighbours of one noise, an ODE solver, B anchors at each of K steps. See `Objective`.
+class Neighbor(Objective):
+    """G neighbours of one noise, an ODE solver, B anchors at each of K steps.
 
     A departure from the paper, by default: the softmax temperature is scale-free.
     """

@@ -21,6 +21,7 @@ def to_grey(mask: Tensor) -> Image.Image:
 
 def fitted(picture: Image.Image, size: tuple[int, ...]) -> Tensor:
     """[channels, height, width] in [0, 1]: scaled to cover (width, height), what stands out cut off evenly."""
-    picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    width, height = size
+    picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)

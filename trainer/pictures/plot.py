@@ -30,7 +30,7 @@ def moving_average(values: Sequence[float]) -> list[float]:
 
 def _chart(
     pen: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     name: str,
     points: list[tuple[int, float]],
     box: tuple[int, int, int, int],

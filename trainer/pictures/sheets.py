@@ -98,7 +98,7 @@ def _fit(picture: Image.Image, edge: int) -> Image.Image:
     return picture.resize((round(picture.width * scale), round(picture.height * scale)), sampling)
 
 
-def _cut(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, width: float) -> str:
+def _cut(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
     while pen.textlength(text, font) > width:
         text = text[:-2].rstrip() + "…"
     return text

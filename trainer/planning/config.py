@@ -18,8 +18,7 @@ def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Conf
     """
     table = read_table(path, overrides)
     model = table.get("model")
-    named = model.get("path") if isinstance(model, Mapping) else None
-    if not isinstance(named, str):
+    if not isinstance(model, Mapping) or not isinstance(named := model.get("path"), str):
         return parse(table, path.parent)  # which says what is missing
     config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
     if named != EMBEDDED and not named.startswith(HUB):

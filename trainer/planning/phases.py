@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from ..choices import AUTO
@@ -96,13 +97,13 @@ def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
     Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
     """
     meter = Meter(MemoryTracker())
-    setup = _load(config, plan, _encode(config, plan, meter), meter)
+    setup, policy = _load(config, plan, _encode(config, plan, meter), meter)
     with meter.tracker:
         state = _started(setup)
     candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
     with meter.phase("reward"):
         score(setup, candidates)
-    setup.policy.only = None
+    policy.only = None
     with meter.phase("update"):
         _update(setup, state, candidates)
     return meter.peaks
@@ -137,7 +138,7 @@ def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning
     return encoded
 
 
-def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: Meter) -> Setup:
+def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: Meter) -> tuple[Setup, PlannedPolicy]:
     dtype, tracker = dtype_of(config), meter.tracker
     transformer = models.transformer(config.model.path)
     encoded = [_as_wide_as(transformer, conditioning) for conditioning in encoded]
@@ -161,10 +162,11 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
                 move([reward], "cpu")
     inits = models.inits(config, policy)
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
-    return replace(setup, canvas=setup.canvases[config.sampling.all_sizes.index(config.sampling.largest)])
+    canvas = setup.canvases[config.sampling.all_sizes.index(config.sampling.largest)]
+    return replace(setup, canvas=canvas), policy
 
 
-def _as_wide_as(transformer: nn.Module, conditioning: Conditioning) -> Conditioning:
+def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning) -> Conditioning:
     """The prompts as the transformer takes them: a file tells its own widths, but not those of its text encoders."""
     settings = transformer.config
     embeddings, pooled = conditioning.tensors[EMBEDDINGS], conditioning.tensors[POOLED]

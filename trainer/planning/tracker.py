@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -35,7 +35,7 @@ class MemoryTracker(TorchDispatchMode):
         self.live = {DEVICE: 0, HOST: 0}
         self.peak = {DEVICE: 0, HOST: 0}
         self._made: str | None = None  # where new storages count, if not by their device
-        self._known: dict[int, tuple[weakref.ref, int, str]] = {}  # address -> storage, bytes, where
+        self._known: dict[int, tuple[weakref.ref[UntypedStorage], int, str]] = {}  # address -> storage, bytes, where
 
     def place(self, tensors: Iterable[Tensor], where: str) -> None:
         """Count the storages of these tensors as `where`, from now on."""

@@ -1,7 +1,7 @@
 """A chart as SVG."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .html import Markup, h
@@ -53,28 +53,27 @@ def chart(title: str, lines: Sequence[Line]) -> Markup:
 def draw(line: Line, colour: int, x: Scale, y: Scale) -> list[Markup]:
     band = []
     if line.low and line.high:
-        rows = zip(line.x, line.low, line.high, strict=True)
-        for part in runs([(i, lo, hi) for i, lo, hi in rows]):
+        for part in runs(zip(line.x, line.low, line.high, strict=True)):
             there = [f"{x(i)},{y(hi)}" for i, _, hi in part]
             back = [f"{x(i)},{y(lo)}" for i, lo, _ in reversed(part)]
             band.append(h("polygon", points=" ".join(there + back), class_=f"band c{colour}"))
     style = f"line c{colour}{' dashed' if line.dashed else ''}"
-    parts = list(runs(list(zip(line.x, line.y, strict=True))))
+    parts = list(runs(zip(line.x, line.y, strict=True)))
     pieces = [h("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, v in p), class_=style) for p in parts if len(p) > 1]
     points = [h("circle", cx=x(p[0][0]), cy=y(p[0][1]), r=1.5, class_=f"c{colour}") for p in parts if len(p) == 1]
     return band + pieces + points
 
 
-def runs(rows: list[tuple]) -> Iterator[list[tuple]]:
+def runs(rows: Iterable[tuple[float | None, ...]]) -> Iterator[list[tuple[float, ...]]]:
     """The rows between the gaps."""
-    part = []
+    part: list[tuple[float, ...]] = []
     for row in rows:
-        if None in row:
-            if part:
-                yield part
+        there = tuple(value for value in row if value is not None)
+        if len(there) == len(row):
+            part.append(there)
+        elif part:
+            yield part
             part = []
-        else:
-            part.append(row)
     if part:
         yield part
 

@@ -24,7 +24,7 @@ def h(tag: str, *children: object, **attributes: object) -> Markup:
 
 def together(*children: object) -> Markup:
     """Elements and texts, one after the other; lists are unfolded."""
-    parts = []
+    parts: list[str] = []
     for child in children:
         if isinstance(child, (list, tuple)):
             parts.append(together(*child))

@@ -1,7 +1,7 @@
 """The page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def pictures(store: Reader) -> Markup:
     return together(parts)
 
 
-def changed(changes: list) -> Markup:
+def changed(changes: Sequence[object]) -> Markup:
     rows = [h("li", ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in c.items())) for c in changes if type(c) is dict]
     return h("ul", rows) if rows else Markup("")
 

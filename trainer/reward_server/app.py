@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 
@@ -21,6 +22,7 @@ from .pictures import Limits, check, decode
 log = logging.getLogger(__name__)
 BODY_TIMEOUT = 120  # seconds in which a body has to arrive
 DECODERS = 2  # threads
+T = TypeVar("T")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -102,7 +104,7 @@ class Service:
             scores = await self.batcher.score(pictures, query.prompts, query.rewards)
         return web.json_response({"scores": finite(scores)})
 
-    async def aside(self, function: Callable, *arguments: object) -> object:
+    async def aside(self, function: Callable[..., T], *arguments: object) -> T:
         """Off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
 
@@ -113,7 +115,7 @@ async def as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Refused as refused:
-        headers = {hdrs.RETRY_AFTER: str(refused.retry_after)} if refused.retry_after else {}
+        headers: dict[str, str] = {hdrs.RETRY_AFTER: str(refused.retry_after)} if refused.retry_after else {}
         if refused.status == 401:
             headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
         return error(refused.status, refused.reason, headers)

@@ -77,7 +77,8 @@ class Batcher:
             await self.arrived.wait()
         if sum(len(job.pictures) for job in self.waiting) < self.batch_size:
             await asyncio.sleep(self.window)
-        batch, size = [], 0
+        batch: list[Job] = []
+        size = 0
         while self.waiting and (not batch or size + len(self.waiting[0].pictures) <= self.batch_size):
             job = self.waiting.popleft()
             if not job.answer.done():
@@ -85,7 +86,7 @@ class Batcher:
                 size += len(job.pictures)
         return batch
 
-    def outcomes(self, jobs: Sequence[Job]) -> list[Scores | Exception]:
+    def outcomes(self, jobs: Sequence[Job]) -> Sequence[Scores | Exception]:
         """Each job's scores, or what went wrong with this one: the others are scored all the same."""
         try:
             return self.score_together(jobs)

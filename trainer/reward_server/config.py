@@ -21,7 +21,7 @@ class ServerSettings:
     batch_size: int = 32  # pictures scored at once
     batch_window: float = 0.005  # seconds that a batch waits to be filled
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("max_images", "max_pixels", "max_bytes", "queue_requests", "batch_size"):
             require(getattr(self, name) >= 1, f"server.{name}", getattr(self, name), "must be at least 1")
         require(0 <= self.batch_window <= 1, "server.batch_window", self.batch_window, "must be between 0 and 1 second")

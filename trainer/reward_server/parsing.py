@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -58,7 +58,8 @@ async def read(request: web.Request, names: Sequence[str]) -> Query:
     wanted: dict[str, Any] | None = None
     files = []
     try:
-        async for part in await request.multipart():
+        form = await request.multipart()
+        while (part := await form.next()) is not None:
             if not isinstance(part, BodyPartReader) or part.name not in ("request", "images"):
                 raise Refused(400, f"part {getattr(part, 'name', None)!r}: must be 'request' or 'images'")
             data = bytes(await part.read())
@@ -112,5 +113,5 @@ def rewards(wanted: dict[str, Any], names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)

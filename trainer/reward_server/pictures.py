@@ -10,7 +10,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import Refused
-from ..rewards.base import RewardError, check_images
+from ..rewards.base import check_images
+from ..rewards.errors import RewardError
 
 IMAGE_TYPES = {"image/png": "PNG", "image/webp": "WEBP"}
 SAFETENSORS = "application/x-safetensors"

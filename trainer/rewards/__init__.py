@@ -88,7 +88,8 @@ def build(kind: str, options: Mapping[str, Any], device: str) -> "Reward":
 
 def check_prompts(kinds: Iterable[str], prompts: Iterable[str]) -> None:
     """Raises RewardError where a reward of these kinds cannot score one of the prompts: before anything is loaded."""
-    checks = [KINDS[kind].check_prompt for kind in kinds if kind in KINDS and KINDS[kind].check_prompt]
+    found = [KINDS[kind].check_prompt for kind in kinds if kind in KINDS]
+    checks = [check for check in found if check]
     for prompt in prompts:
         for check in checks:
             check(prompt)

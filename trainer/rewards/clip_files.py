@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTextConfig
 
 from ..models.files.safe_file import unmap
 from .clip_tokens import END, START, VOCABULARY, Tokens, clip_tokens
@@ -101,7 +102,7 @@ def _refuse_misfits(path: Path, missing: list[str], unexpected: list[str]) -> No
             raise RewardError(f"{path} {what} {len(names)} tensors, such as {min(names)}: it is another model, or cut")
 
 
-def _tokens(path: Path, config: object) -> Tokens:
+def _tokens(path: Path, config: CLIPTextConfig) -> Tokens:
     """The folder's own tokeniser where it has one, else CLIP's."""
     length = config.max_position_embeddings
     if all((path / name).is_file() for name in OWN_TOKENS):
@@ -138,7 +139,7 @@ def transformers_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Ten
             yield PARTS.get(name) or (f"{PARTS[module]}.{kind}" if module in PARTS else name), tensor
 
 
-def configuration(tensors: Mapping[str, Tensor], activation: str) -> dict[str, object]:
+def configuration(tensors: Mapping[str, Tensor], activation: str) -> dict[str, Any]:
     """Arguments of CLIPConfig for tensors in transformers' names."""
     text, vision = tensors["text_projection.weight"], tensors["visual_projection.weight"]
     vocabulary = len(tensors["text_model.embeddings.token_embedding.weight"])

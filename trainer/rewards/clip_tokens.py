@@ -39,7 +39,8 @@ def _byte_pairs() -> Tokenizer:
     not recognised in a text, so no prompt can end itself.
     """
     letters = _letters()
-    merges = [tuple(line.split(" ")) for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines()]
+    pairs = (line.split(" ") for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines())
+    merges = [(first, second) for first, second in pairs]
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
     numbers = {token: n for n, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=merges, end_of_word_suffix="</w>"))

@@ -67,15 +67,22 @@ class ImageReward:
         return ((self.model(pixels, tokens, mask) - MEAN) / STD).to(images.device)
 
 
+class WideLinear(nn.Linear):
+    """A layer of the head: as the original, no half precision here."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.linear(h, self.weight.float(), self.bias.float())
+
+
 class Blip(nn.Module):
     """BLIP's vision and text encoder and ImageReward's head, each of the size that the tensors have."""
 
-    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, head: Mapping[int, tuple[int, int]]):
+    def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig, head: Mapping[int, tuple[int, ...]]):
         super().__init__()
         self.size = vision.image_size  # pixels
         self.vision = BlipVisionModel(vision)
         self.text = BlipTextModel(text, add_pooling_layer=False)
-        self.head = nn.ModuleDict({str(n): nn.Linear(wide, out) for n, (out, wide) in head.items()})
+        self.head = nn.ModuleDict({str(n): WideLinear(wide, out) for n, (out, wide) in head.items()})
 
     def forward(self, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """pixels [N, 3, size, size], tokens and mask [N, L] -> raw scores [N], float32."""
@@ -84,7 +91,7 @@ class Blip(nn.Module):
         states = self.text(tokens, mask, encoder_hidden_states=seen, is_decoder=False).last_hidden_state
         h = states[:, 0].float()
         for layer in self.head.values():
-            h = F.linear(h, layer.weight.float(), layer.bias.float())  # as the original: no half precision here
+            h = layer(h)
         return h[:, 0]
 
 
@@ -128,7 +135,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
 
 def configuration(
     tensors: Mapping[str, Tensor],
-) -> tuple[BlipVisionConfig, BlipTextConfig, dict[int, tuple[int, int]]]:
+) -> tuple[BlipVisionConfig, BlipTextConfig, dict[int, tuple[int, ...]]]:
     """The sizes that the tensors have. Raises KeyError where one is missing."""
     width, _, patch, _ = tensors["vision.embeddings.patch_embedding.weight"].shape
     patches = tensors["vision.embeddings.position_embedding"].shape[1] - 1  # without the class's

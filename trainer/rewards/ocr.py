@@ -23,7 +23,7 @@ class OcrReward:
     it; d = 0 where the text is part of what is read. Spaces and upper case do not count. From 0 to 1.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             from rapidocr import RapidOCR  # the models are in its package: nothing is downloaded
         except ImportError as error:

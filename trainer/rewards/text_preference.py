@@ -57,9 +57,11 @@ def phrases(name: str, values: object) -> list[tuple[str, float]]:
         raise RewardError(f"text preference: {name} must be a list of phrases, got {values!r}")
     found = []
     for value in values:
-        text, weight = re.fullmatch(r"(.*?)(?::\s*([-+.\d]+))?", value.strip(), re.DOTALL).groups()
+        text, weight = value.strip(), "1"
+        if ending := re.search(r":\s*([-+.\d]+)\Z", text):
+            text, weight = text[: ending.start()], ending[1]
         try:
-            number = float(weight or 1)
+            number = float(weight)
         except ValueError:
             raise RewardError(f"text preference: {weight!r} in {value!r} is no number, write 'phrase:2'") from None
         if not text.strip() or not number > 0:

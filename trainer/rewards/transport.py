@@ -58,8 +58,8 @@ class Server:
             RewardError: it refuses the request; with its reason.
             RewardUnavailable: it answered to none of the tries.
         """
-        pause = FIRST_PAUSE
-        for tries_left in range(self.retries, -1, -1):
+        tries_left, pause = self.retries, FIRST_PAUSE
+        while True:
             try:
                 return self._once(method, path, body, content_type, self.timeout)
             except _Again as again:
@@ -67,7 +67,7 @@ class Server:
                     raise RewardUnavailable(f"the server {self.url} {again}", self.is_back) from again
                 backoff = pause * self.jitter.uniform(0.5, 1)
                 self._pause(min(max(again.after, backoff), LONGEST_PAUSE))
-                pause *= 2
+                tries_left, pause = tries_left - 1, pause * 2
 
     def is_back(self) -> bool:
         """Whether it takes requests, asked once."""

@@ -79,14 +79,14 @@ class VlmJudge:
         for name, value in texts.items():
             _require(isinstance(value, str), name, value, "must be text")
         _require(PROMPT in template, "template", template[:80], f"must have {PROMPT} where the prompt belongs")
-        for name, value, kind, low, high in (
+        for name, number, kind, low, high in (
             ("scale", scale, (int, float), 1e-6, 1e6),
             ("size", size, (int,), 16, 4096),
             ("concurrency", concurrency, (int,), 1, 256),
             ("timeout", timeout, (int, float), 0.1, 86400),
             ("retries", retries, (int,), 0, 100),
         ):
-            _require(type(value) in kind and low <= value <= high, name, value, f"must be from {low} to {high}")
+            _require(type(number) in kind and low <= number <= high, name, number, f"must be from {low} to {high}")
         self.pattern = _compiled(pattern)
         self.model, self.template, self.scale, self.size = model, template, scale, size
         self.concurrency, self.warned = concurrency, False

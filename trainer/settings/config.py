@@ -5,7 +5,7 @@ Stages never see these objects: `engine/grpo.py` hands them scalars.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ def require(condition: bool, name: str, value: object, remedy: str) -> None:
         raise ConfigError(f"{name} = {value!r}: {remedy}")
 
 
-def one_of(name: str, value: str, choices: object) -> None:
+def one_of(name: str, value: str, choices: Collection[str]) -> None:
     require(value in choices, name, value, f"must be one of {', '.join(choices)}")
 
 
@@ -60,7 +60,7 @@ class ModelSettings:
     compile: bool = False  # torch.compile for the blocks: the first iteration takes minutes, the others less
     checkpointing: bool = True  # the update keeps the blocks' inputs alone and computes the rest again
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         families = (AUTO, *FAMILIES)
         require(is_own(self.family) or self.family in families, "model.family", self.family, known(families))
         one_of("model.dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
@@ -87,7 +87,7 @@ class LoraSettings:
     variant: str = "lora"
     format: str = "diffusers"  # layout of the exported file
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.rank >= 1, "lora.rank", self.rank, "must be at least 1")
         require(self.alpha > 0, "lora.alpha", self.alpha, "must be above 0")
         remedy = f"must be {', '.join(LORA_TARGETS)} or a regular expression over module paths"
@@ -108,7 +108,7 @@ class SamplingSettings:
     # [width, height] of several sizes, in place of the two above: each iteration draws all of its prompts in one
     sizes: tuple[tuple[int, ...], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for size in self.sizes:
             require(len(size) == 2, "sampling.sizes", list(size), "must be [width, height] in pixels")
         require(len(set(self.sizes)) == len(self.sizes), "sampling.sizes", self.sizes, "each size once")
@@ -143,7 +143,7 @@ class InitSettings:
     reference: bool = False  # the model sees the picture while it draws: for FLUX.1-Kontext
     digest: str = ""  # of the pixels, read from the files: a run goes on from the same pictures alone
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(0 < self.denoise <= 1, "init.denoise", self.denoise, "must be above 0 and at most 1")
         there = bool(self.image or self.digest)
         require(self.denoise == 1 or there, "init.denoise", self.denoise, "below 1 it needs init.image to begin from")
@@ -169,7 +169,7 @@ class GrpoSettings:
     kl_weight: float = 0.0  # of KL(policy || policy without the LoRA)
     reward_normalisation: str = "advantage"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         named = is_own(self.objective) or self.objective in OBJECTIVES
         require(named, "grpo.objective", self.objective, known(OBJECTIVES))
         require(self.prompts_per_iteration >= 1, "grpo.prompts_per_iteration", self.prompts_per_iteration, "at least 1")
@@ -203,7 +203,7 @@ class OptimizerSettings:
     warmup: int = 0  # updates
     ema_decay: float = 0.0  # of the exported LoRA's average; 0 exports the weights themselves
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "must be above 0")
         require(self.max_grad_ratio >= 1, "optimizer.max_grad_ratio", self.max_grad_ratio, "must be at least 1")
         for name in ("beta1", "beta2", "ema_decay"):
@@ -222,7 +222,7 @@ class RewardSettings:
     clip: tuple[float, ...] = ()  # (lowest, highest) score that counts in training; logged scores stay as they are
     options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         bounds = len(self.clip) == 2 and self.clip[0] < self.clip[1]
         require(not self.clip or bounds, f"clip of the reward {self.label!r}", list(self.clip), "must be [low, high]")
 
@@ -251,7 +251,7 @@ class RunSettings:
     base_every: int = 10  # iterations between the base noises' own pictures, where pictures are stored; 0 draws none
     stop_on: tuple[str, ...] = ()  # findings of trainer/diagnosis that end the run
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("iterations", "micro_batch", "save_every"):
             require(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "must be at least 1")
         for name in ("seed", "tiles_every", "base_every"):
@@ -267,7 +267,7 @@ class EvaluationSettings:
     prompts: tuple[str, ...] = ()  # none draws none; the same prompt twice draws two pictures
     every: int = 0  # iterations between them; 0 draws the first and the last alone
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.every >= 0, "evaluation.every", self.every, "must be at least 0")
 
 
@@ -286,7 +286,7 @@ class Config:
     evaluation: EvaluationSettings = EvaluationSettings()
     init: InitSettings = InitSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(len(self.prompts) > 0, "prompts", list(self.prompts), "at least one prompt is needed")
         require(
             self.grpo.trained_steps <= self.sampling.steps,

@@ -192,8 +192,9 @@ def _started(lora: LoraSettings, folder: Path) -> LoraSettings:
 def _evaluated(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The evaluation's section with its prompts read, where it names a file."""
     section = table.get("evaluation")
-    named = isinstance(section, Mapping) and "prompts" in section
-    return {"evaluation": {**section, "prompts": _prompts(section["prompts"], folder)}} if named else {}
+    if not isinstance(section, Mapping) or "prompts" not in section:
+        return {}
+    return {"evaluation": {**section, "prompts": _prompts(section["prompts"], folder)}}
 
 
 def _begun(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def _files(value: Any, folder: Path, where: str) -> Any:
     return str(absolute)
 
 
-def _override(table: dict, text: str) -> None:
+def _override(table: dict[str, Any], text: str) -> None:
     """Apply `section.key=value`; a value that is not TOML is taken as text."""
     key, equals, value = text.partition("=")
     require(bool(equals and key.strip()), "--set", text, "must be section.key=value")

@@ -33,7 +33,7 @@ class Reader:
                 database.execute(f"CREATE TEMP VIEW {table} AS SELECT {parts} {source}")
         database.execute("BEGIN")
 
-    def _rows(self, query: str, *values: object) -> list[tuple]:
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return self._database.execute(query, values).fetchall()
 
     def _column(self, query: str, *values: object) -> list[Any]:

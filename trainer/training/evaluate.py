@@ -51,12 +51,12 @@ def sample(setup: Setup, conditioning: Conditioning, prompts: Sequence[str], see
         conditioning: of `prompts`, in their order.
         seeds: as many as prompts.
     """
-    inits, images = init_of(setup, prompts), []
+    inits, parts = init_of(setup, prompts), []
     at_once = setup.config.grpo.prompts_per_iteration * setup.config.grpo.group_size  # an iteration holds as many
     for start in range(0, len(prompts), at_once):
         part = slice(start, start + at_once)
-        images.append(pictures_of(setup, conditioning[part], seeds[part], inits[part]).cpu())
-    images = torch.cat(images)
+        parts.append(pictures_of(setup, conditioning[part], seeds[part], inits[part]).cpu())
+    images = torch.cat(parts)
     scores = score_pictures(setup, images, prompts)
     return Samples(images, {name: values.cpu() for name, values in scores.items()})
 
@@ -98,6 +98,8 @@ def evaluate(setup: Setup, iteration: int) -> Evaluated:
 
     The seeds are the same in every run, so that runs can be compared picture by picture.
     """
+    if setup.evaluation is None:
+        raise ValueError("evaluation.prompts = []: there is nothing to draw")
     prompts = list(setup.config.evaluation.prompts)
     seeds = list(range(len(prompts)))
     samples = sample(setup, setup.evaluation, prompts, seeds)

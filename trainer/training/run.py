@@ -72,8 +72,10 @@ def _train(
     with reading(folder) as earlier:
         watch = Watch(config.to_dict(), earlier, control.stop)
 
+    everyone: tuple[Listener, ...] = (store, watch, *listeners)
+
     def on_event(event: Event) -> None:
-        for listener in (store, watch, *listeners):
+        for listener in everyone:
             listener(event)
 
     def save(state: State) -> None:
@@ -84,7 +86,7 @@ def _train(
         with tensor_cores(setup.policy.device):
             return train(setup, state, on_event=on_event, save=save, control=control)
     except BaseException as error:
-        for listener in (store, *listeners):
+        for listener in everyone:
             with suppress(Exception):  # what ends the run is to be seen, not what comes of it
                 listener(Finished(state.iteration, Ending(FAILED, in_one_line(error))))
         raise

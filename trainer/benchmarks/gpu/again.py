@@ -21,7 +21,9 @@ def other_allocator(bench: Bench) -> Iterator[Value]:
         number = found["number"]
         yield Value(f"check {number}", found["reason"] or found["status"], equals=OK)
         here = bench.results.get(number)
-        for value in found["values"] if here else ():
+        if here is None:
+            continue
+        for value in found["values"]:
             before = here.value(value["name"])
             if value["name"].endswith(" peak") and isinstance(before, float):
                 slack = max(0.02 * before, 2**-8)

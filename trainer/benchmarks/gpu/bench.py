@@ -25,6 +25,7 @@ from ...settings.config import (
     RunSettings,
     SamplingSettings,
 )
+from ..latents import random_latents
 from .card import GIB, Card
 from .counts import LOADED, Case, Counts
 from .models import random_reward, random_setup
@@ -52,9 +53,9 @@ class Bench:
         sizes = self.sizes
         steps = grpo.pop("steps", sizes.steps)
         grpo = {"group_size": sizes.group, "trained_steps": min(4, steps), **grpo}
-        options = {"device": str(self.card.device), "dtype": sizes.dtype, "text_tokens": "auto"}
+        device = str(self.card.device)
         return Config(
-            ModelSettings(sizes.path, memory=case.memory, offload=case.offload, **options),
+            ModelSettings(sizes.path, device, sizes.dtype, memory=case.memory, offload=case.offload),
             prompts=("a red fox in the snow",),
             rewards=(RewardSettings(sizes.reward),),
             lora=LoraSettings(),
@@ -143,10 +144,16 @@ def iterate(setup: Setup, state: State, clock: Clock, iteration: int = 0) -> Gro
 def latents(setup: Setup, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """x [count, tokens, 64], sigma [count] and rows [count] for a velocity; the same numbers on every device."""
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(count, setup.geometry.tokens, 64, generator=generator)
+    x = random_latents(setup.geometry, count, generator)
     sigma = torch.linspace(0.1, 1, count)
     rows = torch.zeros(count, dtype=torch.int64)
-    return tuple(t.to(setup.policy.device) for t in (x, sigma, rows))
+    device = setup.policy.device
+    return x.to(device), sigma.to(device), rows.to(device)
+
+
+def gradient(setup: Setup) -> Tensor:
+    """The LoRA's, on the CPU."""
+    return torch.cat([p.grad.float().cpu().flatten() for p in setup.lora.values() if p.grad is not None])
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

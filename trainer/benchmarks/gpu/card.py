@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...device import Device, allocated_memory, free_memory, module_of, release, synchronize, watch_memory
 from ...engine.drawing import Clock
-from .results import Skipped
+from .results import Bounds, Skipped
 
 GIB = 2**30
 
@@ -38,7 +38,7 @@ class Card:
     def name(self) -> str:
         return self.module.get_device_name(self.device) if hasattr(self.module, "get_device_name") else str(self.device)
 
-    def on_h200(self, low: float | None, high: float | None) -> dict[str, float | None]:
+    def on_h200(self, low: float | None, high: float | None) -> Bounds:
         """Bounds that were estimated for an H200 and say nothing of another card."""
         return {"low": low, "high": high} if "H200" in self.name else {}
 
@@ -154,11 +154,11 @@ class Reads(TorchDispatchMode):
 
     WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += function.overloadpacket.__name__ in self.WAITING
         return function(*args, **(kwargs or {}))
 

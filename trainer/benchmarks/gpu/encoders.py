@@ -43,10 +43,10 @@ def encoders(bench: Bench) -> Iterator[Value]:
 def only(bench: Bench, size: int) -> Iterator[None]:
     """Inside, `size` bytes of the device are free. Raises Skipped if fewer are."""
     bench.card.release()
-    beyond = bench.card.free() - size
-    if beyond < 0:
-        raise Skipped(f"{bench.card.free() / GIB:.1f} GiB are free")
-    ballast = torch.empty(beyond, dtype=torch.uint8, device=bench.card.device)
+    free = bench.card.free() or 0
+    if free < size:
+        raise Skipped(f"{free / GIB:.1f} GiB are free")
+    ballast = torch.empty(free - size, dtype=torch.uint8, device=bench.card.device)
     try:
         yield
     finally:

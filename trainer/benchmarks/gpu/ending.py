@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...device import synchronize
-from ...engine.state import Setup, new_state
+from ...engine.state import Setup, State, new_state
 from ...errors import Stopped
 from ...settings.config import Config
 from ...training.loop import train
@@ -32,9 +32,9 @@ def cancel(bench: Bench) -> Iterator[Value]:
     one = replace(setup, config=replace(setup.config, run=replace(setup.config.run, iterations=1)))
     for phase, call in moments(one).items():
         before, state = copied(one), new_state(one)
-        seconds, reason = stopped_at(one, state, call)
+        seconds, ending = stopped_at(one, state, call)
         yield Value(f"in {phase}", seconds, "s", **bench.card.on_h200(None, 2 * SECONDS[phase]))
-        yield Value(f"in {phase}: it ends as", reason, equals="stopped")
+        yield Value(f"in {phase}: it ends as", ending, equals="stopped")
         same = all(torch.equal(before[name], p) for name, p in one.lora.items())
         untouched = same and not state.optimizer.state and (state.iteration, state.updates) == (0, 0)
         yield Value(f"in {phase}: LoRA and optimiser", "untouched" if untouched else "changed", equals="untouched")
@@ -62,7 +62,7 @@ def moments(setup: Setup) -> dict[str, int]:
     return found
 
 
-def stopped_at(setup: Setup, state: object, call: int) -> tuple[float, str]:
+def stopped_at(setup: Setup, state: State, call: int) -> tuple[float, str]:
     """(seconds from the beginning of that model call to the run's end, why it ended)."""
     calls, began = 0, 0.0
 
@@ -77,11 +77,11 @@ def stopped_at(setup: Setup, state: object, call: int) -> tuple[float, str]:
 
     setup.policy.before_call = before_call
     try:
-        reason = train(setup, state, on_event=lambda _: None, save=lambda _: None)
+        ending = train(setup, state, on_event=lambda _: None, save=lambda _: None)
     finally:
         setup.policy.before_call = lambda: None
     synchronize(setup.policy.device)
-    return time.perf_counter() - began, reason
+    return time.perf_counter() - began, str(ending)
 
 
 def resume(bench: Bench) -> Iterator[Value]:

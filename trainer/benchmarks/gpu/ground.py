@@ -94,6 +94,6 @@ def attention_gradient(bench: Bench, kernel: SDPBackend) -> Tensor:
     query, key, value, back = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(4))
     inputs = [tensor.requires_grad_() for tensor in (query, key, value)]
     with sdpa_kernel(kernel):
-        out = F.scaled_dot_product_attention(*inputs).transpose(1, 2).flatten(2, 3)
-        out.backward(back.view_as(out))
-    return torch.cat([tensor.grad.flatten() for tensor in inputs])
+        out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2, 3)
+        gradients = torch.autograd.grad(out, inputs, back.view_as(out))
+    return torch.cat([gradient.flatten() for gradient in gradients])

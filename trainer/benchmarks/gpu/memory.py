@@ -10,7 +10,7 @@ from ...training.loop import train
 from .bench import Bench, iterate
 from .card import GIB, Watched
 from .counts import PHASES, Case
-from .results import Skipped, Value
+from .results import Bounds, Skipped, Value
 
 
 def cases(bench: Bench) -> list[tuple[Case, int]]:
@@ -34,7 +34,7 @@ def plans(bench: Bench) -> Iterator[Value]:
         yield from peaks(bench, case, watched)
         calls = watched.seconds["rollout"] / steps  # every candidate once
         for name, low, high in (("rollout", 5.3, 6.5), ("update", 2.9, 3.6)):
-            expected = bench.card.on_h200(low, high) if first is None and case.memory == "bf16" else {}
+            expected: Bounds = bench.card.on_h200(low, high) if first is None and case.memory == "bf16" else {}
             yield Value(f"{case}: {name}", watched.seconds[name], "s", **expected)
         if case.memory == "bf16" and first is None:
             first = calls

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from ...engine.drawing import policy_velocity
 from ...engine.state import Setup
 from ...models.storage.fetching import LayerFetcher
 from ...models.storage.frozen import FrozenLinear
-from .bench import Bench, latents
+from .bench import Bench, gradient, latents
 from .card import Card
 from .counts import Case
-from .results import Skipped, Value
+from .results import Bounds, Skipped, Value
 
 POISON = 0xFF  # makes NaN of bfloat16, float16, float32 and float8_e4m3fn
 LONGEST = 2_000_000  # cycles that a stream sleeps: about a millisecond
@@ -50,7 +51,7 @@ class Shaken:
             self._sleep(self.card.module.stream(self.fetcher.stream))
         return self.fetcher.fetch(weight, backward=backward)
 
-    def _sleep(self, where: object) -> None:
+    def _sleep(self, where: AbstractContextManager[Any]) -> None:
         with where:
             if self.lots.random() < 0.3:
                 self.card.sleep(self.lots.randrange(LONGEST))
@@ -60,19 +61,19 @@ def races(bench: Bench) -> Iterator[Value]:
     """Every pass must give the same bits as weights that are copied while the host waits."""
     for memory in ("bf16", "fp8"):
         setup = bench.few(Case(memory, 1.0, bench.sizes.narrow_pixels, 2))
-        layers = [m for m in setup.policy.network.modules() if isinstance(m, FrozenLinear) and m.fetcher]
-        fetchers = {layer: layer.fetcher for layer in layers}
-        for layer in layers:
+        layers = [m for m in setup.policy.network.modules() if isinstance(m, FrozenLinear)]
+        fetchers = {layer: layer.fetcher for layer in layers if isinstance(layer.fetcher, LayerFetcher)}
+        for layer in fetchers:
             layer.fetcher = Plain(bench.card.device)
-        v, gradient = passed(setup)
+        v, gradients = passed(setup)
         yield Value(
-            f"{memory}: finite", "yes" if v.isfinite().all() and gradient.isfinite().all() else "no", equals="yes"
+            f"{memory}: finite", "yes" if v.isfinite().all() and gradients.isfinite().all() else "no", equals="yes"
         )
         lots = random.Random(0)
-        for layer in layers:
-            layer.fetcher = Shaken(fetchers[layer], bench.card, lots)
+        for layer, fetcher in fetchers.items():
+            layer.fetcher = Shaken(fetcher, bench.card, lots)
         again = [passed(setup) for _ in range(bench.sizes.passes)]
-        off = [sum(not torch.equal(found[i], exact) for found in again) for i, exact in enumerate((v, gradient))]
+        off = [sum(not torch.equal(found[i], exact) for found in again) for i, exact in enumerate((v, gradients))]
         yield Value(f"{memory}: passes with another velocity", float(off[0]), f"of {len(again)}", high=0)
         yield Value(f"{memory}: passes with another gradient", float(off[1]), f"of {len(again)}", high=0)
         del setup, layers, fetchers
@@ -89,10 +90,10 @@ def passed(setup: Setup) -> tuple[Tensor, Tensor]:
     with sdpa_kernel(SDPBackend.MATH):
         v = velocity(x, sigma, rows)
         v.backward(x)
-    gradient = torch.cat([p.grad.float().cpu().flatten() for p in setup.lora.values()])
+    found = gradient(setup)
     for parameter in setup.lora.values():
         parameter.grad = None
-    return v.detach().cpu(), gradient
+    return v.detach().cpu(), found
 
 
 def overlap(bench: Bench) -> Iterator[Value]:
@@ -106,9 +107,9 @@ def overlap(bench: Bench) -> Iterator[Value]:
     copying = copies(bench, setup)
     yield Value("copies alone", copying, "s")
     for size in bench.sizes.micro_batches:
-        expected = bench.card.on_h200(0.65, 1.05) if size == 4 else {}
+        expected: Bounds = bench.card.on_h200(0.65, 1.05) if size == 4 else {}
         share = hidden(copying, seconds[0.0][size], seconds[1.0][size])
-        yield Value(HIDDEN.format(size), share, **(expected or {"low": 0.2 if size >= 4 else None}))
+        yield Value(HIDDEN.format(size), share, **(expected or Bounds(low=0.2 if size >= 4 else None)))
 
 
 def hidden(copying: float, resident: float, fetched: float) -> float:

@@ -12,7 +12,7 @@ from ...engine.drawing import Clock
 from ...engine.state import Setup, new_state
 from ...models.flux1.geometry import FILL_CHANNELS
 from ...settings.config import Config, InitSettings
-from .bench import Bench, Ranking, iterate, relative
+from .bench import Bench, Ranking, gradient, iterate, relative
 from .card import Card
 from .counts import Case
 from .models import random_setup
@@ -113,9 +113,9 @@ def travelled(bench: Bench, card: Card, config: Config, wanted: Path) -> Found:
     with card.waits() as waited:
         for iteration in range(len(config.sampling.all_sizes)):
             clock = Noted(card.device, setup, waited)
-            group, gradient = one(setup.sized(iteration), clock, iteration)
+            group, first = one(setup.sized(iteration), clock, iteration)
             states.append(group.candidates.trajectories.x_0.float().cpu().flatten())
-            gradients.append(gradient)
+            gradients.append(first)
             waits += clock.within("rollout") + clock.within("update")
     return Found(torch.cat(states), torch.cat(gradients), waits)
 
@@ -126,7 +126,7 @@ def one(setup: Setup, clock: "Noted", iteration: int) -> tuple[Any, Tensor]:
 
     def look(*_: Any) -> None:
         clock.now = "after the first update"  # what the step and this look wait for is not the gradient's
-        gradients.append(torch.cat([p.grad.float().cpu().flatten() for p in setup.lora.values()]))
+        gradients.append(gradient(setup))
 
     state.optimizer.register_step_pre_hook(look)
     return iterate(setup, state, clock, iteration), gradients[0]
@@ -137,7 +137,8 @@ class Noted(Clock):
 
     def __init__(self, device: torch.device, setup: Setup, waited: Any):
         super().__init__(device)
-        self.waited, self.calls, self.now = waited, {}, ""
+        self.waited, self.now = waited, ""
+        self.calls: dict[str, list[int]] = {}
         setup.policy.before_call = self.note
 
     def note(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 OK, DEVIATES, SKIPPED, FAILED = "ok", "deviates", "skipped", "failed"
 BROKEN = 3  # exit code of a process to which the device answers no more
@@ -18,6 +18,13 @@ class Broken(Exception):
 
 def shown(value: float | str, unit: str) -> str:
     return f"{value if isinstance(value, str) else format(value, '.4g')} {unit}".rstrip()
+
+
+class Bounds(TypedDict, total=False):
+    """What a Value may be."""
+
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Value:
         """Whether the value is as expected. NaN never is, if anything is expected."""
         if self.equals is not None:
             return self.value == self.equals
+        if isinstance(self.value, str):
+            return self.low is None and self.high is None
         above = self.low is None or self.low <= self.value
         return above and (self.high is None or self.value <= self.high)
 

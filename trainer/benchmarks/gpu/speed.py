@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +18,7 @@ from ..overhead import alternating
 from .bench import Bench, latents
 from .ground import PRODUCT
 from .offload import forward
-from .results import Skipped, Value
+from .results import Bounds, Skipped, Value
 
 # kinds of kernels by parts of their names, the first that fits; CUDA's, and the CPU's operations
 KINDS = {
@@ -54,8 +53,8 @@ def where_time_goes(bench: Bench) -> Iterator[Value]:
         speed = operations(setup, size) / seconds / 1e12
         yield Value(f"micro-batch {size}", seconds, "s")
         yield Value(f"micro-batch {size}: to hand it over", enqueue(bench, setup, size) / seconds, "of that")
-        if peak:
-            expected = bench.card.on_h200(0.45, 0.55) if (case.memory, size) == ("bf16", 4) else {}
+        if isinstance(peak, float):
+            expected: Bounds = bench.card.on_h200(0.45, 0.55) if (case.memory, size) == ("bf16", 4) else {}
             expected = expected or {"high": 1.05}  # more is a mistake in the measurement
             yield Value(f"micro-batch {size}: of the product's speed", speed / peak, **expected)
     try:
@@ -97,7 +96,7 @@ def kinds(bench: Bench, setup: Setup) -> dict[str, float]:
     for event in profiled.key_averages():
         if activity == ProfilerActivity.CPU:
             found[kind_of(event.key)] += event.self_cpu_time_total / 1e6
-        elif event.device_type != DeviceType.CPU:  # a kernel; an operation's entry repeats the time of its kernels
+        elif event.device_type.name != "CPU":  # a kernel; an operation's entry repeats the time of its kernels
             found[kind_of(event.key)] += event.self_device_time_total / 1e6
     return found
 
@@ -130,7 +129,7 @@ def compiled(bench: Bench) -> Iterator[Value]:
         torch._dynamo.reset()
 
 
-def saved(bench: Bench) -> dict[str, float | None]:
+def saved(bench: Bench) -> Bounds:
     return bench.card.on_h200(0.65, 0.85) or {"high": 1.0}
 
 

@@ -18,6 +18,7 @@ class GgufTensor:
     """A tensor in a GGUF file."""
 
     path: Path
+    name: str
     shape: tuple[int, ...]
     kind: Any  # gguf.GGMLQuantizationType
     offset: int
@@ -54,6 +55,7 @@ def gguf_file(path: Path) -> dict[str, GgufTensor]:
     return {
         t.name: GgufTensor(
             path,
+            t.name,
             tuple(map(int, t.shape[::-1])),
             t.tensor_type,
             int(t.data_offset),

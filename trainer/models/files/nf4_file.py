@@ -42,7 +42,8 @@ def unpacked(tensors: Mapping[str, SafeTensor]) -> dict[str, Stored]:
     Raises:
         ModelError: there are some, and bitsandbytes is not installed.
     """
-    found, used = {}, set()
+    found: dict[str, Stored] = {}
+    used: set[str] = set()
     for name, tensor in tensors.items():
         weight, mark, _ = name.partition(STATE)
         if mark:
@@ -51,7 +52,8 @@ def unpacked(tensors: Mapping[str, SafeTensor]) -> dict[str, Stored]:
             state = json.loads(bytes(tensor.read().tolist()))
             found[weight] = FourBitTensor(weight, parts, tuple(state["shape"]), DTYPES[state["dtype"]])
             used |= parts.keys()
-    return {name: tensor for name, tensor in tensors.items() if name not in used} | found
+    others: dict[str, Stored] = {name: tensor for name, tensor in tensors.items() if name not in used}
+    return others | found
 
 
 def _require(tensor: SafeTensor) -> None:

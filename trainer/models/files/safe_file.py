@@ -12,11 +12,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # headers are read where settings are checked, without torch
     from torch import Tensor, nn
+
+File = BufferedReader | FileIO
 
 LENGTH = 8  # bytes of the header's length
 LONGEST = 100_000_000  # bytes of a header, as in the library
@@ -58,13 +61,13 @@ class Header:
     written: tuple[int, int]  # see `written`
 
 
-def written(file: BinaryIO) -> tuple[int, int]:
+def written(file: File) -> tuple[int, int]:
     """Size in bytes and time of the last change in nanoseconds: other numbers are another file."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
 
 
-def read_header(file: BinaryIO) -> Header:
+def read_header(file: File) -> Header:
     """The header of a file that is open at its beginning.
 
     Raises:
@@ -102,7 +105,7 @@ def _check(entries: Mapping[str, Entry], first: int, size: int) -> None:
         raise DamagedFile(f"it has {size} bytes of {first}")
 
 
-def read_values(file: BinaryIO, entry: Entry, rows: Sequence[slice] = ()) -> "Tensor":
+def read_values(file: File, entry: Entry, rows: Sequence[slice] = ()) -> "Tensor":
     """The values of a tensor of a file opened without a buffer: all, or these ranges of rows one after another.
 
     Raises:
@@ -116,7 +119,7 @@ def read_values(file: BinaryIO, entry: Entry, rows: Sequence[slice] = ()) -> "Te
     ranges = [range(entry.shape[0])[r] for r in rows]
     shape = (sum(map(len, ranges)), *entry.shape[1:]) if rows else entry.shape
     values = torch.empty(shape, dtype=dtype, device="cpu")
-    left = memoryview(values.reshape(-1).view(torch.uint8).numpy())
+    left = values.reshape(-1).view(torch.uint8).numpy().data
     row = math.prod(entry.shape[1:]) * dtype.itemsize  # bytes
     for start, size in [(r.start * row, len(r) * row) for r in ranges] if rows else [(0, len(left))]:
         file.seek(entry.start + start)
@@ -125,13 +128,13 @@ def read_values(file: BinaryIO, entry: Entry, rows: Sequence[slice] = ()) -> "Te
     return values
 
 
-def _bytes(file: BinaryIO, size: int) -> bytearray:
+def _bytes(file: File, size: int) -> bytearray:
     found = bytearray(size)
     _fill(file, memoryview(found))
     return found
 
 
-def _fill(file: BinaryIO, view: memoryview) -> None:
+def _fill(file: File, view: memoryview) -> None:
     while len(view):
         count = file.readinto(view)  # at most 2 GiB at once
         if not count:

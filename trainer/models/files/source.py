@@ -55,24 +55,18 @@ class ModelSource:
 
     def require_vae(self) -> None:
         """Check that a single file has an autoencoder, of its own or beside it."""
-        if self.file and not self.vae and not self._holds(VAE_PREFIX):
+        if self.file and not self.vae and not _holds(self.file, VAE_PREFIX):
             raise ModelError(
                 f"model.vae is not set and {self.file} holds no autoencoder: give the path of ae.safetensors"
             )
 
     def require_encoders(self) -> None:
         """Check that a single file has text encoders, of its own or beside it."""
-        if self.file and not self.text_encoders and not self._holds(ENCODERS_PREFIX):
+        if self.file and not self.text_encoders and not _holds(self.file, ENCODERS_PREFIX):
             raise ModelError(
                 f"model.text_encoders is not set and {self.file} holds none: give the paths of clip_l.safetensors and "
                 "t5xxl_fp16.safetensors"
             )
-
-    def _holds(self, prefix: str) -> bool:
-        try:
-            return self.file.suffix != GGUF and any(name.startswith(prefix) for name in tensor_names(self.file))
-        except (OSError, DamagedFile) as error:
-            raise ModelError(damage(self.file, error)) from error
 
     def _download(self, part: str) -> str:
         from huggingface_hub import snapshot_download
@@ -82,7 +76,7 @@ class ModelSource:
         except (OSError, ValueError) as error:
             raise self.error(f"its {part} cannot be downloaded ({' '.join(str(error).split())[:200]})") from error
 
-    def load(self, cls: type, part: str, **options: Any) -> Any:
+    def load(self, cls: type[Any], part: str, **options: Any) -> Any:
         """One part of the pipeline with `cls.from_pretrained`; the network is used for a `hub:` name only."""
         if not self.hub and not (Path(self.location) / part).is_dir():
             raise self.error(f"it has no folder {part!r}")
@@ -92,7 +86,7 @@ class ModelSource:
             reason = " ".join(str(error).split())
             raise self.error(f"its {part} does not load ({reason[:200]})") from error
 
-    def load_model(self, cls: type, part: str, **options: Any) -> Any:
+    def load_model(self, cls: type[Any], part: str, **options: Any) -> Any:
         """Like `load`, for a part with weights; none of them may be missing, as it would silently be random."""
         model, report = self.load(cls, part, output_loading_info=True, **options)
         missing = sorted(report["missing_keys"])
@@ -108,6 +102,14 @@ class ModelSource:
         )
 
 
+def _holds(file: Path, prefix: str) -> bool:
+    """Whether a single file has tensors with names that begin so."""
+    try:
+        return file.suffix != GGUF and any(name.startswith(prefix) for name in tensor_names(file))
+    except (OSError, DamagedFile) as error:
+        raise ModelError(damage(file, error)) from error
+
+
 def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> ModelSource:
     """`embedded`, a path of a diffusers folder or of a file, or `hub:owner/name` (the only form that uses the network).
 
@@ -116,11 +118,11 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
     Raises:
         ModelError: the model is neither of these.
     """
-    parts = {"vae": vae, "text_encoders": tuple(text_encoders)}
+    encoders = tuple(text_encoders)
     if name == EMBEDDED:
-        return ModelSource(name, str(tiny.FLUX), hub=False, **parts)
+        return ModelSource(name, str(tiny.FLUX), hub=False, vae=vae, text_encoders=encoders)
     if name.startswith(HUB):
-        return ModelSource(name, name.removeprefix(HUB), hub=True, **parts)
+        return ModelSource(name, name.removeprefix(HUB), hub=True, vae=vae, text_encoders=encoders)
     path = Path(name).expanduser()
     if not (path.is_file() if name.endswith(SINGLE_FILES) else (path / "model_index.json").is_file()):
         raise ModelError(
@@ -128,4 +130,4 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
             f"Give the path of one, {EMBEDDED!r} for the small model that comes with this project, or "
             f"'{HUB}owner/name' to download"
         )
-    return ModelSource(name, str(path), hub=False, **parts)
+    return ModelSource(name, str(path), hub=False, vae=vae, text_encoders=encoders)

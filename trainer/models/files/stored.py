@@ -9,8 +9,16 @@ from torch import Tensor
 class Stored(Protocol):
     """A tensor in a file."""
 
-    shape: tuple[int, ...]
-    dtype: str  # one of FLOATING, or of a kind that is not read
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """One of FLOATING, or a kind that is not read."""
 
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
         """Its values in memory of their own, of these ranges of rows one after another; without ranges, all."""

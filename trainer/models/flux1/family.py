@@ -7,6 +7,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from ...device import computes_bfloat16
 from ..conditioning import Conditioning
+from ..family import Family
 from ..files.opened import open_file
 from ..files.source import ModelError, ModelSource
 from ..storage.attention import checkpoint_blocks
@@ -22,8 +23,8 @@ from .transformer import load_transformer
 from .vae import Vae
 
 
-class Flux1:
-    """FLUX.1-dev, -schnell, -Fill-dev and -Kontext-dev. See `Family`."""
+class Flux1(Family):
+    """FLUX.1-dev, -schnell, -Fill-dev and -Kontext-dev."""
 
     planned = True
 

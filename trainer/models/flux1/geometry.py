@@ -19,7 +19,7 @@ class Geometry:
     width: int
     height: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("width", "height"):
             pixels = getattr(self, name)
             if pixels <= 0 or pixels % PIXELS_PER_TOKEN:

@@ -58,7 +58,7 @@ def fused_layers(modules: Collection[str]) -> dict[str, list[str]]:
 
 def spellings(modules: Collection[str]) -> dict[str, list[str]]:
     """What files call the layers of a model with these linear `modules`: name -> the modules whose rows it stacks."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for module in modules:
         flat = module.replace(".", "_")
         plain = (f"transformer.{module}", f"base_model.model.{module}", module)
@@ -66,8 +66,8 @@ def spellings(modules: Collection[str]) -> dict[str, list[str]]:
     for name, parts in fused_layers(modules).items():
         found |= {f"diffusion_model.{name}": parts, f"lora_unet_{name.replace('.', '_')}": parts}
     for kind, index, block in _blocks(modules):
-        for name, parts in XLABS[kind].items():
-            found[f"{kind}_blocks.{index}.processor.{name}"] = [f"{block}.{part}" for part in parts]
+        for name, stack in XLABS[kind].items():
+            found[f"{kind}_blocks.{index}.processor.{name}"] = [f"{block}.{part}" for part in stack]
         if kind == "single":
             found[f"diffusion_model.single_blocks.{index}.linear1_qkv"] = [f"{block}.{part}" for part in QKV]
     return found
@@ -85,6 +85,5 @@ def turned(module: str, rows: Tensor) -> Tensor:
 
 def _blocks(modules: Collection[str]) -> list[tuple[str, int, str]]:
     """The model's blocks: double or single, index, diffusers' path."""
-    found = {re.match(r"(single_)?transformer_blocks\.(\d+)", module) for module in modules} - {None}
-    blocks = {("single" if m[1] else "double", int(m[2]), m[0]) for m in found}
-    return sorted(blocks)
+    found = (re.match(r"(single_)?transformer_blocks\.(\d+)", module) for module in modules)
+    return sorted({("single" if m[1] else "double", int(m[2]), m[0]) for m in found if m})

@@ -14,6 +14,7 @@ from ...stages.inpainting import Init
 from ...stages.rollout import BatchVelocity
 from ...stages.schedule import resolution_mu
 from ..conditioning import Conditioning
+from ..family import PolicyOf
 from ..files.source import ModelError
 from ..lora.attach import activate_lora, enable_loras
 from ..lora.names import LayerNames
@@ -27,8 +28,8 @@ from .vae import Autoencoder
 
 
 @dataclass
-class FluxPolicy:
-    """A FLUX.1 transformer (the policy) and what turns its latents into pictures, on one device. See `Policy`."""
+class FluxPolicy(PolicyOf[Geometry]):
+    """A FLUX.1 transformer (the policy) and what turns its latents into pictures, on one device."""
 
     network: FluxTransformer2DModel
     autoencoder: Autoencoder | None  # None if it is still to come

@@ -141,7 +141,7 @@ def detach_lora(network: nn.Module, adapter: str) -> None:
         warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted", UserWarning)
         for layer in lora_layers(network).values():
             layer.delete_adapter(adapter)
-    network.peft_config.pop(adapter)
+    vars(network)["peft_config"].pop(adapter)
 
 
 def lora_layers(network: nn.Module) -> dict[str, LoraLayer]:

@@ -59,7 +59,8 @@ def file_tensors(
             factor = math.sqrt(rank) if variant == "rslora" else 1.0
             tensors[PREFIX + module + ALPHA] = torch.tensor(float(alpha) * factor)
     if variant == "dora":
-        tensors |= _dora_scales(weights, alpha, dict(linear_layers(network)))
+        layers = {} if network is None else dict(linear_layers(network))
+        tensors |= _dora_scales(weights, alpha, layers)
     return kohya_layout(tensors, names) if names else tensors
 
 

@@ -70,7 +70,8 @@ def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]], names: LayerN
     text = [name for name in tensors if name.startswith(TEXT_ENCODERS)]
     if text:
         log.warning("%s: %d tensors for the text encoders are left out", path, len(text))
-    known, layers = names.spellings(sizes), {}
+    known = names.spellings(sizes)
+    layers: dict[str, dict[str, Tensor]] = {}
     for name in sorted(tensors.keys() - set(text)):
         # some end like others, but only one leaves the name of a layer
         ending = next((e for e in ENDINGS if name.endswith(e) and name.removesuffix(e) in known), None)
@@ -79,7 +80,7 @@ def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]], names: LayerN
         layers.setdefault(name.removesuffix(ending), {})[ENDINGS[ending]] = tensors[name]
     if not layers:
         raise LoraError(f"{path} is not a LoRA: it holds no tensors for a FLUX transformer")
-    found = {}
+    found: dict[str, Factors] = {}
     for layer, parts in layers.items():
         split = _split(f"{path}: {layer}", parts, {module: sizes[module] for module in known[layer]}, names)
         twice = found.keys() & split.keys()

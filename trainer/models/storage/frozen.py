@@ -5,7 +5,8 @@ alone. The stored 8-bit weight is an int8 parameter, not a float8 one: peft and 
 feed to the precision of a floating weight.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -59,18 +60,18 @@ class FrozenLinear(nn.Linear):
         # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
         return weight if self.scale is None else weight.mul_(self.scale)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenLinear":
         return self
 
 
-class _FrozenMatmul(torch.autograd.Function):
+class _FrozenMatmul(torch.autograd.Function):  # whose ctx takes any attribute
     @staticmethod
-    def forward(ctx, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
         return F.linear(x, layer.widened(x.dtype, backward=False), layer.bias)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.widened(gradient.dtype, backward=True), None
 
 

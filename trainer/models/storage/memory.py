@@ -7,6 +7,7 @@ and the layers around the blocks stay on the device that computes.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class MemoryPlan:
     precision: str = "bf16"  # "bf16" is the precision that the model computes in, whichever that is
     offload: float = 0.0  # share of the blocks whose weights stay in host memory, spread evenly over the model
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if not 0 <= self.offload <= 1:
@@ -99,11 +100,11 @@ class Storage:
         module.requires_grad_(False)
         linears = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
         self.prepare(module)
-        for name, linear in linears.items():
+        for name in list(linears):
+            linear = linears.pop(name)  # let go before the next is put
             replaced = module.get_submodule(name) is not linear
             for leaf, tensor in linear.named_parameters() if replaced else ():
                 self.put(module, f"{name}.{leaf}", tensor)
-            linears[name] = None
         module.to(self.device)  # of the rest; a FrozenLinear stays as it is
 
     def _offloaded(self, module: nn.Module) -> list[bool]:
@@ -135,7 +136,7 @@ class Storage:
 
 def blocks(module: nn.Module) -> list[nn.Module]:
     """The repeated parts of a model, in order: the members of its outermost module lists."""
-    found = []
+    found: list[nn.Module] = []
     for child in module.children():
         found += child if isinstance(child, nn.ModuleList) else blocks(child)
     return found
@@ -203,7 +204,7 @@ def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
                 yield parent, leaf, child
 
 
-def _bitsandbytes():
+def _bitsandbytes() -> ModuleType:
     try:
         import bitsandbytes
     except ImportError:
