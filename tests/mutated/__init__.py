@@ -14,10 +14,25 @@ from . import (
     rewards_clip,
     rewards_judges,
     rewards_server,
+    settings,
     stages,
     steering,
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
-FAMILIES = (stages, *REWARDS, models, files, memory, planning, engine, steering, diagnosis, board, cli, bench_gpu)
+FAMILIES = (
+    stages,
+    settings,
+    *REWARDS,
+    models,
+    files,
+    memory,
+    planning,
+    engine,
+    steering,
+    diagnosis,
+    board,
+    cli,
+    bench_gpu,
+)
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]
