@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
+from ..trainer.settings.config import InitSettings
 from . import host, policies
+from .inputs import setting_input
 from .latents import FILL, REFERENCE, autoencoder_of
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
 
@@ -45,12 +47,7 @@ class EncodeImage(io.ComfyNode):
                     optional=True,
                     tooltip="Encodes in place of the policy's own. Needed where the model is a single file.",
                 ),
-                io.Boolean.Input(
-                    "reference",
-                    optional=True,
-                    default=False,
-                    tooltip="On: the model sees the pictures while it draws, to edit them. For FLUX.1-Kontext.",
-                ),
+                setting_input(InitSettings, "reference", optional=True),
             ],
             outputs=[
                 io.Latent.Output(
@@ -67,7 +64,7 @@ class EncodeImage(io.ComfyNode):
         images: Tensor,
         mask: Tensor | None = None,
         vae: VAE | None = None,
-        reference: bool = False,
+        reference: bool = InitSettings.reference,
     ) -> io.NodeOutput:
         import torch
         from comfy.latent_formats import Flux

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
-from ..trainer.settings.config import LORA_FORMATS
+from ..trainer.settings.config import LoraSettings
 from . import host, policies
+from .inputs import setting_input
 from .wires import CATEGORY, LORA, LoraFile, searched_by
 
 if TYPE_CHECKING:
@@ -39,13 +40,7 @@ class SaveLora(io.ComfyNode):
                     default=False,
                     tooltip="On: a file of this name is replaced. Off: it stays, and name-2, name-3, ... is written.",
                 ),
-                io.Combo.Input(
-                    "layout",
-                    optional=True,
-                    options=list(LORA_FORMATS),
-                    tooltip="Names in the file. diffusers: for ComfyUI and diffusers. kohya: for programs that know "
-                    "kohya's alone; larger, and the same LoRA.",
-                ),
+                setting_input(LoraSettings, "format", "layout", optional=True),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
@@ -56,7 +51,7 @@ class SaveLora(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, lora: Mapping[str, Tensor], name: str, overwrite: bool, layout: str = LORA_FORMATS[0]
+        cls, lora: Mapping[str, Tensor], name: str, overwrite: bool, layout: str = LoraSettings.format
     ) -> io.NodeOutput:
         from safetensors.torch import save_file
 

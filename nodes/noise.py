@@ -9,30 +9,16 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
+from ..trainer.settings.config import GrpoSettings, RunSettings, SamplingSettings
 from . import host
+from .inputs import setting_input, setting_inputs
 from .wires import CATEGORY, NEIGHBORHOOD, Neighborhood, searched_by
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIXELS = "Of the candidates, pixels, a multiple of 16; 64 suits the embedded model. Larger takes more time and memory."
-
-STRENGTH = io.Float.Input(
-    "strength",
-    default=0.3,
-    min=0.01,
-    max=1.0,
-    step=0.01,
-    tooltip="How far the neighbours are from the base noise: 0 the same picture, 1 unrelated ones. 0.3 is best in the "
-    "paper; raise it if all candidates look alike.",
-)
-GROUP_SIZE = io.Int.Input(
-    "group_size",
-    default=12,
-    min=2,
-    max=128,
-    tooltip="G, candidates of each prompt. More compare better and take longer to draw.",
-)
+STRENGTH = setting_input(GrpoSettings, "strength")
+GROUP_SIZE = setting_input(GrpoSettings, "group_size")
 BASE = -1  # the base noise, in the place of a candidate's number
 SEEDS = 2**63
 CHANNELS = 16  # of a FLUX latent
@@ -48,18 +34,10 @@ class NoiseNeighborhood(io.ComfyNode):
             **searched_by("seed", "noise"),
             description="One base noise for each prompt, and G neighbours of it: the candidates that are compared.",
             inputs=[
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**31 - 1,
-                    control_after_generate=False,
-                    tooltip="Every random choice of the training follows from it: a run can be repeated exactly.",
-                ),
+                setting_input(RunSettings, "seed", control_after_generate=False),
                 STRENGTH,
                 GROUP_SIZE,
-                io.Int.Input("width", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
-                io.Int.Input("height", default=512, min=16, max=4096, step=16, tooltip=PIXELS),
+                *setting_inputs(SamplingSettings, "width", "height"),
                 io.String.Input(
                     "more_sizes",
                     optional=True,

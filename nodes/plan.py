@@ -15,6 +15,7 @@ from ..trainer.settings.config import (
     SamplingSettings,
 )
 from . import host
+from .inputs import setting_input, setting_inputs
 from .wires import CATEGORY, searched_by
 
 MODELS = ("FLUX.1-dev", "FLUX.1-schnell", EMBEDDED)
@@ -43,35 +44,19 @@ class MemoryPlanNode(io.ComfyNode):
                     step=0.5,
                     tooltip="Memory of the graphics card, in GiB.",
                 ),
-                io.Int.Input("width", default=512, min=64, max=4096, step=16, tooltip="Of the pictures, pixels."),
-                io.Int.Input("height", default=512, min=64, max=4096, step=16, tooltip="Of the pictures, pixels."),
-                io.Int.Input(
-                    "micro_batch", default=4, min=1, max=128, tooltip="Candidates in the model at once, as in Train."
-                ),
-                io.Int.Input("rank", default=16, min=1, max=512, tooltip="Of the LoRA, as in Load FLUX Policy."),
-                io.Combo.Input(
-                    "targets",
-                    options=["all-linear", "attention"],
-                    tooltip="Layers with a LoRA, as in Load FLUX Policy.",
-                ),
-                io.Int.Input(
-                    "group_size",
-                    default=12,
-                    min=2,
-                    max=128,
-                    tooltip="G, candidates of a prompt, as in Noise Neighborhood.",
-                ),
+                # smaller pictures fit every card
+                setting_input(SamplingSettings, "width", min=64),
+                setting_input(SamplingSettings, "height", min=64),
+                setting_input(RunSettings, "micro_batch"),
+                *setting_inputs(LoraSettings, "rank", "targets"),
+                setting_input(GrpoSettings, "group_size"),
                 io.Combo.Input(
                     "reward",
                     options=list(REWARDS),
                     default="hpsv2.1",
                     tooltip="The largest reward model of the training.",
                 ),
-                io.Boolean.Input(
-                    "offload_rewards",
-                    default=False,
-                    tooltip="On: the reward model waits in the computer's memory while it does not score, as in Train.",
-                ),
+                setting_input(RunSettings, "offload_rewards"),
             ],
             outputs=[
                 io.String.Output(

@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from ..trainer.choices import AUTO
 from ..trainer.device import devices, usual_dtype
 from ..trainer.models.files.source import EMBEDDED, GGUF
-from ..trainer.settings.config import LORA_TARGETS, LORA_VARIANTS, MEMORY, LoraSettings, ModelSettings
+from ..trainer.settings.config import LoraSettings, ModelSettings
 from . import host, policies
+from .inputs import setting_input, setting_inputs
 from .wires import CATEGORY, POLICY, searched_by
 
 NO_LORA = "none"
@@ -40,46 +41,16 @@ class LoadPolicy(io.ComfyNode):
                     tooltip="A diffusers folder such as /models/FLUX.1-dev, used instead of the model above. "
                     "It brings its text encoders and its VAE along. Empty: the model above.",
                 ),
-                io.Int.Input(
-                    "rank",
-                    default=16,
-                    min=1,
-                    max=512,
-                    tooltip="Rank of the LoRA: its capacity and its file's size. 8 to 32 is usual.",
-                ),
-                io.Float.Input(
-                    "alpha",
-                    default=16.0,
-                    min=0.1,
-                    max=1024.0,
-                    step=0.1,
-                    tooltip="The LoRA is scaled by alpha / rank. Leave it equal to the rank if in doubt.",
-                ),
-                io.Combo.Input(
-                    "targets",
-                    options=list(LORA_TARGETS),
-                    tooltip="Layers with a LoRA: all linear layers of the blocks, or those of the attention only.",
-                ),
-                io.Combo.Input(
+                *setting_inputs(LoraSettings, "rank", "alpha", "targets"),
+                setting_input(
+                    LoraSettings,
+                    "start",
                     "start_from",
                     options=[NO_LORA, *folder_paths.get_filename_list(LORAS)],
-                    tooltip="Go on from a FLUX LoRA, of any program that ComfyUI knows. Its rank must be this one "
-                    "or smaller.",
+                    default=NO_LORA,
                 ),
-                io.Float.Input(
-                    "guidance",
-                    default=3.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Guidance scale fed to FLUX.1-dev, as in FluxGuidance. FLUX.1-schnell ignores it.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=[AUTO, "bfloat16", "float32", "float16"],
-                    tooltip="Of the frozen model. auto: bfloat16 on a GPU, float16 on one that lacks it, float32 on "
-                    "the CPU. The LoRA is float32.",
-                ),
+                setting_input(ModelSettings, "guidance"),
+                setting_input(ModelSettings, "dtype", "precision"),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -88,30 +59,15 @@ class LoadPolicy(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
                 ),
-                io.Combo.Input(
+                setting_input(
+                    ModelSettings,
                     "device",
                     optional=True,
                     options=[AUTO, *devices()],
-                    default=AUTO,
-                    tooltip="Where the model is trained. auto: the device that ComfyUI uses.",
+                    tooltip="Where the model is trained. auto: the device that ComfyUI uses.",  # not any CUDA
                 ),
-                io.Combo.Input(
-                    "memory",
-                    optional=True,
-                    options=list(MEMORY),
-                    default=AUTO,
-                    tooltip="How the frozen weights are kept. fp8 needs half of bf16's memory, nf4 a quarter (with "
-                    "bitsandbytes). auto: the most exact that fits.",
-                ),
-                io.Float.Input(
-                    "offload",
-                    optional=True,
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the blocks whose frozen weights wait in host memory: slower, less GPU memory.",
-                ),
+                setting_input(ModelSettings, "memory", optional=True),
+                setting_input(ModelSettings, "offload", optional=True),
                 io.String.Input(
                     "target_pattern",
                     optional=True,
@@ -119,20 +75,8 @@ class LoadPolicy(io.ComfyNode):
                     tooltip="Layers with a LoRA by a regular expression, used instead of targets: it must match "
                     r"their whole paths, such as .+\.attn\.to_[qkv]. Empty: targets.",
                 ),
-                io.Combo.Input(
-                    "variant",
-                    optional=True,
-                    options=list(LORA_VARIANTS),
-                    tooltip="rslora: scaled by alpha / sqrt(rank), for high ranks. dora: trains each row's length "
-                    "apart; slower, and it needs more memory.",
-                ),
-                io.Boolean.Input(
-                    "compile",
-                    optional=True,
-                    default=False,
-                    tooltip="On: torch.compile makes the blocks faster. The first iteration takes minutes. Where it "
-                    "does not work, the log says so and the training goes on without.",
-                ),
+                setting_input(LoraSettings, "variant", optional=True),
+                setting_input(ModelSettings, "compile", optional=True),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
         )
@@ -173,11 +117,11 @@ def wanted(
     precision: str,
     seed: int,
     device: str = AUTO,
-    memory: str = AUTO,
-    offload: float = 0.0,
+    memory: str = ModelSettings.memory,
+    offload: float = ModelSettings.offload,
     target_pattern: str = "",
-    variant: str = LORA_VARIANTS[0],
-    compile: bool = False,
+    variant: str = LoraSettings.variant,
+    compile: bool = ModelSettings.compile,
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..trainer.errors import UserError
 from ..trainer.settings.config import RewardSettings
 from . import host
+from .inputs import setting_input
 from .wires import CATEGORY, REWARD, NamedReward, searched_by
 
 if TYPE_CHECKING:
@@ -50,19 +51,8 @@ class CombineRewards(io.ComfyNode):
         for n in range(1, SOCKETS + 1):
             sockets += [
                 REWARD.Input(f"reward_{n}", optional=True, tooltip="A reward, or several that are combined already."),
-                io.Float.Input(
-                    f"weight_{n}",
-                    default=1.0,
-                    min=-100.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Share in the sum of the advantages; a negative one asks for less of it. Not 0.",
-                ),
-                io.Boolean.Input(
-                    f"held_out_{n}",
-                    default=False,
-                    tooltip="Watched and drawn, never trained on: this is how reward hacking shows.",
-                ),
+                setting_input(RewardSettings, "weight", f"weight_{n}"),
+                setting_input(RewardSettings, "held_out", f"held_out_{n}"),
             ]
         return io.Schema(
             node_id="NeighborGRPOCombineRewards",

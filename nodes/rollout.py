@@ -11,9 +11,17 @@ from comfy_api.latest import io
 from ..trainer.choices import AUTO
 from ..trainer.device import training_on
 from ..trainer.errors import Stopped
-from ..trainer.settings.config import Config, GrpoSettings, RewardSettings, RunSettings, SamplingSettings
+from ..trainer.settings.config import (
+    Config,
+    GrpoSettings,
+    InitSettings,
+    RewardSettings,
+    RunSettings,
+    SamplingSettings,
+)
 from ..trainer.stages.solvers import SOLVERS
 from . import host, policies
+from .inputs import setting_input, setting_inputs
 from .latents import begun, ready
 from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
 
@@ -27,27 +35,8 @@ NEIGHBORHOOD_INPUT = NEIGHBORHOOD.Input(
 )
 VAE_INPUT = io.Vae.Input("vae", optional=True, tooltip="Decodes the pictures. Needed where the model is a single file.")
 SOLVER_INPUTS = [
-    io.Combo.Input(
-        "solver",
-        options=list(SOLVERS),
-        default="dpm++2m",
-        tooltip="Of the deterministic trajectories. dpm++2m is the paper's; heun takes two model calls a step.",
-    ),
-    io.Int.Input(
-        "steps",
-        default=8,
-        min=1,
-        max=100,
-        tooltip="T, solver steps of a trajectory. More draw cleaner pictures and take longer.",
-    ),
-    io.Int.Input(
-        "micro_batch",
-        default=4,
-        min=1,
-        max=128,
-        tooltip="Candidates in the model at once. Memory depends on it and on the picture's size: "
-        "lower it when memory runs out.",
-    ),
+    *setting_inputs(SamplingSettings, "solver", "steps"),
+    setting_input(RunSettings, "micro_batch"),
 ]
 INIT_INPUTS = [
     io.Latent.Input(
@@ -56,16 +45,7 @@ INIT_INPUTS = [
         tooltip="What candidates begin from: a picture of their size, by VAE Encode or Encode Image. One for all "
         "prompts, or one for each.",
     ),
-    io.Float.Input(
-        "denoise",
-        optional=True,
-        default=1.0,
-        min=0.01,
-        max=1.0,
-        step=0.01,
-        tooltip="Share of the way from noise to picture that is drawn, as in KSampler. "
-        "1 ignores the latent outside of inpainting; 0.6 keeps its composition, 0.3 most of it.",
-    ),
+    setting_input(InitSettings, "denoise", optional=True),
     io.Mask.Input(
         "mask",
         optional=True,
@@ -89,14 +69,7 @@ class Rollout(io.ComfyNode):
                 PROMPTS_INPUT,
                 NEIGHBORHOOD_INPUT,
                 *SOLVER_INPUTS,
-                io.Int.Input(
-                    "prompts_per_step",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="P, prompts in one rollout. Each has a neighborhood of its "
-                    "own; their gradients are averaged.",
-                ),
+                setting_input(GrpoSettings, "prompts_per_iteration", "prompts_per_step"),
                 VAE_INPUT,
                 *INIT_INPUTS,
             ],
@@ -124,7 +97,7 @@ class Rollout(io.ComfyNode):
         prompts_per_step: int,
         vae: object | None = None,
         latent: dict[str, Any] | None = None,
-        denoise: float = 1.0,
+        denoise: float = InitSettings.denoise,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         from ..trainer.engine.drawing import Clock

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..trainer.diagnosis import CHECKS
-from ..trainer.settings.config import Config, EvaluationSettings, RunSettings
+from ..trainer.settings.config import Config, EvaluationSettings, GrpoSettings, InitSettings, RunSettings
 from . import host, policies, service
+from .inputs import setting_input
 from .latents import begun, ready
 from .lora import read_lora_file
 from .rewards import by_label
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ..trainer.stages.inpainting import Init
 
 NOTHING, ANY = "nothing", "any problem"
+EVALUATE_EVERY = 25  # not the setting's 0: whoever connects prompts wants to see how their pictures change
 
 
 class Train(io.ComfyNode):
@@ -61,21 +63,9 @@ class Train(io.ComfyNode):
                 REWARD.Input(
                     "reward", tooltip="What a good picture is: a reward node, or several through Combine Rewards."
                 ),
-                io.Int.Input(
-                    "iterations",
-                    default=300,
-                    min=1,
-                    max=100000,
-                    tooltip="Rollouts, each followed by an update. 300 in the paper; the reward should rise earlier.",
-                ),
+                setting_input(RunSettings, "iterations"),
                 LEARNING_RATE,
-                io.Int.Input(
-                    "prompts_per_iteration",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="P. More prompts make steadier, slower iterations.",
-                ),
+                setting_input(GrpoSettings, "prompts_per_iteration"),
                 *SOLVER_INPUTS,
                 io.String.Input(
                     "run_name",
@@ -87,7 +77,7 @@ class Train(io.ComfyNode):
                     default=False,
                     tooltip="Go on with the run of this name. Off: a new folder (name-2, name-3, ...) is made.",
                 ),
-                io.Int.Input("save_every", default=10, min=1, max=10000, tooltip="Iterations between checkpoints."),
+                setting_input(RunSettings, "save_every"),
                 io.Int.Input(
                     "preview_every",
                     default=1,
@@ -105,33 +95,14 @@ class Train(io.ComfyNode):
                 ),
                 GRPO_SETTINGS,
                 VAE_INPUT,
-                io.Boolean.Input(
-                    "offload_rewards",
-                    optional=True,
-                    default=False,
-                    tooltip="On: reward models wait in the computer's memory while they do not score. Saves their size "
-                    "on the GPU and costs a moment in each iteration.",
-                ),
+                setting_input(RunSettings, "offload_rewards", optional=True),
                 PROMPTS.Input(
                     "evaluation",
                     optional=True,
                     tooltip="Prompts to look at: pictures of fixed seeds, drawn before, during and after the training.",
                 ),
-                io.Int.Input(
-                    "evaluate_every",
-                    optional=True,
-                    default=25,
-                    min=0,
-                    max=100000,
-                    tooltip="Iterations between these pictures; 0 draws the first and the last alone.",
-                ),
-                io.Combo.Input(
-                    "stop_on",
-                    optional=True,
-                    options=[NOTHING, ANY, *CHECKS],
-                    default=NOTHING,
-                    tooltip="End the training when the panel's diagnosis finds this problem; it is saved.",
-                ),
+                setting_input(EvaluationSettings, "every", "evaluate_every", optional=True, default=EVALUATE_EVERY),
+                setting_input(RunSettings, "stop_on", optional=True, options=[NOTHING, ANY, *CHECKS], default=NOTHING),
                 *INIT_INPUTS,
             ],
             outputs=[
@@ -165,12 +136,12 @@ class Train(io.ComfyNode):
         early_stop: int,
         settings: Settings | None = None,
         vae: object | None = None,
-        offload_rewards: bool = False,
+        offload_rewards: bool = RunSettings.offload_rewards,
         evaluation: Prompts | None = None,
-        evaluate_every: int = 25,
+        evaluate_every: int = EVALUATE_EVERY,
         stop_on: str = NOTHING,
         latent: dict[str, Any] | None = None,
-        denoise: float = 1.0,
+        denoise: float = InitSettings.denoise,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         grpo, optimizer = chosen(

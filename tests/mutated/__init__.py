@@ -15,6 +15,7 @@ from . import (
     rewards_clip,
     rewards_judges,
     rewards_server,
+    settings,
     stages,
     steering,
 )
@@ -22,6 +23,7 @@ from . import (
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
 FAMILIES = (
     stages,
+    settings,
     *REWARDS,
     plugins,
     models,

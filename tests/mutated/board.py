@@ -164,8 +164,7 @@ TARGETS = [
         ("test_board_changes.py",),
         {
             "true is a number": ("and not isinstance(value, bool)", ""),
-            "zero is a rate": ("0 < value <= HIGHEST", "0 <= value <= HIGHEST"),
-            "any height": ("0 < value <= HIGHEST", "0 < value"),
+            "any height": ("replace(setting, most=highest)", "setting"),
             "any method": ("if action not in ACTIONS:", "if False:"),
             "values with any action": ('if bool(values) != (action == "change"):', "if False:"),
             "two lines": ('("Cc", "Cs", "Zl", "Zp")', '("Cs",)'),

@@ -28,7 +28,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/settings/config.py",
+        "trainer/settings/described.py",
         ("test_mistakes.py",),
         {
             "torch comes first": (

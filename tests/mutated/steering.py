@@ -108,8 +108,8 @@ TARGETS = [
     ),
     Target(
         "trainer/training/run_folder.py",
-        ("test_evaluation.py",),
-        {"evaluation prompts are fixed": ('APART = ("evaluation",)', "APART = ()")},
+        ("test_described.py",),
+        {"evaluation prompts are fixed": ("if name in free or old == new:", "if old == new:")},
     ),
     Target(
         "trainer/training/run.py",
@@ -146,8 +146,15 @@ TARGETS = [
         "trainer/settings/config_file.py",
         ("test_config_file.py",),
         {
-            "evaluation prompts not read": ("**_evaluated(table, folder), ", ""),
+            "evaluation prompts not read": ('"evaluation": read_evaluation, ', ""),
+        },
+    ),
+    Target(
+        "trainer/settings/typed.py",
+        ("test_config_file.py",),
+        {
             "a text is a list of letters": ("fits = isinstance(value, list | tuple) and all", "fits = all"),
+            "any section's name is a key": ("types = {f.name: hints[f.name] for f in fields(cls)}", "types = hints"),
         },
     ),
 ]

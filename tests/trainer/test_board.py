@@ -42,6 +42,7 @@ def test_a_run_is_described(server):
     found = server.get("/runs/markup").json
     assert (found["id"], found["prompts"], found["changes"]) == ("markup", [MARKUP], [])
     assert found["settings"]["optimizer"]["learning_rate"] == 1e-3
+    assert found["limits"] == {name: {"above": 0, "most": 1} for name in ("learning_rate", "strength")}
     assert f"reward/{TRAINED}" in found["metrics"]
     assert found["log"] == [{"iteration": 0, "message": "update skipped: only a test"}]
 

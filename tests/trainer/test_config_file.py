@@ -42,6 +42,7 @@ def test_prompts_come_from_a_file_beside_the_config(config_file, tmp_path):
 REWARD = "[[rewards]]\nkind = "
 REJECTED = {
     "unknown key": ({"grpo": "strenght = 0.3"}, r"'strenght' is no key of \[grpo\]: did you mean 'strength'\?"),
+    "a section's own name": ({"grpo": "section = 'grpo'"}, r"'section' is no key of \[grpo\]"),
     "unknown section": ({"optimiser": "learning_rate = 1"}, "'optimiser' is no section: did you mean 'optimizer'"),
     "wrong type": ({"grpo": "group_size = 2.5"}, r"grpo.group_size = 2.5: must be a whole number"),
     "true is no number": ({"grpo": "group_size = true"}, r"grpo.group_size = True: must be a whole number"),

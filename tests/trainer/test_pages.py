@@ -3,13 +3,15 @@
 import re
 import shlex
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
+import make_settings
 import pytest
 from test_structure import FLOORS
 
 from trainer.__main__ import parse
+from trainer.reward_server.config import ServerSettings
 from trainer.rewards import KINDS
 from trainer.settings.config import Config
 from trainer.settings.config_file import SECTIONS, RewardSettings
@@ -96,23 +98,24 @@ def test_keys_of_the_toml_examples_exist():
                 assert name in {field.name for field in fields(Config)}
 
 
-def shown(default: object) -> str:
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, float):
-        return f"{default:g}"
-    return "[]" if default == () else str(default)
+def shown(field: Field) -> str:
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    if field.default_factory is not MISSING:
+        return "{}"
+    words = {MISSING: "needed", "": "empty", (): "[]"}
+    return words.get(field.default) or str(field.default).removesuffix(".0")
 
 
-def test_the_settings_table_has_the_defaults():
-    table = rows(ROOT / "docs/configuration.md", "setting | default")
-    assert len(table) > 15
-    for cells in table:
-        names, defaults = quoted(cells[0]), [d.strip() for d in cells[1].split(",")]
-        for name, default in zip(names, defaults, strict=True):
-            section, _, key = name.partition(".")
-            real = next(field for field in fields(SECTIONS[section]) if field.name == key).default
-            assert default == shown(real), name
+def test_the_settings_tables_have_every_setting_with_its_default():
+    lines = re.findall(r"^\| `(\w+)\.(\w+)` \| (.*?) \|", text_of(make_settings.PAGE), re.M)
+    sections = {**SECTIONS, "rewards": RewardSettings, "server": ServerSettings}
+    assert lines == [(name, f.name, shown(f)) for name, section in sections.items() for f in fields(section)]
+
+
+def test_the_settings_tables_are_made_from_the_settings():
+    page = text_of(make_settings.PAGE)
+    assert page == make_settings.written_anew(page), "run `python tests/trainer/make_settings.py`"
 
 
 def test_the_table_of_rewards_is_complete():

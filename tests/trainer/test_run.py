@@ -127,10 +127,9 @@ def test_settings_that_an_older_version_did_not_know_have_their_defaults():
     new = json.loads(json.dumps(Config(ModelSettings("m"), ("a",), (RewardSettings("r"),)).to_dict()))
     old = {name: section for name, section in new.items() if name != "init"}
     old["lora"] = {name: value for name, value in new["lora"].items() if name != "variant"}
-    assert differences(completed(old), new) == []
-    assert differences(completed(old), {**new, "lora": {**new["lora"], "variant": "dora"}}) == [
-        "lora.variant was 'lora', is 'dora'"
-    ]
+    assert differences(completed(old), completed(new)) == []
+    dora = {**new, "lora": {**new["lora"], "variant": "dora"}}
+    assert differences(completed(old), completed(dora)) == ["lora.variant was 'lora', is 'dora'"]
 
 
 def test_a_folder_that_is_being_trained_is_refused(config, tmp_path):

@@ -42,5 +42,5 @@ def test_a_folder_without_the_configuration_is_refused(flux_dev, tmp_path):
 
 @pytest.mark.parametrize("tokens", [0, 513, "many"])
 def test_other_lengths_are_refused(tokens):
-    with pytest.raises(ConfigError, match=r"model\.text_tokens = .* must be between 1 and 512, or 'auto'"):
+    with pytest.raises(ConfigError, match=r"model\.text_tokens = .* must be between 1 and 512 tokens, or 'auto'"):
         ModelSettings("embedded", text_tokens=tokens)

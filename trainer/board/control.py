@@ -1,14 +1,29 @@
 """What a person wants of a run that is at work in this process."""
 
 import unicodedata
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..errors import Refused
 from ..history.keeping import TITLE_LENGTH
+from ..settings.config import GrpoSettings, OptimizerSettings
+from ..settings.described import Setting, described
 
 ACTIONS = ("pause", "resume", "stop", "save", "change")
-CHANGEABLE = ("learning_rate", "strength")
-HIGHEST = 1  # of either
+
+
+def changeable(section: type, name: str) -> Setting:
+    """A setting that ends where its number field does: what is above is a slip that would ruin a run at work."""
+    setting = described(section, name)
+    _, highest = setting.number_field
+    return replace(setting, most=highest)
+
+
+CHANGEABLE = {
+    "learning_rate": changeable(OptimizerSettings, "learning_rate"),
+    "strength": changeable(GrpoSettings, "strength"),
+}
+LIMITS = {name: {"above": setting.above, "most": setting.most} for name, setting in CHANGEABLE.items()}
 
 
 class Control(Protocol):
@@ -42,8 +57,8 @@ def obey(control: Control, wish: dict[str, Any]) -> None:
         raise Refused(400, f"{' or '.join(CHANGEABLE)} belongs to the action change, and to no other")
     for name, value in values.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (is_number and 0 < value <= HIGHEST):  # not so for NaN either
-            raise Refused(400, f"{name} must be a number above 0 and at most {HIGHEST}")
+        if not (is_number and CHANGEABLE[name].allows(value)):  # not so for NaN either
+            raise Refused(400, f"{name} must be a number {CHANGEABLE[name].range}")
     getattr(control, action)(**{name: float(value) for name, value in values.items()})
 
 

@@ -13,7 +13,7 @@ from .. import history
 from ..errors import Refused
 from ..history import Reader, Summary, export, keeping
 from .answers import LARGEST, Handler, answered, body, encoded, error, number, place, short
-from .control import CHANGEABLE, Control, obey, title_of
+from .control import CHANGEABLE, LIMITS, Control, obey, title_of
 from .files import attachment, tile
 
 PREFIX = "/neighbor_grpo/v1"
@@ -87,7 +87,8 @@ class Board:
 
     async def details(self, request: web.Request) -> web.Response:
         summary = await self.aside(lambda: history.summary(self.folder(request)))
-        return web.json_response(self.described(summary) | await self.ask(request, history.details))
+        found = await self.ask(request, history.details)
+        return web.json_response({**self.described(summary), **found, "limits": LIMITS})
 
     async def curves(self, request: web.Request) -> web.Response:
         points = number(request, "points", history.POINTS, 1, MOST_POINTS)

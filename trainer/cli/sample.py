@@ -10,8 +10,9 @@ from ..errors import ConfigError
 from ..models.files.headers import damage, metadata
 from ..models.files.safe_file import DamagedFile
 from ..rewards import check_prompts, check_weights
-from ..settings.config import Config, require
+from ..settings.config import Config
 from ..settings.config_file import parse
+from ..settings.described import require
 from ..training.run_folder import LORA
 from .output import print_json, say
 

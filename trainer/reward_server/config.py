@@ -4,33 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..choices import AUTO
-from ..settings.config import RewardSettings, different_labels, require
-from ..settings.config_file import known_keys, parse_rewards, parse_section, read_table
+from ..settings.config import RewardSettings
+from ..settings.config_file import parse_rewards, read_table
+from ..settings.described import Section, require, setting
+from ..settings.learning import different_labels
+from ..settings.typed import known_keys, parse_section
 
 
 @dataclass(frozen=True)
-class ServerSettings:
-    """`[server]`. The defaults take 64 pictures of 1024 x 1024 as PNG, or 21 as float32, in one request."""
+class ServerSettings(Section, section="server"):
+    """The defaults take 64 pictures of 1024 x 1024 as PNG, or 21 as float32, in one request."""
 
-    device: str = AUTO  # "auto" is CUDA where there is one
-    max_images: int = 64  # of a request
-    max_pixels: int = 2048 * 2048  # of a picture
-    max_bytes: int = 256 * 2**20  # of a request's body
-    queue_requests: int = 256  # accepted and not answered yet
-    queue_bytes: int = 2 * 2**30  # that these hold: their bodies and decoded pictures
-    batch_size: int = 32  # pictures scored at once
-    batch_window: float = 0.005  # seconds that a batch waits to be filled
+    device: str = setting(AUTO, "Where rewards are computed. auto: a CUDA GPU if there is one, the CPU if not.")
+    max_images: int = setting(64, "The most pictures in a request.", unit="picture", least=1)
+    max_pixels: int = setting(2048 * 2048, "The most pixels of a picture.", unit="pixel", least=1)
+    max_bytes: int = setting(256 * 2**20, "The most bytes of a request's body.", unit="byte", least=1)
+    queue_requests: int = setting(256, "The most requests that wait for their answer.", unit="request", least=1)
+    queue_bytes: int = setting(
+        2 * 2**30, "The most bytes that these hold: their bodies and decoded pictures.", unit="byte"
+    )
+    batch_size: int = setting(32, "Pictures that are scored at once.", unit="picture", least=1)
+    batch_window: float = setting(0.005, "How long a batch waits to be filled.", unit="second", least=0, most=1)
 
-    def __post_init__(self) -> None:
-        for name in ("max_images", "max_pixels", "max_bytes", "queue_requests", "batch_size"):
-            require(getattr(self, name) >= 1, f"server.{name}", getattr(self, name), "must be at least 1")
-        require(0 <= self.batch_window <= 1, "server.batch_window", self.batch_window, "must be between 0 and 1 second")
-        require(
-            self.queue_bytes >= self.max_bytes,
-            "server.queue_bytes",
-            self.queue_bytes,
-            f"must be at least server.max_bytes = {self.max_bytes}",
-        )
+    def check(self) -> None:
+        least = f"must be at least server.max_bytes = {self.max_bytes}"
+        require(self.queue_bytes >= self.max_bytes, "server.queue_bytes", self.queue_bytes, least)
 
 
 def load_server_config(path: Path) -> tuple[tuple[RewardSettings, ...], ServerSettings]:

@@ -28,6 +28,7 @@ class Kind:
     needs: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)  # option: which of weights.KNOWN it is, if it is empty
     check_prompt: Callable[[str], object] | None = None  # raises RewardError for one that it cannot score
+    may_change: tuple[str, ...] = ()  # options with which a run goes on if they are others: a server moves
 
 
 def _late(module: str, name: str) -> "Callable[..., Reward]":
@@ -47,7 +48,8 @@ def _pixels(name: str) -> "Callable[..., Reward]":
 
 _clip, _ocr, _judge = _late("clip_kinds", "clip"), _late("ocr", "OcrReward"), _late("vlm", "VlmJudge")
 
-VLM = ("url", "model", "template", "pattern", "scale", "size", "concurrency", "timeout", "retries", "token_env")
+SERVER = ("url", "timeout", "retries", "token_env")  # options of rewards over HTTP
+VLM = (*SERVER, "model", "template", "pattern", "scale", "size", "concurrency")
 CLIP_L = {"path": "clip-l"}
 
 KINDS: dict[str, Kind] = {
@@ -74,10 +76,10 @@ KINDS: dict[str, Kind] = {
     "sharpness": Kind(_pixels("Sharpness")),
     "jpeg-compressibility": Kind(_pixels("JpegCompressibility")),
     "jpeg-incompressibility": Kind(_pixels("JpegIncompressibility")),
-    "remote": Kind(_late("remote", "remote"), ("url", "reward", "token_env", "timeout", "retries"), needs=("url",)),
+    "remote": Kind(_late("remote", "remote"), (*SERVER, "reward"), needs=("url",), may_change=SERVER),
     "imagereward": Kind(_late("image_reward", "image_reward"), ("path", "dtype"), weights={"path": "imagereward"}),
     "ocr": Kind(lambda device: _ocr(), check_prompt=quoted),
-    "vlm-judge": Kind(lambda device, **options: _judge(**options), VLM, needs=("url",)),
+    "vlm-judge": Kind(lambda device, **options: _judge(**options), VLM, needs=("url",), may_change=SERVER),
 }
 
 

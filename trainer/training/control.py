@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..events import CONCLUDED, STOPPED, Change, Ending
-from ..settings.config import Config, GrpoSettings, OptimizerSettings, require
+from ..settings.config import Config, GrpoSettings, OptimizerSettings
+from ..settings.described import require
 
 
 class Control:

@@ -1,23 +1,19 @@
 """What a run's folder holds already, and whether a config may go on with it; without torch, to answer at once."""
 
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..rewards import check_prompts
-from ..settings.config import Config, ModelSettings, RewardSettings
+from ..rewards import KINDS, check_prompts
+from ..settings.config import SECTIONS, Config
+from ..settings.described import Section, described
 from .checkpoint import load_state
 
 CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
-# settings that may change when a run goes on: they do not alter what an iteration computes
-FREE = ("folder", "iterations", "save_every", "tiles_every", "offload_rewards", "base_every", "stop_on")
-# how the model's weights are kept may change: a run goes on on another machine, with other memory
-KEPT = ("memory", "offload", "checkpointing")
-APART = ("evaluation",)  # whole sections like that
-# how a reward is reached may change too: a server moves
-REACH = ("url", "token_env", "timeout", "retries")
 
 
 class RunError(UserError):
@@ -41,28 +37,52 @@ def check_run(config: Config, resume: bool) -> None:
         raise RunError(
             f"{folder} already holds a run of {state['iteration']} iterations: use --resume, or another folder"
         )
-    changed = differences(completed(state["settings"]), json.loads(json.dumps(config.to_dict())))
+    new = json.loads(json.dumps(config.to_dict()))
+    changed = differences(completed(state["settings"]), completed(new))
     if changed:
         raise RunError(
             f"{folder} was trained with other settings ({'; '.join(changed)}): undo them, or use another folder"
         )
 
 
-def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an older version stored, with the defaults of what it did not know yet."""
-    defaults = json.loads(json.dumps(Config(ModelSettings(""), ("",), (RewardSettings("none"),)).to_dict()))
-    return {
-        name: {**default, **stored[name]} if isinstance(default, dict) and name in stored else stored.get(name, default)
-        for name, default in defaults.items()
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of what they lack: an older version did not know it, or it was left out."""
+    sections = {name: {**_defaults(section), **stored.get(name, {})} for name, section in SECTIONS.items()}
+    return {**stored, **sections}
+
+
+def _defaults(section: type[Section]) -> dict[str, Any]:
+    """As JSON has them."""
+    return json.loads(json.dumps({f.name: f.default for f in fields(section) if f.default is not MISSING}))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two settings trees, but for what may change, as 'grpo.clip was 0.2, is 0.3'."""
+    return list(_differences(old, new, "", may_change(new)))
+
+
+def may_change(settings: Mapping[str, Any]) -> set[str]:
+    """Names of what a run can go on with another value of, as 'run.iterations' or 'rewards.0.options.url'."""
+    names = {
+        f"{name}.{f.name}"
+        for name, section in SECTIONS.items()
+        for f in fields(section)
+        if described(section, f.name).may_change
     }
+    for i, reward in enumerate(settings.get("rewards", ())):
+        kind = KINDS.get(reward["kind"])
+        names |= {f"rewards.{i}.options.{option}" for option in (kind.may_change if kind else ())}
+    return names
 
 
-def differences(old: object, new: object, name: str = "") -> list[str]:
-    """What differs between two settings trees, but for what is free to change, as 'grpo.clip was 0.2, is 0.3'."""
+def _differences(old: object, new: object, name: str, free: set[str]) -> Iterator[str]:
+    if name in free or old == new:
+        return
     if isinstance(old, dict) and isinstance(new, dict):
-        free = {"": APART, "run": FREE, "model": KEPT}.get(name, REACH if name.endswith(".options") else ())
-        keys = [k for k in (*old, *(k for k in new if k not in old)) if k not in free]
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{name}.{i}")]
-    return [] if old == new else [f"{name} was {old!r}, is {new!r}"]
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."), free)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(a, b, f"{name}.{i}", free)
+    else:
+        yield f"{name} was {old!r}, is {new!r}"

@@ -28,8 +28,8 @@ export function mount(parent, panel) {
     { class: "ng-button ng-danger" },
   );
 
-  const rate = field("Learning rate", { min: 0, step: "any" });
-  const strength = field("Strength", { min: 0.01, max: 1, step: 0.01 });
+  const rate = field("Learning rate", "any");
+  const strength = field("Strength", 0.01);
   const apply = h("button", { type: "submit", class: "ng-button ng-primary" }, "Apply at the next iteration");
   const form = h("form", { class: "ng-form", onsubmit: change }, rate.label, strength.label, apply);
   const changes = h("ol", { class: "ng-log" });
@@ -94,8 +94,8 @@ export function mount(parent, panel) {
     const key = JSON.stringify([details.id, now]);
     if (key !== shown) {
       shown = key;
-      rate.show(now.learning_rate);
-      strength.show(now.strength);
+      rate.show(now.learning_rate, details.limits.learning_rate);
+      strength.show(now.strength, details.limits.strength);
     }
     const lines = JSON.stringify([details.changes, details.log]);
     if (lines === logged) return;
@@ -129,17 +129,19 @@ export function whyNot(run, host) {
   return "Another process works on this run: stop it where it was started (Ctrl+C saves first).";
 }
 
-/** @param {string} name @param {Record<string, string | number>} limits */
-function field(name, limits) {
-  const input = h("input", { type: "number", class: "ng-input", ...limits });
+/** @param {string} name @param {number | "any"} step */
+function field(name, step) {
+  const input = h("input", { type: "number", class: "ng-input", step });
   input.addEventListener("keydown", (event) => event.stopPropagation());
   const label = h("label", { class: "ng-field" }, name, input);
   let old = "";
   return {
     input,
     label,
-    /** @param {number | undefined} value */
-    show(value) {
+    /** @param {number | undefined} value @param {import("./types.mjs").Limits} limits */
+    show(value, { above, most }) {
+      input.min = String(above);
+      input.max = String(most);
       old = input.value = value === undefined ? "" : String(value);
     },
     changed: () => input.value !== old && Number.isFinite(input.valueAsNumber),

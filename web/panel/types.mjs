@@ -21,6 +21,8 @@
  * @typedef {{ width?: number, height?: number }} Sampling
  * @typedef {{ group_size?: number, strength?: number }} Grpo
  *
+ * @typedef {{ above: number, most: number }} Limits
+ *
  * @typedef {object} Settings  what the panel reads of a run's settings
  * @property {Sampling} [sampling]
  * @property {Grpo} [grpo]
@@ -32,6 +34,7 @@
  * @property {string[]} metrics  names of the curves there are
  * @property {Change[]} changes
  * @property {LogLine[]} log
+ * @property {{ learning_rate: Limits, strength: Limits }} limits  of what a person may change
  *
  * @typedef {Run & Extra} Details
  *

@@ -1,0 +1,100 @@
+"""What settings name by a path: made absolute, checked to be there, and read if the settings hold what is in it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..models.files.picture_files import PictureError, digest, read_pictures
+from ..models.files.source import EMBEDDED, HUB, ModelError, resolve
+from ..plugins import is_own
+from .described import require
+from .model import LoraSettings, ModelSettings
+from .typed import check_type
+
+
+def absolute_path(path: str, folder: Path) -> Path:
+    return (folder / Path(path).expanduser()).absolute()
+
+
+def absolute_paths(value: Any, folder: Path, where: str) -> Any:
+    """A path, or a list of paths, made absolute and checked to be there; empty stays empty."""
+    if isinstance(value, list | tuple):
+        return [absolute_paths(path, folder, where) for path in value]
+    require(isinstance(value, str), where, value, "must be a path")
+    if not value:
+        return value
+    path = absolute_path(value, folder)
+    require(path.exists(), where, value, f"there is no file or folder {path}")
+    return str(path)
+
+
+def find_model(model: ModelSettings, folder: Path) -> ModelSettings:
+    """The model with absolute paths, checked to be there; a family of the user's own takes what it is given."""
+    if is_own(model.family):
+        return model
+    named = model.path == EMBEDDED or model.path.startswith(HUB)
+    model = replace(
+        model,
+        path=model.path if named else str(absolute_path(model.path, folder)),
+        vae=absolute_paths(model.vae, folder, "model.vae"),
+        text_encoders=tuple(absolute_paths(model.text_encoders, folder, "model.text_encoders")),
+    )
+    try:
+        source = resolve(model.path, model.vae, model.text_encoders)
+    except ModelError as error:
+        raise ConfigError(f"model.path: {error}") from None
+    try:
+        source.require_vae()
+        source.require_encoders()
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
+    return model
+
+
+def find_lora(lora: LoraSettings, folder: Path) -> LoraSettings:
+    """The LoRA with an absolute path of the file to go on from, checked to be there."""
+    if not lora.start:
+        return lora
+    path = absolute_path(lora.start, folder)
+    require(path.is_file(), "lora.start", lora.start, f"there is no file {path}")
+    return replace(lora, start=str(path))
+
+
+def read_prompts(value: Any, folder: Path) -> tuple[str, ...]:
+    """`prompts = "file.txt"` (one a line, # comments) or a list of texts."""
+    if isinstance(value, str):
+        path = folder / value
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"prompts = {value!r}: {path} cannot be read as text ({error})") from error
+        return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    texts = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    require(texts, "prompts", value, "must be a list of texts, or the path of a file with one prompt a line")
+    return tuple(value)
+
+
+def read_evaluation(section: Any, folder: Path) -> Any:
+    """[evaluation] with its prompts read, if it names a file."""
+    if not isinstance(section, Mapping) or "prompts" not in section:
+        return section
+    return {**section, "prompts": read_prompts(section["prompts"], folder)}
+
+
+def read_init(section: Any, folder: Path) -> Any:
+    """[init] with absolute paths, and the digest of what is in the files now."""
+    if not isinstance(section, Mapping) or not section.get("image"):
+        return section
+    image = section["image"]
+    images, mask = [image] if isinstance(image, str) else image, section.get("mask", "")
+    check_type(images, tuple[str, ...], "init.image")
+    check_type(mask, str, "init.mask")
+    images, mask = absolute_paths(images, folder, "init.image"), absolute_paths(mask, folder, "init.mask")
+    try:
+        pictures, grey = read_pictures(images, mask)
+    except PictureError as error:
+        raise ConfigError(f"init: {error}") from None
+    found = digest([*pictures, *([grey] if grey else [])])
+    return {**section, "image": images, "mask": mask, "digest": found}

@@ -1,0 +1,76 @@
+"""How long a run goes on, what it stores, and what it draws to be looked at."""
+
+from dataclasses import dataclass
+
+from ..diagnosis import CHECKS
+from .described import Section, setting
+
+
+@dataclass(frozen=True)
+class RunSettings(Section, section="run"):
+    folder: str = setting("", "Where the run is stored. Empty: runs/ and the config file's name.", may_change=True)
+    iterations: int = setting(
+        300,
+        "Rollouts, each followed by an update. 300 in the paper; the reward should rise earlier.",
+        least=1,
+        highest=100000,
+        may_change=True,
+    )
+    seed: int = setting(
+        0,
+        "Every random choice of the training follows from it: a run can be repeated exactly.",
+        least=0,
+        highest=2**31 - 1,
+    )
+    micro_batch: int = setting(
+        4,
+        "Candidates in the model at once. Memory depends on it and on the picture's size: it is halved if memory "
+        "runs out.",
+        least=1,
+        highest=128,
+    )
+    save_every: int = setting(
+        10, "Iterations between checkpoints.", unit="iteration", least=1, highest=10000, may_change=True
+    )
+    tiles_every: int = setting(
+        1, "Iterations between stored pictures; 0 stores none.", unit="iteration", least=0, may_change=True
+    )
+    offload_rewards: bool = setting(
+        False,
+        "Reward models wait in the computer's memory while they do not score, and come one at a time. Saves their "
+        "size on the GPU and costs a moment in each iteration.",
+        may_change=True,
+    )
+    base_every: int = setting(
+        10,
+        "Iterations between pictures of the base noises themselves, if pictures are stored; 0 draws none.",
+        unit="iteration",
+        least=0,
+        may_change=True,
+    )
+    stop_on: tuple[str, ...] = setting(
+        (),
+        "Problems that end the run if the diagnosis finds them; it is saved.",
+        choices=tuple(CHECKS),
+        may_change=True,
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Section, section="evaluation"):
+    """Pictures of fixed prompts, to look at and to score: before the first iteration, after the last, and between."""
+
+    prompts: tuple[str, ...] = setting(
+        (),
+        "Prompts to look at and to score, drawn from fixed seeds: a list, or a file with one a line. The same prompt "
+        "twice draws two pictures.",
+        may_change=True,
+    )
+    every: int = setting(
+        0,
+        "Iterations between the evaluation's pictures; 0 draws the first and the last alone.",
+        unit="iteration",
+        least=0,
+        highest=100000,
+        may_change=True,
+    )
