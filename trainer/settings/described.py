@@ -95,7 +95,7 @@ def setting(default: Any = MISSING, help: str = "", *, factory: Any = MISSING, *
     return field(default=default, default_factory=factory, metadata={KEY: Setting(help, **known)})
 
 
-def described(section: type, name: str) -> Setting:
+def described(section: "type[Section]", name: str) -> Setting:
     """What is known of the setting `name` of a section."""
     return section.__dataclass_fields__[name].metadata[KEY]
 
@@ -104,6 +104,7 @@ class Section:
     """Settings that check themselves when they are made: a frozen dataclass of `setting`s."""
 
     section: ClassVar[str]  # its name in a TOML file
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __init_subclass__(cls, section: str) -> None:
         cls.section = section
@@ -124,6 +125,6 @@ def plain(value: Any) -> Any:
     return tuple(plain(one) for one in value) if isinstance(value, tuple) else deepcopy(value)
 
 
-def _omitted(f: Field, section: Any) -> bool:
-    known = f.metadata.get(KEY)
-    return bool(known) and known.omit_default and getattr(section, f.name) == f.default
+def _omitted(f: Field[Any], section: Any) -> bool:
+    known: Setting | None = f.metadata.get(KEY)
+    return known is not None and known.omit_default and getattr(section, f.name) == f.default

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..choices import AUTO
 from ..errors import ConfigError
@@ -9,7 +10,7 @@ from ..models.flux1.geometry import Geometry
 from ..stages.solvers import SOLVERS
 from .described import Section, require, setting
 
-SIZE = {
+SIZE: dict[str, Any] = {
     "help": "Of the candidates, pixels, a multiple of 16; 64 suits the embedded model. Larger takes more time and "
     "memory.",
     "unit": "pixel",
