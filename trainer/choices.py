@@ -1,6 +1,8 @@
 """Names that settings choose among and stages tell apart; without torch, so that a wrong one is answered at once."""
 
 AUTO = "auto"  # the setting that is chosen for the model and the machine at hand
+# kinds of models: name -> module and class in trainer/models, in the order in which they are asked
+FAMILIES = {"flux1": "flux1.family:Flux1"}
 # how rollouts become a loss: name -> module and class in trainer/objectives
 OBJECTIVES = {"neighbor": "neighbor:Neighbor"}
 TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")  # see `surrogate.softmax_temperature`

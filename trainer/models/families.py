@@ -1,14 +1,11 @@
-"""The families there are: a folder of `models/` each, and a line here."""
+"""The families there are: a folder of `models/` each, and a line in `choices`."""
 
 from importlib import import_module
 
-from ..choices import AUTO
+from ..choices import AUTO, FAMILIES
 from ..plugins import is_own, load
 from .family import Family
 from .files.source import ModelSource
-
-# module and class in this package, in the order in which they are asked
-FAMILIES = {"flux1": "flux1.family:Flux1"}
 
 
 def family_of(source: ModelSource, name: str = AUTO) -> Family:

@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from ..choices import AUTO
-from ..models.families import FAMILIES
+from ..choices import AUTO, FAMILIES
 from .described import Section, described, require, setting
 
 
