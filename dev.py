@@ -71,7 +71,7 @@ def say(text: str) -> None:
 
 
 def set_up() -> None:
-    """Leave a complete .venv behind. Costs one start of Python where the stamp tells that nothing changed."""
+    """Leave a complete .venv behind. Costs one start of Python if the stamp tells that nothing changed."""
     tools = development_tools()
     wanted = "\n".join([(ROOT / "requirements.txt").read_text("utf-8"), *TORCH, *tools, *ALONE, MINOR])
     fingerprint = hashlib.sha256(wanted.encode()).hexdigest().encode()
@@ -110,7 +110,7 @@ def ask(*args: str) -> tuple[bool, str]:
 
 
 def venv_version() -> str | None:
-    """The minor version of .venv's Python, None where that is missing, broken or no virtual environment."""
+    """The minor version of .venv's Python, None if that is missing, broken or no virtual environment."""
     works, version = ask("-c", "import sys as s; assert s.prefix != s.base_prefix; print('%d.%d' % s.version_info[:2])")
     return version if works else None
 
@@ -197,7 +197,7 @@ def threads(default: int) -> str:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, hyper-threads counted once where Linux tells, else as the system counts."""
+    """Cores that this process may use, hyper-threads counted once if Linux tells, else as the system counts."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     siblings = set()

@@ -45,13 +45,13 @@ class EncodeImage(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Encodes in place of the policy's own. Needed where the model is a single file.",
+                    tooltip="Encodes in place of the policy's own. Needed if the model is a single file.",
                 ),
                 setting_input(InitSettings, "reference", optional=True),
             ],
             outputs=[
                 io.Latent.Output(
-                    "latent", display_name="latent", tooltip="For Train and Rollout; holds the mask where there is one."
+                    "latent", display_name="latent", tooltip="For Train and Rollout; holds the mask if there is one."
                 )
             ],
         )

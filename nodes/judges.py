@@ -123,7 +123,7 @@ class VlmJudge(io.ComfyNode):
                 io.String.Input(
                     "token_env",
                     default="",
-                    tooltip="Name of the environment variable that holds the server's token, where it wants one. The "
+                    tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
                     "token itself is never stored.",
                 ),
             ],

@@ -64,7 +64,7 @@ def begun(
 ) -> tuple[InitSettings, list[Init]]:
     """ComfyUI's LATENT and MASK as what trajectories begin from; nothing of them for text-to-image.
 
-    The mask of "Set Latent Noise Mask" counts where none is given.
+    The mask of "Set Latent Noise Mask" counts if none is given.
 
     Args:
         mask: [1, height, width] in [0, 1], 1 where pictures are drawn anew.

@@ -46,7 +46,7 @@ _names = itertools.count()
 
 
 def version(wanted: Wanted) -> int:
-    """How many steps the policy has taken; 0 where it is not loaded."""
+    """How many steps the policy has taken; 0 if it is not loaded."""
     policy = _policies.get(wanted)
     return policy.version if policy else 0
 

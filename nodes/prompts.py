@@ -52,7 +52,7 @@ class PromptSet(io.ComfyNode):
                     optional=True,
                     tooltip="The prompts as CLIPTextEncode made them (join several with "
                     "Conditioning (Combine)); the text "
-                    "then says, in the same order, what they were. Needed where the model is a single file.",
+                    "then says, in the same order, what they were. Needed if the model is a single file.",
                 ),
                 PROMPTS.Input("more", optional=True, tooltip="Another Prompt Set, put before this one."),
             ],

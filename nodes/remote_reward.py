@@ -25,7 +25,7 @@ class RemoteReward(io.ComfyNode):
                 io.String.Input(
                     "reward_name",
                     default="",
-                    tooltip="Which of the server's rewards; may be empty where it has one only.",
+                    tooltip="Which of the server's rewards; may be empty if it has one only.",
                 ),
                 io.Float.Input(
                     "timeout",
@@ -38,7 +38,7 @@ class RemoteReward(io.ComfyNode):
                 io.String.Input(
                     "token_env",
                     default="",
-                    tooltip="Name of the environment variable that holds the server's token, where it wants one. The "
+                    tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
                     "token itself is never stored.",
                 ),
             ],

@@ -35,7 +35,7 @@ def reward_folders() -> dict[str, str]:
 
 
 def reward_models() -> dict[str, str]:
-    """Files of weights and folders of models in models/rewards, by name; the first folder's where two have one."""
+    """Files of weights and folders of models in models/rewards, by name; the first folder's if two have one."""
     found: dict[str, str] = {}
     for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
         for path in sorted(root.glob("*")):

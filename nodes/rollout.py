@@ -33,7 +33,7 @@ PROMPTS_INPUT = PROMPTS.Input("prompts", tooltip="What is drawn: all of them in 
 NEIGHBORHOOD_INPUT = NEIGHBORHOOD.Input(
     "neighborhood", tooltip="How many candidates are compared, their size, and how alike they begin."
 )
-VAE_INPUT = io.Vae.Input("vae", optional=True, tooltip="Decodes the pictures. Needed where the model is a single file.")
+VAE_INPUT = io.Vae.Input("vae", optional=True, tooltip="Decodes the pictures. Needed if the model is a single file.")
 SOLVER_INPUTS = [
     *setting_inputs(SamplingSettings, "solver", "steps"),
     setting_input(RunSettings, "micro_batch"),
@@ -140,7 +140,7 @@ def sampling(neighborhood: Neighborhood, steps: int, solver: str) -> SamplingSet
 
 
 def counting(calls: int) -> Callable[[], None]:
-    """For `before_call`: moves the node's progress bar, and stops where the user has cancelled."""
+    """For `before_call`: moves the node's progress bar, and stops if the user has cancelled."""
     bar = ProgressBar(calls)
 
     def call() -> None:

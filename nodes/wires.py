@@ -33,7 +33,7 @@ LORA = io.Custom("LORA_MODEL")  # ComfyUI's own: its "Load LoRA Model" and "Save
 
 
 def searched_by(*words: str) -> dict[str, list[str]]:
-    """What finds a node besides its name, as an argument for io.Schema where the host's knows it."""
+    """What finds a node besides its name, as an argument for io.Schema if the host's knows it."""
     known = "search_aliases" in io.Schema.__dataclass_fields__
     return {"search_aliases": ["grpo", "rlhf", *words]} if known else {}
 
@@ -59,7 +59,7 @@ class Neighborhood:
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """All sizes where there are several."""
+        """All sizes if there are several."""
         return ((self.width, self.height), *self.more_sizes) if self.more_sizes else ()
 
 

@@ -19,7 +19,7 @@ from .lock import exclusive
 KINDS = ("cuda", "xpu")  # that "auto" looks for, in this order; ROCm calls itself cuda
 Device = torch.device | str
 
-# how libraries say that memory has run out, where it was not torch's own allocator that noticed
+# how libraries say that memory has run out, if it was not torch's own allocator that noticed
 FULL = (
     "out of memory",  # CUDA's driver, MPS
     "CUBLAS_STATUS_ALLOC_FAILED",

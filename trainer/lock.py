@@ -50,7 +50,7 @@ def exclusive(thing: str, message: str) -> Iterator[None]:
     The lock lies in the system's folder for temporary files, so that whoever is refused leaves no trace elsewhere.
 
     Raises:
-        Busy: with `message`, where another owner has it, in this process or another, and keeps it for PATIENCE.
+        Busy: with `message`, if another owner has it, in this process or another, and keeps it for PATIENCE.
     """
     with open(_path(thing), "a") as file:
         if not _within(PATIENCE, _lock, file):

@@ -19,7 +19,7 @@ SNIFFING = "X-Content-Type-Options"
 
 
 def tile(path: Path | None) -> web.FileResponse:
-    """A picture, with an ETag; 304 where the client has it already.
+    """A picture, with an ETag; 304 if the client has it already.
 
     Raises:
         Refused: 404, there is none.

@@ -161,7 +161,7 @@ class Board:
         return web.Response(status=204)
 
     async def nothing(self, request: web.Request) -> web.Response:
-        """404, or 405 where another method is taken."""
+        """404, or 405 if another method is taken."""
         tail = request.match_info["tail"]
         allowed = {method for method, path, _ in self.table() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), tail)}
         if not allowed:

@@ -75,7 +75,7 @@ class Watcher:
 
 
 def see(folder: Path, old: Seen | None) -> Seen:
-    """`old` where nothing has changed. A run at work is always read, as its files' times may stand still meanwhile."""
+    """`old` if nothing has changed. A run at work is always read, as its files' times may stand still meanwhile."""
     mark, live = signature(folder), is_live(folder)
     if old and not live and (old.mark, old.live) == (mark, live):
         return old

@@ -53,7 +53,7 @@ def prompts() -> tuple[list[str], list[str]]:
 
 
 def unused(folder: Path) -> Path:
-    """`folder`, or `folder-2`, `folder-3`, ... where it exists."""
+    """`folder`, or `folder-2`, `folder-3`, ... if it exists."""
     candidate, n = folder, 2
     while candidate.exists():
         candidate, n = folder.with_name(f"{folder.name}-{n}"), n + 1

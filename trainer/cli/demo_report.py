@@ -18,7 +18,7 @@ RISE = 3.0  # standard errors that the trained reward has to rise by
 def conclude(
     setup: Setup, tested: list[str], folder: Path, lora: Path, seconds: float, *, complete: bool, as_json: bool
 ) -> int:
-    """Compare, print, store `folder/report.json` and the grid; returns the exit code: 0 where the reward rose."""
+    """Compare, print, store `folder/report.json` and the grid; returns the exit code: 0 if the reward rose."""
     rewards = test(setup, tested, folder / "before_after.png")
     rose = complete and all(rewards[name].rise >= RISE for name in setup.config.weights)
     report = {

@@ -22,7 +22,7 @@ CHECKS: dict[str, Callable[[Record], Finding | None]] = {
 def diagnose(
     curves: Mapping[str, Series], settings: Mapping[str, Any], checks: Iterable[str] = tuple(CHECKS)
 ) -> list[Finding]:
-    """The findings of some checks, all where none are named.
+    """The findings of some checks, all if none are named.
 
     Args:
         curves: (iteration, value) of each metric by its name, in the order of the iterations.

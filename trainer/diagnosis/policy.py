@@ -79,7 +79,7 @@ def _unequal(record: Record) -> tuple[str, int, str] | None:
     ):
         recent = record.curve(name).last()
         if len(recent) and np.median(recent.values) > limit:
-            text = f"{what.format(np.median(recent.values))} before the first update of an iteration, where it should "
+            text = f"{what.format(np.median(recent.values))} before the first update of an iteration, and it should "
             text += "be 0: rollout and update do not compute the same policy."
             return text, int(recent.iterations[0]), "warning"
     return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-Series = Sequence[tuple[int, float | None]]  # (iteration, value); None where there was none
+Series = Sequence[tuple[int, float | None]]  # (iteration, value); None if there was none
 ENOUGH = 12  # values that tell the noise well enough to measure a rise by it
 PASSES = ENOUGH  # over the prompts, from which on means of whole passes are compared
 SHORTEST = 4  # iterations of the best window, and values of the last one, at least
@@ -21,7 +21,7 @@ class Finding:
     """Something that is wrong with a run."""
 
     check: str
-    severity: str  # "warning", or "problem" where the training does harm
+    severity: str  # "warning", or "problem" if the training does harm
     evidence: str  # one sentence with the numbers
     advice: str
     since: int  # iteration
@@ -64,7 +64,7 @@ class Curve:
     def best(self, sign: float) -> "Curve | None":
         """The short window before `last` with the highest mean, or the lowest with a negative `sign`.
 
-        None where the curve is too short to measure how far it is from there to `last`.
+        None if the curve is too short to measure how far it is from there to `last`.
         """
         length, earlier = max(2, SHORTEST // self.period), len(self) - len(self.last())
         if len(self) < ENOUGH:
@@ -98,7 +98,7 @@ class Record:
     prompts: int  # in the whole run
     prompts_per_iteration: int  # P
     group_size: int  # G
-    strength: float  # s, the last one where a person changed it
+    strength: float  # s, the last one if a person changed it
     clip: float  # eps of the ratio
 
     @staticmethod
@@ -130,7 +130,7 @@ class Record:
         return others[-1] + 1 if others else 0
 
     def passes(self, name: str) -> Curve:
-        """Means over whole passes of the prompts, where there are enough of them, and the values themselves elsewhere.
+        """Means over whole passes of the prompts, if there are enough of them, and the values themselves elsewhere.
 
         Prompts differ far more in their rewards than candidates do: a mean over all prompts moves with the policy
         alone. A pass with a missing value is left out.

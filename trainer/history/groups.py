@@ -69,7 +69,7 @@ def _candidates(store: Reader, iteration: int) -> dict[int, list[dict[str, Any]]
 def geometry(raw: object, size: int) -> dict[str, Any]:
     """Stored distances (float32, little-endian, [G * G]) as a matrix, and where they put the candidates.
 
-    All three are None where the store has none, or others than for `size` candidates.
+    All three are None if the store has none, or others than for `size` candidates.
     """
     if not isinstance(raw, bytes) or size == 0 or len(raw) != 4 * size * size:
         return {"distances": None, "points": None, "explained": None}
@@ -83,7 +83,7 @@ def geometry(raw: object, size: int) -> dict[str, Any]:
 
 
 def evaluation(store: Reader, iteration: int) -> list[dict[str, Any]]:
-    """The pictures of fixed prompts and seeds that were drawn after `iteration` iterations; empty where none were."""
+    """The pictures of fixed prompts and seeds that were drawn after `iteration` iterations; empty if none were."""
     scores: dict[int, dict[str, float | None]] = defaultdict(dict)
     for number, reward, value in store.evaluation_scores(iteration):
         scores[number][reward] = finite(value)
@@ -111,7 +111,7 @@ def exists(folder: Path, relative: object) -> bool:
 
 
 def inside(folder: Path, relative: object) -> Path | None:
-    """A picture of the run, links followed; None where there is none, or where it lies elsewhere."""
+    """A picture of the run, links followed; None if there is none, or where it lies elsewhere."""
     if not isinstance(relative, str) or not relative.endswith(PICTURE) or "\0" in relative:
         return None
     try:

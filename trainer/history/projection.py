@@ -15,7 +15,7 @@ def project(distances: np.ndarray) -> Projection | None:
     """The two principal components of the candidates, from their distances alone (classical scaling, Torgerson 1952).
 
     For Euclidean distances the points are those of a PCA of the latents, up to the axes' signs. An axis points to where
-    its largest coordinate lies. None where a distance is not finite.
+    its largest coordinate lies. None if a distance is not finite.
 
     Args:
         distances: [G, G], symmetric.

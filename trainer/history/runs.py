@@ -33,10 +33,10 @@ class Summary:
     state: str  # as stored, but for a run that nobody trains any more
     live: bool  # somebody is training it
     iteration: int  # iterations done
-    iterations: int  # planned; those done where nobody knows
+    iterations: int  # planned; those done if nobody knows
     started: float | None  # unix seconds
     updated: float  # unix seconds
-    model: str  # empty where nobody knows
+    model: str  # empty if nobody knows
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
     path: str

@@ -9,7 +9,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 26, 22  # pixels around a chart's axes
 TICKS = 4
 SMOOTHING = 0.8  # of the moving average that is drawn over the values
 
-Series = Sequence[tuple[int, float | None]]  # (iteration, value); None where there was none
+Series = Sequence[tuple[int, float | None]]  # (iteration, value); None if there was none
 
 
 def curves(series: Mapping[str, Series], width: int, height: int) -> Image.Image:

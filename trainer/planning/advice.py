@@ -1,4 +1,4 @@
-"""Which memory plan fits a card, what to lower where none does, and what an iteration costs."""
+"""Which memory plan fits a card, what to lower if none does, and what an iteration costs."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Cost:
     rollout: int  # forward
     update: int  # forward and backward
     recomputed: int  # forward once more, under checkpointing
-    reference: int  # forward without the LoRA, where the KL term asks for it
+    reference: int  # forward without the LoRA, if the KL term asks for it
     per_sample: float  # trained evaluations a sample, B K / G
     sde_update: int  # what the update of an SDE method would take
 
@@ -60,7 +60,7 @@ def lower(config: Config, plans: bool = True) -> str:
     """What to change for less memory, in the order of what it costs the training; counts nothing.
 
     Args:
-        plans: whether another memory plan is an answer; not where all of them have been found too large.
+        plans: whether another memory plan is an answer; not if all of them have been found too large.
     """
     model, sampling, run = config.model, config.sampling, config.run
     steps = []

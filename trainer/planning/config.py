@@ -27,6 +27,6 @@ def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Conf
 
 
 def check_vram(vram: float | None) -> None:
-    """Raises ConfigError if the card's GiB, where one is asked about, cannot be."""
+    """Raises ConfigError if the card's GiB, if one is asked about, cannot be."""
     if vram is not None and not vram > 0:
         raise ConfigError(f"vram = {vram:g}: must be the card's memory in GiB, such as 16")

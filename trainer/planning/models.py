@@ -24,7 +24,7 @@ META = torch.device("meta")
 
 
 def transformer(path: str) -> FluxTransformer2DModel:
-    """The transformer that `model.path` names: by the folder's config or the file's shapes where they are there,
+    """The transformer that `model.path` names: by the folder's config or the file's shapes if they are there,
     else FLUX.1-schnell's if the name says so, and FLUX.1-dev's.
 
     Raises:
@@ -39,7 +39,7 @@ def transformer(path: str) -> FluxTransformer2DModel:
 
 
 def tokens(model: ModelSettings) -> int:
-    """T5 tokens of a prompt: `text_tokens`, by the name alone where the model is not here."""
+    """T5 tokens of a prompt: `text_tokens`, by the name alone if the model is not here."""
     if folder_of(model.path) is not None or Path(model.path).is_file():
         return text_tokens(model.text_tokens, resolve(model.path))
     named = SCHNELL if _is_schnell(model.path) else DEV

@@ -24,7 +24,7 @@ class Prediction:
     plan: MemoryPlan
     peaks: Mapping[str, Peak]
     estimated: bool = False  # by arithmetic, not by a count
-    micro_batch: int | None = None  # where it is another than the config's
+    micro_batch: int | None = None  # if it is another than the config's
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line on the card that was asked about; empty where none was."""
+        """One line on the card that was asked about; empty if none was."""
         if not self.vram:
             return ""
         if self.chosen:

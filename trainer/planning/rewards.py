@@ -1,4 +1,4 @@
-"""Reward models at their real sizes on the `meta` device, scored by the real classes where those can be made so."""
+"""Reward models at their real sizes on the `meta` device, scored by the real classes if those can be made so."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ def counted(rewards: Sequence[RewardSettings], tracker: MemoryTracker) -> dict[s
 
 
 def assumed(rewards: Sequence[RewardSettings]) -> list[str]:
-    """Notes on what the sizes of these rewards were taken from, where that is a guess."""
+    """Notes on what the sizes of these rewards were taken from, if that is a guess."""
     guessed = [r.label for r in rewards if r.options.get("path") and _folder_config(r.options) is None]
     return [f"reward {label!r}: counted as the model that is usual for it" for label in guessed if label]
 

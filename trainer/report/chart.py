@@ -15,7 +15,7 @@ Values = Sequence[float | None]  # None is a gap
 
 @dataclass(frozen=True)
 class Line:
-    name: str  # empty where the chart's title says it
+    name: str  # empty if the chart's title says it
     x: Sequence[int]
     y: Values
     low: Values | None = None  # a band around the line
@@ -37,7 +37,7 @@ class Scale:
 
 
 def chart(title: str, lines: Sequence[Line]) -> Markup:
-    """Lines over the iterations; empty where none has a value."""
+    """Lines over the iterations; empty if none has a value."""
     known = [v for line in lines for part in (line.y, line.low, line.high) for v in part or () if v is not None]
     if not known:
         return Markup("")
@@ -107,7 +107,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def padded(low: float, high: float) -> tuple[float, float]:
-    """Some room above and below, more where all values are one."""
+    """Some room above and below, more if all values are one."""
     size = max(abs(low), abs(high))
     room = (high - low) * 0.05 if high - low > 1e-9 * size else 0.05 * size or 1
     return low - room, high + room

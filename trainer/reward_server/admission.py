@@ -26,7 +26,7 @@ class Admission:
         """Accept a request with a body of `size` bytes until the block ends.
 
         Raises:
-            Refused: 503 while stopping, 429 where the queue is full, 413 where it could never take so much.
+            Refused: 503 while stopping, 429 if the queue is full, 413 if it could never take so much.
         """
         if self.stopping:
             raise Refused(503, "the server is stopping", STOPPING_FOR)

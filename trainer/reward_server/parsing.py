@@ -101,7 +101,7 @@ def prompts(wanted: dict[str, Any]) -> list[str]:
 
 
 def rewards(wanted: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """The rewards that are asked for, all where nothing is said."""
+    """The rewards that are asked for, all if nothing is said."""
     if wanted.get("rewards") is None:
         return list(names)
     asked = wanted["rewards"]

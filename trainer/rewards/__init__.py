@@ -84,12 +84,12 @@ KINDS: dict[str, Kind] = {
 
 
 def build(kind: str, options: Mapping[str, Any], device: str) -> "Reward":
-    """The reward of a kind. Raises RewardError where its files are missing or damaged."""
+    """The reward of a kind. Raises RewardError if its files are missing or damaged."""
     return KINDS[kind].make(device=device, **options)
 
 
 def check_prompts(kinds: Iterable[str], prompts: Iterable[str]) -> None:
-    """Raises RewardError where a reward of these kinds cannot score one of the prompts: before anything is loaded."""
+    """Raises RewardError if a reward of these kinds cannot score one of the prompts: before anything is loaded."""
     found = [KINDS[kind].check_prompt for kind in kinds if kind in KINDS]
     checks = [check for check in found if check]
     for prompt in prompts:

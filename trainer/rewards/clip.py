@@ -130,6 +130,6 @@ def _edge(size: int | dict[str, int]) -> int:
 
 
 def unit(features: object) -> Tensor:
-    """Unit vectors, float32. transformers 5 returns an output object where 4 returned the tensor."""
+    """Unit vectors, float32. transformers 5 returns an output object, and 4 returned the tensor."""
     tensor = features if isinstance(features, Tensor) else features.pooler_output  # type: ignore[attr-defined]
     return F.normalize(tensor.float(), dim=-1)

@@ -103,7 +103,7 @@ def _refuse_misfits(path: Path, missing: list[str], unexpected: list[str]) -> No
 
 
 def _tokens(path: Path, config: CLIPTextConfig) -> Tokens:
-    """The folder's own tokeniser where it has one, else CLIP's."""
+    """The folder's own tokeniser if it has one, else CLIP's."""
     length = config.max_position_embeddings
     if all((path / name).is_file() for name in OWN_TOKENS):
         try:

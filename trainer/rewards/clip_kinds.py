@@ -38,7 +38,7 @@ def load_openai_clip(device: str, path: str, dtype: str) -> ClipEncoder:
 
 
 def load_any(device: str, path: str | Path, dtype: str) -> tuple[ClipEncoder, Preprocess]:
-    """The CLIP at `path` (OpenAI's ViT-L-14 where that is empty), prepared as its own folder says."""
+    """The CLIP at `path` (OpenAI's ViT-L-14 if that is empty), prepared as its own folder says."""
     if not path:
         encoder = load_openai_clip(device, "", dtype)
         return encoder, Preprocess(encoder.size)

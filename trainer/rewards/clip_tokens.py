@@ -57,6 +57,6 @@ def _byte_pairs() -> Tokenizer:
 
 
 def _letters() -> list[str]:
-    """What stands for each byte: itself where it is printable, else a letter beyond Latin-1. In CLIP's own order."""
+    """What stands for each byte: itself if it is printable, else a letter beyond Latin-1. In CLIP's own order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]

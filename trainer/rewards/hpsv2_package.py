@@ -1,4 +1,4 @@
-"""HPSv2.1 by the `hpsv2` package's own model code and transform, where the package is installed.
+"""HPSv2.1 by the `hpsv2` package's own model code and transform, if the package is installed.
 
 Its scores are those of the kind "hpsv2.1", which needs no package. Three things keep the package (1.2.0) from being
 imported as it comes: it imports `clint` and `turtle` for a progress bar and by mistake, and its wheel lacks the
@@ -72,14 +72,14 @@ class Hpsv2Reward:
 
 
 def hpsv2(device: str, path: str = "") -> Hpsv2Reward:
-    """`path`: a checkpoint in OpenCLIP's names; HPS_v2.1_compressed.pt where that is empty."""
+    """`path`: a checkpoint in OpenCLIP's names; HPS_v2.1_compressed.pt if that is empty."""
     file = find("hpsv2.1", path)
     tensors = {name: tensor.float() for name, tensor in read_tensors(file).items()}
     return Hpsv2Reward(tensors, file).to(device)
 
 
 def load_package() -> ModuleType:
-    """hpsv2's copy of open_clip. Raises RewardError where the package is not installed."""
+    """hpsv2's copy of open_clip. Raises RewardError if the package is not installed."""
     if find_spec("hpsv2") is None:
         raise RewardError(
             "hpsv2: the package is not installed: run `pip install --no-deps hpsv2==1.2.0`, or use the reward "

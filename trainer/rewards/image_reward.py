@@ -136,7 +136,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
 def configuration(
     tensors: Mapping[str, Tensor],
 ) -> tuple[BlipVisionConfig, BlipTextConfig, dict[int, tuple[int, ...]]]:
-    """The sizes that the tensors have. Raises KeyError where one is missing."""
+    """The sizes that the tensors have. Raises KeyError if one is missing."""
     width, _, patch, _ = tensors["vision.embeddings.patch_embedding.weight"].shape
     patches = tensors["vision.embeddings.position_embedding"].shape[1] - 1  # without the class's
     words, text_width = tensors["text.embeddings.word_embeddings.weight"].shape

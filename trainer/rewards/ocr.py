@@ -20,7 +20,7 @@ class OcrReward:
     """Flow-GRPO's text rendering reward (arXiv 2505.05470), with RapidOCR as the reader.
 
     1 - min(d, n) / n, where n is the length of the prompt's quoted text and d the edit distance from what is read to
-    it; d = 0 where the text is part of what is read. Spaces and upper case do not count. From 0 to 1.
+    it; d = 0 if the text is part of what is read. Spaces and upper case do not count. From 0 to 1.
     """
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ def _model_type(folder: Path) -> str:
 
 
 def picture_files(references: str | Sequence[str]) -> list[Path]:
-    """The files themselves, or the pictures of a folder by name. Raises RewardError where there are none."""
+    """The files themselves, or the pictures of a folder by name. Raises RewardError if there are none."""
     paths = [Path(r).expanduser() for r in ([references] if isinstance(references, str) else references)]
     if len(paths) == 1 and paths[0].is_dir():
         paths = sorted(p for p in paths[0].iterdir() if p.suffix.lower() in PICTURES)

@@ -34,7 +34,7 @@ class RemoteReward:
 
     Args:
         url: of the server, http://host:port.
-        reward: its name there; may be empty where the server has one only.
+        reward: its name there; may be empty if the server has one only.
         token_env: environment variable that holds the server's token; the token itself is stored nowhere.
         timeout: seconds in which a request has to be answered.
         retries: further tries of a request, with growing pauses. After the last the run saves and waits for the server.
@@ -56,7 +56,7 @@ class RemoteReward:
         self._offered: _Offer | None = None
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [N]; NaN where the server's was no finite number.
+        """Scores [N]; NaN if the server's was no finite number.
 
         Raises:
             RewardError: the server refuses, with its reason.

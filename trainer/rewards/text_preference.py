@@ -52,7 +52,7 @@ def text_preference(
 
 
 def phrases(name: str, values: object) -> list[tuple[str, float]]:
-    """Phrases and their weights, 1 where none is written. Raises RewardError on anything that is no list of them."""
+    """Phrases and their weights, 1 if none is written. Raises RewardError on anything that is no list of them."""
     if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
         raise RewardError(f"text preference: {name} must be a list of phrases, got {values!r}")
     found = []

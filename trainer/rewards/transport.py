@@ -37,7 +37,7 @@ class Server:
         url: http:// or https://, host, port and perhaps a path.
         token: sent as bearer token; empty for none.
         timeout: seconds in which an answer has to begin.
-        retries: further tries where a request was not answered.
+        retries: further tries if a request was not answered.
 
     `while_waiting` is called many times a second while an answer is waited for; what it raises ends the waiting.
     """
@@ -153,7 +153,7 @@ def parse_url(url: str) -> tuple[bool, str, int | None, str]:
 
 
 def token_in(variable: str) -> str:
-    """What the environment variable of this name holds; empty where none is named. Raises RewardError: not set."""
+    """What the environment variable of this name holds; empty if none is named. Raises RewardError: not set."""
     token = os.environ.get(variable, "").strip() if variable else ""
     if variable and not token:
         raise RewardError(
@@ -168,7 +168,7 @@ def _reason(response: http.client.HTTPResponse, answer: Any) -> str:
 
 
 def _retry_after(response: http.client.HTTPResponse) -> float:
-    """Seconds, of a number or a date; 0 where there is none."""
+    """Seconds, of a number or a date; 0 if there is none."""
     value = response.headers.get("Retry-After", "")
     if value.strip().isdigit():
         return float(value)

@@ -54,7 +54,7 @@ class VlmJudge:
         size: pixels of the longest edge of the pictures that are sent.
         concurrency: questions asked at once.
         timeout: seconds in which an answer has to begin.
-        retries: further tries where the server is busy or gone, with growing pauses.
+        retries: further tries if the server is busy or gone, with growing pauses.
         token_env: environment variable that holds the server's token; the token itself is stored nowhere.
 
     Raises:
@@ -94,14 +94,14 @@ class VlmJudge:
         self.server = Server(base, token=token_in(token_env), timeout=timeout, retries=retries)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [N], in [0, 1] or NaN. Raises RewardError where the server refuses, RewardUnavailable
-        where it does not answer."""
+        """Scores [N], in [0, 1] or NaN. Raises RewardError if the server refuses, RewardUnavailable
+        if it does not answer."""
         pictures = [as_data_url(image, self.size) for image in images]
         pool = ThreadPoolExecutor(self.concurrency)
         try:
             scores = list(pool.map(self.judge, pictures, prompts))
         finally:
-            pool.shutdown(wait=False)  # where one fails, map drops what has not begun, and the rest is not waited for
+            pool.shutdown(wait=False)  # if one fails, map drops what has not begun, and the rest is not waited for
         return torch.tensor(scores, device=images.device)
 
     def judge(self, picture: str, prompt: str) -> float:
@@ -118,7 +118,7 @@ class VlmJudge:
         return math.nan
 
     def read(self, answer: str) -> float:
-        """The score that an answer gives, NaN where it gives none."""
+        """The score that an answer gives, NaN if it gives none."""
         numbers = self.pattern.findall(answer)
         try:
             value = float(numbers[-1])

@@ -56,7 +56,7 @@ def look_in(folders: Iterable[str | Path]) -> None:
 
 
 def find(what: str, path: str | Path = "") -> Path:
-    """The file or folder `path`, or, where that is empty, the known weights in the first folder that has them.
+    """The file or folder `path`, or, if that is empty, the known weights in the first folder that has them.
 
     Raises:
         RewardError: not there; says what to download, from where, and the folder to put it in.

@@ -15,7 +15,7 @@ def group_advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         advantages [P, G] float32, mean 0 and standard deviation 1 in each informative group, and
-        informative [P] bool: False where all rewards of a group are equal or one is NaN or infinite. Such a group
+        informative [P] bool: False if all rewards of a group are equal or one is NaN or infinite. Such a group
         has no advantage: zeros.
     """
     r = rewards.double()  # the spread of a group may be 1e-4 of its mean

@@ -56,5 +56,5 @@ class Unmasked:
         return torch.where(self.mask, v, self.noise - self.z)
 
     def end(self, x_0: Tensor) -> Tensor:
-        """x_0 [N, *latent], with z itself where rounding has left something near it."""
+        """x_0 [N, *latent], with z itself if rounding has left something near it."""
         return torch.where(self.mask, x_0, self.z)

@@ -51,7 +51,7 @@ def rollout(
 
     Args:
         velocity: the policy, see `micro_batched`.
-        begin: x at sigmas[0], [N, *latent] float32; noise where that is 1.
+        begin: x at sigmas[0], [N, *latent] float32; noise if that is 1.
         rows: which condition each trajectory has, [N] int64.
         sigmas: grid [T + 1] float64, decreasing to 0.
         solver: such as those in SOLVERS.

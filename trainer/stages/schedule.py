@@ -26,7 +26,7 @@ def sigma_grid(steps: int, shift: float = 1.0, denoise: float = 1.0) -> Tensor:
         denoise: above 0, at most 1; below 1 the last `steps` of int(steps / denoise), as in ComfyUI's samplers.
 
     Returns:
-        [T + 1] float64, strictly decreasing; s_0 is 1 where denoise is. In float32, differences of neighbouring sigmas
+        [T + 1] float64, strictly decreasing; s_0 is 1 if denoise is. In float32, differences of neighbouring sigmas
         would lose half the digits.
     """
     if steps < 1:

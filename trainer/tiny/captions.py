@@ -13,7 +13,7 @@ BACKGROUNDS = {
     "pink": (245, 170, 195),
 }
 
-# short name in the data set -> words of the caption, where the two differ
+# short name in the data set -> words of the caption, if the two differ
 NAMES = {
     "apple": "red apple", "green_apple": "green apple", "tangerine": "orange", "kiwifruit": "kiwi",
     "cheese_wedge": "cheese", "hot_pepper": "hot pepper", "fries": "french fries", "hotdog": "hot dog",

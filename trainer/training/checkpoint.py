@@ -81,7 +81,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint in `folder`, or None where there is none at all.
+    """The newest whole checkpoint in `folder`, or None if there is none at all.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole.

@@ -82,7 +82,7 @@ def init_of(setup: Setup, texts: Sequence[str]) -> list[int]:
 def pictures_of(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], prompts: Sequence[int]) -> Tensor:
     """One picture for each row of `conditioning` from the noise of its seed, [N, 3, H, W] on the policy's device.
 
-    `prompts`, as many, are those of config.prompts whose init they begin from, where there is one.
+    `prompts`, as many, are those of config.prompts whose init they begin from, if there is one.
     """
     noise = torch.stack([base_noise(setup.geometry.latent_shape, seed) for seed in seeds])
     return decode_all(setup, solve(setup, prompts, conditioning, noise, setup.solver).x_0)

@@ -135,7 +135,7 @@ def restore(setup: Setup, checkpoint: Checkpoint) -> State:
 
 
 def export(setup: Setup, state: State, path: Path) -> Path:
-    """The LoRA as a file for diffusers and ComfyUI: the average where one is kept, or the weights themselves."""
+    """The LoRA as a file for diffusers and ComfyUI: the average if one is kept, or the weights themselves."""
     config, settings = setup.config, setup.config.lora
     weights = state.average.shadow if config.optimizer.ema_decay else setup.lora
     tensors = file_tensors(

@@ -16,7 +16,7 @@ LOOK = 0.1  # seconds between two looks at whether to stop
 
 @dataclass(frozen=True)
 class Patient:
-    """`reward`, asked again after `wait` where it was unavailable: the same pictures, and no other reward's."""
+    """`reward`, asked again after `wait` if it was unavailable: the same pictures, and no other reward's."""
 
     reward: Reward
     wait: Callable[[RewardUnavailable], None]

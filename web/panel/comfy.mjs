@@ -36,7 +36,7 @@ export function comfyHost(app, store) {
 }
 
 /**
- * A node with these values in its widgets, outside of the graph; null where ComfyUI knows no such node.
+ * A node with these values in its widgets, outside of the graph; null if ComfyUI knows no such node.
  *
  * @param {string} type
  * @param {Inputs} inputs

@@ -120,7 +120,7 @@ export function mount(parent, panel) {
   };
 }
 
-/** Why a run cannot be told anything; empty where it can. @param {Run | null} run @param {"comfyui" | "board"} host */
+/** Why a run cannot be told anything; empty if it can. @param {Run | null} run @param {"comfyui" | "board"} host */
 export function whyNot(run, host) {
   if (!run) return "Open a run to control it.";
   if (run.controllable) return "";

@@ -73,7 +73,7 @@ export function mount(parent, panel) {
     timer = setTimeout(() => void detail().catch((problem) => store.failed(problem)), SETTLED);
   }
 
-  /** Fetch the window zoomed to, where the stored curve is coarse. */
+  /** Fetch the window zoomed to, if the stored curve is coarse. */
   async function detail() {
     const wanted = range;
     if (!wanted) {

@@ -48,7 +48,7 @@ export function confirm(panel, { title, text, yes }, act) {
 }
 
 /**
- * Offer a node: to add to the graph where there is one, or to copy.
+ * Offer a node: to add to the graph if there is one, or to copy.
  *
  * @param {Panel} panel
  * @param {string} title

@@ -35,7 +35,7 @@ export function fill(element, ...children) {
 }
 
 /**
- * Set the text where it is another: a screen reader hears changes only.
+ * Set the text if it is another: a screen reader hears changes only.
  *
  * @param {Element} element
  * @param {string} text
@@ -88,7 +88,7 @@ export function svg(tag, attributes = {}, ...children) {
 }
 
 /**
- * Copy text; where the browser has no clipboard for this page (plain http), in the old way.
+ * Copy text; if the browser has no clipboard for this page (plain http), in the old way.
  *
  * @param {string} text
  * @param {string} [html]

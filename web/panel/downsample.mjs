@@ -52,7 +52,7 @@ export function stepFor(iterations, points) {
 }
 
 /**
- * A stored curve continued by what was heard since. Where iterations between the two are missing, the line breaks.
+ * A stored curve continued by what was heard since. If iterations between the two are missing, the line breaks.
  *
  * @param {Curve | undefined} curve
  * @param {readonly Entry[]} entries  ascending, none of them in `curve`

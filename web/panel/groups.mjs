@@ -25,7 +25,7 @@ export class Groups {
   }
 
   /**
-   * The groups of an iteration, or null where the run keeps nothing of it.
+   * The groups of an iteration, or null if the run keeps nothing of it.
    *
    * @param {string} run
    * @param {number} iteration

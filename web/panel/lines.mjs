@@ -65,7 +65,7 @@ export function drawnRuns(state, fine) {
 }
 
 /**
- * Rewards: by reward in one run's colours, by run where several are compared. Held-out ones are dashed. The band is the mean
+ * Rewards: by reward in one run's colours, by run if several are compared. Held-out ones are dashed. The band is the mean
  * plus and minus the standard deviation within a group; of several runs, that of the first reward only.
  *
  * @param {Drawn[]} runs

@@ -10,7 +10,7 @@ const TRAIN = "NeighborGRPOTrain"; // has more widgets than are filled in here
  *
  * @param {string} type
  * @param {Inputs} inputs  in the order of the node's widgets
- * @param {object} [made]  the node as the graph would save it, where there is a graph to ask
+ * @param {object} [made]  the node as the graph would save it, if there is a graph to ask
  * @returns {{ text: string, html?: string }}
  */
 export function forClipboard(type, inputs, made) {

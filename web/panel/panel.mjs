@@ -165,7 +165,7 @@ function newest({ tiles, last }) {
 }
 
 /**
- * A line that shows a message for a moment, on top of a dialog where one is open.
+ * A line that shows a message for a moment, on top of a dialog if one is open.
  *
  * @param {HTMLElement} root
  * @param {HTMLElement} element

@@ -1,5 +1,5 @@
 /**
- * The iterations of a run heard of since its stored curves were fetched. Where one was missed, `missed` says from which on
+ * The iterations of a run heard of since its stored curves were fetched. If one was missed, `missed` says from which on
  * to ask; until the answer is there, the curve has a gap.
  *
  * @typedef {import("./types.mjs").CurvesAnswer} CurvesAnswer

@@ -38,7 +38,7 @@
  *
  * @typedef {Run & Extra} Details
  *
- * @typedef {object} Curve  down-sampled; null where a bucket holds no value
+ * @typedef {object} Curve  down-sampled; null if a bucket holds no value
  * @property {number[]} x  first iteration of each bucket, a multiple of `step`
  * @property {(number | null)[]} mean
  * @property {(number | null)[]} [low]

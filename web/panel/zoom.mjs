@@ -5,7 +5,7 @@
 const LEAST = 4; // iterations that a window shows
 
 /**
- * A window `factor` times as wide in which `centre` keeps its place; null where that would show everything.
+ * A window `factor` times as wide in which `centre` keeps its place; null if that would show everything.
  *
  * @param {Range} range
  * @param {Range} full
@@ -33,7 +33,7 @@ export function moved([from, to], full, by) {
 }
 
 /**
- * A window pushed into the axis; null where it covers all of it.
+ * A window pushed into the axis; null if it covers all of it.
  *
  * @param {Range} range
  * @param {Range} full

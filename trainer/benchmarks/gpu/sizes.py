@@ -1,4 +1,4 @@
-"""How large the checks are: FULL for a card, smaller where the harness itself is tested."""
+"""How large the checks are: FULL for a card, smaller when the harness itself is tested."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Sizes:
     narrow_tokens: int = 64  # of text
     group: int = 12  # G
     steps: int = 8  # T
-    fewer_steps: int = 2  # where T decides nothing but seconds
+    fewer_steps: int = 2  # if T decides nothing but seconds
     micro_batches: tuple[int, ...] = (1, 2, 4, 12)
     matrix: int = 8192  # edge of the product whose speed is measured
     copied: int = 2**28  # bytes from host to device

@@ -68,7 +68,7 @@ def gguf_file(path: Path) -> dict[str, GgufTensor]:
 
 @cache
 def _dtype(kind: Any) -> str:
-    """What tensors of this kind become: float32, where the package can read one block of them."""
+    """What tensors of this kind become: float32, if the package can read one block of them."""
     from gguf import GGML_QUANT_SIZES
     from gguf.quants import dequantize
 

@@ -38,7 +38,7 @@ def damage(path: Path, error: Exception) -> str:
 
 
 def _disguise(path: Path) -> str:
-    """What the file is instead, where its first bytes say so."""
+    """What the file is instead, if its first bytes say so."""
     if not path.is_file():
         return "there is no such file"
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ class PictureError(UserError):
 
 
 def read_pictures(images: Sequence[str], mask: str) -> tuple[list[Image.Image], Image.Image | None]:
-    """The files' pictures in RGB, and the mask in shades of grey where there is one.
+    """The files' pictures in RGB, and the mask in shades of grey if there is one.
 
     Raises:
         PictureError: a file is missing or no picture, or the mask is of another size than a picture.

@@ -30,7 +30,7 @@ KINDS = {  # what it is: names, or parts of names, that nothing above it has
 
 
 def recognise(names: Iterable[str]) -> str:
-    """A few words, such as "an SDXL UNet"; "of a kind that is not known" where nothing fits."""
+    """A few words, such as "an SDXL UNet"; "of a kind that is not known" if nothing fits."""
     every = "\n".join(names)
     return next(
         (kind for kind, marks in KINDS.items() if any(mark in every for mark in marks)), "of a kind that is not known"

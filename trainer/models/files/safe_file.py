@@ -16,7 +16,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # headers are read where settings are checked, without torch
+if TYPE_CHECKING:  # headers are read when settings are checked, without torch
     from torch import Tensor, nn
 
 File = BufferedReader | FileIO
@@ -158,7 +158,7 @@ def read_file(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
 def unmap(model: "nn.Module") -> None:
     """Move the weights of a model that a library has loaded into memory of their own, one after another.
 
-    diffusers and transformers map a file, and where precision and device fit, the file stays the weights' memory.
+    diffusers and transformers map a file, and if precision and device fit, the file stays the weights' memory.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

@@ -36,7 +36,7 @@ class ModelSource:
 
     @property
     def file(self) -> Path | None:
-        """The model's transformer, or all of the model, in one file; None where it is a folder."""
+        """The model's transformer, or all of the model, in one file; None if it is a folder."""
         return Path(self.location) if not self.hub and self.location.endswith(SINGLE_FILES) else None
 
     def folder(self, part: str) -> Path:

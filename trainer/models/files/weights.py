@@ -43,7 +43,7 @@ class Piece:
 
 
 def pieces_of(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
-    """Each weight whole, with its scale where the file is scaled fp8."""
+    """Each weight whole, with its scale if the file is scaled fp8."""
     pieces = {}
     for name, stored in tensors.items():
         module, _, kind = name.rpartition(".")
@@ -60,7 +60,7 @@ def under(tensors: Mapping[str, Stored], prefix: str) -> dict[str, Stored]:
 
 
 def complaint(module: nn.Module, pieces: Mapping[str, Piece]) -> str:
-    """Why `pieces` cannot become the module's parameters; empty where they can."""
+    """Why `pieces` cannot become the module's parameters; empty if they can."""
     wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     missing = [name for name in wanted if name not in pieces]
     if missing:

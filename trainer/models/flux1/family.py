@@ -72,7 +72,7 @@ def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
 def load_placed(source: ModelSource, placement: Placement) -> FluxTransformer2DModel:
     """The frozen transformer, each weight put where and how the placement says as it is read."""
     transformer = load_transformer(source, dtype=placement.dtype, keep=keeping(placement))
-    if placement.checkpointing:  # it takes place where gradients are asked for: rollouts keep no activations anyway
+    if placement.checkpointing:  # it acts if gradients are asked for: rollouts keep no activations anyway
         checkpoint_blocks(transformer)
     if placement.compiled:
         compile_blocks(transformer, placement.device)

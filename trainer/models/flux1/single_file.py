@@ -80,7 +80,7 @@ def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piec
 
 
 def transformer_pieces(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
-    """Where diffusers' parameters are in a file with these tensors; empty where it holds no FLUX transformer."""
+    """Where diffusers' parameters are in a file with these tensors; empty if it holds no FLUX transformer."""
     tensors = under(tensors, PREFIX) or tensors
     if MARK in tensors and "img_in.weight" in tensors:
         return dict(diffusers_names(pieces_of(tensors)))

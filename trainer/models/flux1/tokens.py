@@ -11,7 +11,7 @@ DEV, SCHNELL = 512, 256
 
 
 def text_tokens(wanted: int | str, source: ModelSource) -> int:
-    """`wanted`, where it is a number. "auto" is what the model was trained with: FLUX.1-dev's 512 or schnell's 256.
+    """`wanted`, if it is a number. "auto" is what the model was trained with: FLUX.1-dev's 512 or schnell's 256.
 
     Of the published models, those with a guidance embedding are dev's; its configuration says whether there is one.
 

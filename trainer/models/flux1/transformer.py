@@ -22,7 +22,7 @@ def load_transformer(source: ModelSource, *, dtype: torch.dtype, keep: Keep | No
 
     Args:
         source: where the model is.
-        dtype: of all weights, on the CPU, where nothing else keeps them.
+        dtype: of all weights, on the CPU, if nothing else keeps them.
         keep: called with the model on the meta device, to exchange layers for those that keep their weights otherwise
             (the parameters' names stay); what it returns is called as `put(model, name, tensor, scale)` for each
             parameter, in the file's precision; a scale, float32 of one element, is to be multiplied with the tensor.

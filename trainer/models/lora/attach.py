@@ -27,7 +27,7 @@ def lora_scale(alpha: float, rank: int, variant: str = "lora") -> float:
 class Narrow(nn.Linear):
     """A or B of a bfloat16 model: float32 weights, rounded at each use to the precision of what they are fed.
 
-    What autograd keeps is then the model's own input, where peft would keep a float32 copy of it for every layer.
+    What autograd keeps is then the model's own input; peft would keep a float32 copy of it for every layer.
     """
 
     def __init__(self, wide: nn.Linear):
@@ -165,6 +165,6 @@ def set_weights(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor])
         raise LoraError(f"the LoRA does not fit this model: {len(odd)} tensors differ, the first is {odd[0]}")
     for name, parameter in parameters.items():
         if parameter.shape != weights[name].shape:
-            shapes = f"{tuple(weights[name].shape)} where the model has {tuple(parameter.shape)}"
+            shapes = f"{tuple(weights[name].shape)} and the model has {tuple(parameter.shape)}"
             raise LoraError(f"the LoRA does not fit this model: {name} is {shapes}")
         parameter.copy_(weights[name])

@@ -104,7 +104,7 @@ def kohya_layout(tensors: Mapping[str, Tensor], names: LayerNames) -> dict[str, 
         present = [module for module in stacked if module in modules]
         downs = [tensors[PREFIX + module + A] for module in present]
         ups = iter([names.turned(module, tensors[PREFIX + module + B]) for module in present])
-        hidden = downs[0].shape[1]  # where modules are stacked, all have the block's input
+        hidden = downs[0].shape[1]  # if modules are stacked, all have the block's input
         blocks = [next(ups) if m in modules else downs[0].new_zeros(names.stacked_rows(m, hidden), 0) for m in stacked]
         name = f"lora_unet_{layer.replace('.', '_')}"
         result[f"{name}.lora_down.weight"] = torch.cat(downs)

@@ -19,4 +19,4 @@ class LayerNames(Protocol):
         """Rows of a module in a layer that stacks several, for a model `hidden` wide."""
 
     def turned(self, module: str, rows: Tensor) -> Tensor:
-        """A module's rows in the other program's order, where the two differ."""
+        """A module's rows in the other program's order, if the two differ."""

@@ -101,7 +101,7 @@ def _split(
     total, rank = sum(rows), len(down)
     if up.shape != (total, rank) or down.shape != (rank, columns):
         shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
-        raise LoraError(f"{layer} has the shapes {shapes}, where this model's layer is {total} x {columns}")
+        raise LoraError(f"{layer} has the shapes {shapes}, and this model's layer is {total} x {columns}")
     if dora is not None and tuple(dora.shape) not in ((total,), (total, 1)):
         raise LoraError(f"{layer} is a DoRA of columns ({tuple(dora.shape)}): only those of rows can be gone on from")
     scale = 1.0 if alpha is None else float(alpha) / rank

@@ -26,6 +26,6 @@ def sound_attention() -> Iterator[None]:
 
 
 def checkpoint_blocks(transformer: FluxTransformer2DModel) -> None:
-    """Where gradients are asked for, keep each block's inputs alone and compute it again in the backward pass."""
+    """If gradients are asked for, keep each block's inputs alone and compute it again in the backward pass."""
     again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), sound_attention()))
     transformer.enable_gradient_checkpointing(again)

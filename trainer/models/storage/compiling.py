@@ -1,4 +1,4 @@
-"""torch.compile of a model's blocks, where it works."""
+"""torch.compile of a model's blocks, if it works."""
 
 import logging
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def compile_blocks(module: nn.Module, device: torch.device | str) -> bool:
     """Have the repeated blocks of `module` compiled at their first call, which takes minutes for FLUX.
 
-    Where torch.compile does not work on this machine, most often for want of a compiler, the module stays as it was and
+    If torch.compile does not work on this machine, most often for want of a compiler, the module stays as it was and
     a warning says why. Returns whether it is compiled.
     """
     try:

@@ -31,7 +31,7 @@ class FrozenLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
         super().__init__(in_features, out_features, bias, device="meta")
         self.requires_grad_(False)
-        self.fetcher = fetcher  # None where the weight is on the device that computes
+        self.fetcher = fetcher  # None if the weight is on the device that computes
         self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are
         self.register_buffer("scale", None, persistent=False)
 

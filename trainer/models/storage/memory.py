@@ -153,7 +153,7 @@ def sizes(module: nn.Module, dtype: torch.dtype) -> dict[MemoryPlan, int]:
 
 
 def choose(needed: Mapping[MemoryPlan, int], free: int) -> MemoryPlan:
-    """The first plan whose bytes are free; the last where none's are."""
+    """The first plan whose bytes are free; the last if none's are."""
     return next((plan for plan, size in needed.items() if size <= free), list(needed)[-1])
 
 

@@ -25,7 +25,7 @@ class PinnedMemory:
 
     Args:
         device: where the memory is, the CPU but for predictions.
-        pinned: whether it is page-locked, which needs CUDA. Where the system allows no more (Windows: half of its
+        pinned: whether it is page-locked, which needs CUDA. If the system allows no more (Windows: half of its
             memory), the rest is not.
     """
 
