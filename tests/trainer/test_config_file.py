@@ -50,7 +50,7 @@ REJECTED = {
     "anchors above group": ({"grpo": "group_size = 4\nanchors = 5"}, r"grpo.anchors = 5: .* grpo.group_size = 4"),
     "steps": ({"grpo": "", "sampling": "steps = 3"}, r"grpo.trained_steps = 4: .* sampling.steps = 3"),
     "size": ({"sampling": "width = 100"}, r"sampling.width must be a multiple of 16 pixels, got 100: try 96"),
-    "solver": ({"sampling": "solver = 'rk4'"}, r"sampling.solver = 'rk4': must be euler, dpm\+\+2m"),
+    "solver": ({"sampling": "solver = 'rk4'"}, r"sampling.solver = 'rk4': must be one of euler, dpm\+\+2m"),
     "shift": ({"sampling": "shift = 'linear'"}, r"sampling.shift = 'linear': must be a number above 0, or 'auto'"),
     "strength": ({"grpo": "strength = 0"}, r"grpo.strength = 0.0: must be above 0 and at most 1"),
     "no model": ({"model": "path = 'missing'"}, r"model.path: model '.*missing': no diffusers folder there"),

@@ -42,7 +42,7 @@ TRAIN = {  # --set -> the answer
     "grpo.group_size=1": "grpo.group_size = 1: must be at least 2",
     "grpo.temperature_mode='hot'": "must be one of scale-free, element-mean, raw",
     "grpo.reward_normalisation='none'": "must be one of advantage, raw",
-    "sampling.solver='dpm'": "must be euler, dpm++2m, ab2, heun",
+    "sampling.solver='dpm'": "must be one of euler, dpm++2m, ab2, heun",
     "sampling.width=100": "sampling.width must be a multiple of 16 pixels, got 100: try 96",
     "run.stop_on=['boredom']": "must be one of reward-hacking, trust-region",
     "model.path='nowhere'": "no diffusers folder there",

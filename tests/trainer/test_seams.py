@@ -100,7 +100,7 @@ def test_a_run_goes_on_with_its_own_objective_and_family_only(config, tmp_path):
 
 @pytest.mark.parametrize("setting", ["model.family", "grpo.objective", "sampling.solver"])
 def test_a_name_that_is_none_is_refused_with_the_names_there_are(config, setting):
-    with pytest.raises(ConfigError, match=rf"{setting} = 'nothing': must be .* or 'package.module:Class' of your own"):
+    with pytest.raises(ConfigError, match=rf"{setting} = 'nothing': must be one of .*, or 'package.module:Class'"):
         load_config(config, [f"{setting}='nothing'"])
 
 

@@ -65,8 +65,10 @@ class Setting:
             return bounds or (f"{self.unit}s" if self.unit else "")
         if bounds:
             return f"{'' if self.unit else 'a number '}{bounds}, or {' or '.join(map(repr, self.choices))}"
-        others = "'package.module:Class' of your own" if self.own else self.others
-        return f"{', '.join(self.choices)} or {others}" if others else f"one of {', '.join(self.choices)}"
+        words = ", ".join(self.choices)
+        if self.own:
+            return f"one of {words}, or 'package.module:Class'"
+        return f"{words} or {self.others}" if self.others else f"one of {words}"
 
     def _bounds(self) -> str:
         named = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
