@@ -17,7 +17,7 @@ except ImportError:  # a ComfyUI without this API never calls `comfy_entrypoint`
 
 class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
-        from . import clip_rewards, judges, plain_rewards, remote_reward, rewards, scores, taste_rewards
+        from . import rewards, scores
         from .encode import EncodeImage
         from .lora import SaveLora
         from .noise import CandidateNoise, NoiseNeighborhood
@@ -25,6 +25,7 @@ class NeighborGRPO(ComfyExtension):
         from .plan import MemoryPlanNode
         from .policy import LoadPolicy
         from .prompts import PromptSet
+        from .reward_nodes import reward_nodes
         from .rollout import Rollout
         from .settings import GrpoSettingsNode
         from .step import Step
@@ -33,11 +34,7 @@ class NeighborGRPO(ComfyExtension):
 
         return [
             *(LoadPolicy, PromptSet, NoiseNeighborhood, EncodeImage, Rollout),
-            *(clip_rewards.HPSv2Reward, clip_rewards.PickScoreReward, judges.ImageReward),
-            *(clip_rewards.CLIPScoreReward, clip_rewards.AestheticReward, clip_rewards.ClipReward),
-            *(taste_rewards.TextPreferenceReward, taste_rewards.ReferenceSimilarityReward),
-            *(judges.OcrReward, judges.VlmJudge, remote_reward.RemoteReward),
-            *(plain_rewards.ColourfulnessReward, plain_rewards.SharpnessReward, plain_rewards.JpegReward),
+            *reward_nodes(),
             *(rewards.CombineRewards, rewards.BoundReward),
             *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
             *(GrpoSettingsNode, Step, Train, SaveLora),

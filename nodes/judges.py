@@ -1,4 +1,4 @@
-"""The rewards that look, read and answer, as nodes: ImageReward, text rendering, a vision language model."""
+"""VLM Judge: a vision language model as a reward."""
 
 from __future__ import annotations
 
@@ -7,57 +7,8 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
-from .reward_files import DTYPE, known, model_input, path_of
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
-
-
-class ImageReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOImageReward",
-            display_name="ImageReward",
-            category=CATEGORY,
-            **searched_by("reward", "human preference", "blip"),
-            description="ImageReward 1.0, a human preference model: which picture of a prompt people prefer. About -2 "
-            "to 2.",
-            inputs=[
-                model_input(
-                    "auto: ImageReward.pt (1.79 GB, from huggingface.co/THUDM/ImageReward) in models/rewards, with "
-                    "vocab.txt of bert-base-uncased beside it."
-                ),
-                DTYPE,
-            ],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
-        return known(model, "imagereward")
-
-    @classmethod
-    def execute(cls, model: str, precision: str) -> io.NodeOutput:
-        return io.NodeOutput(build("imagereward", path=path_of(model), dtype=precision))
-
-
-class OcrReward(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="NeighborGRPOOcrReward",
-            display_name="OCR Reward",
-            category=CATEGORY,
-            **searched_by("reward", "text rendering"),
-            description="Text rendering: whether the text that a prompt has in double quotes can be read in the "
-            "picture (Flow-GRPO's reward). 0 to 1.",
-            inputs=[],
-            outputs=[REWARD_OUTPUT],
-        )
-
-    @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(build("ocr"))
 
 
 class VlmJudge(io.ComfyNode):

@@ -7,6 +7,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..trainer.rewards.weights import KNOWN, look_in
+
 FOLDER = "rewards"  # models/rewards
 AUTO, EMBEDDED = "auto", "embedded"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -22,8 +24,6 @@ DTYPE = io.Combo.Input(
 
 def register_folder() -> None:
     """Let users keep reward models in models/rewards, or wherever extra_model_paths.yaml says."""
-    from ..trainer.rewards.weights import look_in
-
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
     look_in(folder_paths.get_folder_paths(FOLDER))
 
@@ -45,7 +45,11 @@ def reward_models() -> dict[str, str]:
     return found
 
 
-def model_input(tooltip: str, name: str = "model", also: tuple[str, ...] = ()) -> io.Combo.Input:
+def weights_input(what: str, name: str = "model", *, more: str = "", also: tuple[str, ...] = ()) -> io.Combo.Input:
+    """Which weights: "auto" are those that are known as `what`; `more` says what else may be chosen."""
+    auto = KNOWN[what]
+    beside = f", with {auto.beside} beside it" if auto.beside else ""
+    tooltip = f"auto: {auto.short} in models/rewards{beside}. {more}".strip()
     return io.Combo.Input(name, options=[AUTO, *also, *reward_models()], default=AUTO, tooltip=tooltip)
 
 

@@ -9,8 +9,7 @@ from comfy_api.latest import io
 
 from ..trainer.errors import UserError
 from . import host
-from .clip_rewards import CLIP_L
-from .reward_files import DTYPE, EMBEDDED, known, model_input, path_of
+from .reward_files import DTYPE, EMBEDDED, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
 
@@ -43,7 +42,7 @@ class TextPreferenceReward(io.ComfyNode):
                     default="blurry, flat",
                     tooltip="Phrases that a picture should be far from, one a line, with a weight if you like.",
                 ),
-                model_input(f"{CLIP_L} Or any other CLIP. {SMALL}", also=(EMBEDDED,)),
+                weights_input("clip-l", more=f"Or any other CLIP. {SMALL}", also=(EMBEDDED,)),
                 DTYPE,
             ],
             outputs=[REWARD_OUTPUT],
@@ -76,8 +75,10 @@ class ReferenceSimilarityReward(io.ComfyNode):
                 io.Image.Input(
                     "references", tooltip="One picture or a batch. They are kept in output/neighbor_grpo/references."
                 ),
-                model_input(
-                    f"{CLIP_L} Or any other CLIP, or the folder of a DINOv2 (Dinov2Model). {SMALL}", also=(EMBEDDED,)
+                weights_input(
+                    "clip-l",
+                    more=f"Or any other CLIP, or the folder of a DINOv2 (Dinov2Model). {SMALL}",
+                    also=(EMBEDDED,),
                 ),
                 io.Combo.Input(
                     "compare",

@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -22,10 +22,22 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 @dataclass(frozen=True)
 class Outline:
-    """The options of a class or function: its arguments by name. What a source does not tell counts as taken."""
+    """The options of a class or function: its arguments by name."""
 
-    takes: tuple[str, ...] | None = None  # None: any name
+    takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()  # those without a default
+    more: bool = False  # takes any other name too; or its source does not tell
+
+    def misfit(self, options: Iterable[str]) -> str:
+        """What is wrong with these names; empty if nothing is."""
+        options = {*options}
+        if strange := sorted(options - {*self.takes}) if not self.more else []:
+            return f"takes no option {strange[0]!r}: it takes {', '.join(self.takes) or 'none'}"
+        missing = [name for name in self.needs if name not in options]
+        return f"needs the option {missing[0]!r}" if missing else ""
+
+
+HIDDEN = Outline(more=True)
 
 
 def is_own(name: str) -> bool:
@@ -68,7 +80,7 @@ def look(name: str, method: str = "") -> Outline:
     except (SyntaxError, ImportError) as error:
         raise _broken(name, module, error) from error
     if not source:  # compiled
-        return Outline()
+        return HIDDEN
     if not {attribute, "*"} & _names(tree) and not _definition(tree, "__getattr__"):
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         raise ConfigError(
@@ -92,10 +104,10 @@ def outline_of(thing: Callable[..., Any]) -> Outline:
     try:
         parameters = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):  # some of those written in C tell nothing
-        return Outline()
+        return HIDDEN
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes = None if any(p.kind == p.VAR_KEYWORD for p in parameters) else tuple(p.name for p in named)
-    return Outline(takes, tuple(p.name for p in named if p.default is p.empty))
+    needs = tuple(p.name for p in named if p.default is p.empty)
+    return Outline(tuple(p.name for p in named), needs, any(p.kind == p.VAR_KEYWORD for p in parameters))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -138,15 +150,15 @@ def _definition(tree: ast.Module, name: str) -> Definition | None:
 
 def _outline(node: Definition | None) -> Outline:
     if node is None or node.decorator_list:
-        return Outline()
+        return HIDDEN
     if isinstance(node, ast.FunctionDef):
         return _taken(node.args)
     own = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name in ("__init__", "__new__")]
     if node.keywords or len(own) > 1 or (own and own[0].decorator_list):
-        return Outline()
+        return HIDDEN
     if own:
         return _taken(own[0].args, skip=1)
-    return Outline() if node.bases else Outline(())
+    return HIDDEN if node.bases else Outline()
 
 
 def _taken(arguments: ast.arguments, skip: int = 0) -> Outline:
@@ -156,7 +168,7 @@ def _taken(arguments: ast.arguments, skip: int = 0) -> Outline:
     alone = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     required += [a.arg for a, default in alone if default is None]
     takes = (*names[skip:], *(a.arg for a in arguments.kwonlyargs))
-    return Outline(None if arguments.kwarg else takes, tuple(required))
+    return Outline(takes, tuple(required), bool(arguments.kwarg))
 
 
 def _lacks(name: str, method: str) -> ConfigError:

@@ -13,7 +13,6 @@ from drawn_pictures import gradient_picture
 from PIL import Image
 from runs import equal, run
 
-from trainer import rewards
 from trainer.__main__ import main
 from trainer.events import Evaluated, IterationDone
 from trainer.stages.solvers import SOLVERS
@@ -86,13 +85,8 @@ def test_fill_draws_into_a_picture_on_the_card(both, flux_fill):
     assert_equal_runs(*both(init=MASKED, model=f"path = {str(flux_fill)!r}\ntext_tokens = 12"))
 
 
-def test_a_reward_of_ones_own_may_answer_on_the_cpu(both, monkeypatch):
-    class Redness:
-        def score(self, images, prompts):
-            return images.cpu()[:, 0].mean((1, 2))
-
-    monkeypatch.setitem(rewards.KINDS, "redness", rewards.Kind(lambda device: Redness()))
-    assert_equal_runs(*both(rewards='[[rewards]]\nkind = "redness"'))
+def test_a_reward_of_ones_own_may_answer_on_the_cpu(both):
+    assert_equal_runs(*both(rewards='[[rewards]]\nkind = "runs:Redness"'))
 
 
 def test_offload_changes_no_bit(both):

@@ -7,6 +7,8 @@ import help_pages
 import pytest
 from comfy_install import ROOT
 
+from trainer.rewards.table import KINDS
+
 SOURCES = sorted([*(ROOT / "nodes").glob("*.py"), *(ROOT / "trainer").rglob("*.py")])
 GRAPH_WIDTH = 21  # characters that the help panel shows in a window of 1280 pixels
 
@@ -38,11 +40,11 @@ def says(code: str, quote: str) -> bool:
 
 
 def node_ids() -> set[str]:
-    found = set()
+    found = {f"NeighborGRPO{kind.node.name}" for kind in KINDS.values() if kind.node}
     for path in (ROOT / "nodes").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.keyword) and node.arg == "node_id":
-                found.add(ast.literal_eval(node.value))
+            if isinstance(node, ast.keyword) and node.arg == "node_id" and isinstance(node.value, ast.Constant):
+                found.add(node.value.value)
     return found
 
 

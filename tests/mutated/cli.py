@@ -38,10 +38,19 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/rewards/table.py",
+        ("test_mistakes.py",),
+        {
+            "weights of another kind": (
+                '"hpsv2": Kind("hpsv2_package:hpsv2", weights={"path": "hpsv2.1"}',
+                '"hpsv2": Kind("hpsv2_package:hpsv2", weights=CLIP_L',
+            ),
+        },
+    ),
+    Target(
         "trainer/rewards/__init__.py",
         ("test_mistakes.py",),
         {
-            "weights of another kind": ('("path",), weights={"path": "hpsv2.1"}', '("path",), weights=CLIP_L'),
             "the path counts for nothing": ('find(what, options.get(option, ""))', "find(what)"),
         },
     ),

@@ -1,4 +1,4 @@
-"""Mistakes in how a class is found that a setting names."""
+"""Mistakes in how a class is found that a setting names, and in rewards that are such classes."""
 
 from .target import Target
 
@@ -11,21 +11,48 @@ TARGETS = [
             "not from the working directory": ("sys.path.append(here)", "pass"),
             "any text names a class": ("if not all(part.isidentifier()", "if False and not all(part.isidentifier()"),
             "self is an option": ("_taken(own[0].args, skip=1)", "_taken(own[0].args)"),
-            "what is inherited is nothing": ("Outline() if node.bases else Outline(())", "Outline(())"),
+            "what is inherited is nothing": ("HIDDEN if node.bases else Outline()", "Outline()"),
             "decorators are not seen": ("if node is None or node.decorator_list:", "if node is None:"),
             "the first options are those with a default": (
                 "names[skip : len(names) - len(arguments.defaults)]",
                 "names[skip + len(arguments.defaults) :]",
             ),
             "options after the star need no value": ("for a, default in alone if default is None", "for a, _ in []"),
-            "any name counts as unknown": ("None if arguments.kwarg else takes", "takes"),
+            "any name counts as unknown": ("tuple(required), bool(arguments.kwarg))", "tuple(required))"),
             "a method that is inherited is missed": ("not (node.bases or node.keywords or", "not (node.keywords or"),
             "a method that is missing": ("if method and not callable(", "if not callable("),
+            "what is needed may lack": ("if name not in options]", "if name in options]"),
             "star imports give nothing": ('{attribute, "*"} & _names', "{attribute} & _names"),
             "every package that lacks another is missing": (
                 'f"{module}.".startswith(f"{error.name}.")',
                 'f"{module}."',
             ),
+        },
+    ),
+    Target(
+        "trainer/rewards/__init__.py",
+        ("test_own_reward.py",),
+        {
+            "no device": ('if "device" in outline.takes', "if False"),
+            "left where it was made": ('if "device" not in given and hasattr', "if False and hasattr"),
+            "options that nobody takes": ("if wrong := outline.misfit(given):", 'if wrong := "":'),
+        },
+    ),
+    Target(
+        "trainer/cli/sample.py",
+        ("test_own_reward.py",),
+        {
+            "anybody's code": ("if own and not trusted:", "if False:"),
+            "nobody's code": ("if own and not trusted:", "if own:"),
+        },
+    ),
+    Target(
+        "trainer/planning/rewards.py",
+        ("test_planning_rewards.py",),
+        {
+            "one model of each size": ('kind.weights.get("path", kind.model), settings', "kind.model, settings"),
+            "every model for itself": ("if key not in known:", "if True:"),
+            "narrowed whatever it computes in": ('else "float32"', 'else "auto"'),
         },
     ),
 ]

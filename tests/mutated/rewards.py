@@ -35,7 +35,7 @@ TARGETS = [
             "yellow-blue without the half": ("(red + green) / 2 - blue", "(red + green) - blue"),
             "offset at full weight": ("0.3 * offset", "offset"),
             "spreads added, not in quadrature": ("correction=0).norm(dim=1)", "correction=0).sum(dim=1)"),
-            "large files are better": ("scale = -1 / 500", "scale = 1 / 500"),
+            "large files are better": ("JpegSize(-1 / 500)", "JpegSize(1 / 500)"),
             "kibibytes": ("/ 1000 for p", "/ 1024 for p"),
             "another quality": ("quality = 95", "quality = 94"),
             "pixels cut off, not rounded": (".round().to(torch.uint8)", ".to(torch.uint8)"),

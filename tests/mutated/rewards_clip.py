@@ -209,7 +209,7 @@ TARGETS = [
             "one direction only": ("torch.hypot(right, down)", "right.abs()"),
             "plain mean of colours": ("[0.299, 0.587, 0.114]", "[1 / 3, 1 / 3, 1 / 3]"),
             "sharpness of 1": ('"nchw,c->nhw", images * 255', '"nchw,c->nhw", images'),
-            "incompressible is compressible": ("scale = 1 / 1000", "scale = -1 / 1000"),
+            "incompressible is compressible": ("JpegSize(1 / 1000)", "JpegSize(-1 / 1000)"),
         },
     ),
 ]

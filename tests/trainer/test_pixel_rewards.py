@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.rewards.pixels import Colourfulness, JpegCompressibility, JpegIncompressibility, Sharpness
+from trainer.rewards.pixels import Colourfulness, Sharpness, jpeg_compressibility, jpeg_incompressibility
 
 SHAPE = (3, 24, 40)  # not square, so that a swap of height and width shows
 
@@ -61,14 +61,14 @@ def test_compressibility_is_the_size_of_pils_jpeg_file(images):
         buffer = io.BytesIO()
         Image.fromarray(pixels_of(image).round().astype(np.uint8), "RGB").save(buffer, format="JPEG", quality=95)
         expected.append(-len(buffer.getvalue()) / 1000 / 500)  # -kB / 500
-    found = JpegCompressibility().score(images, [""] * 3)
+    found = jpeg_compressibility().score(images, [""] * 3)
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
     assert found.argmin() == 0  # noise is the largest file
     assert found.argmax() == 2  # a plain colour the smallest
 
 
 @pytest.mark.parametrize(
-    "reward", [Colourfulness(), Sharpness(), JpegCompressibility()], ids=["colour", "sharp", "jpeg"]
+    "reward", [Colourfulness(), Sharpness(), jpeg_compressibility()], ids=["colour", "sharp", "jpeg"]
 )
 def test_pictures_are_scored_each_on_its_own(reward, images):
     together = reward.score(images, [""] * 3)
@@ -101,7 +101,7 @@ def test_blurring_takes_sharpness_away_and_brightness_does_not(images):
 
 
 def test_incompressibility_is_the_size_in_thousands_of_kilobytes(images):
-    compressible = JpegCompressibility().score(images, [""] * 3)
-    found = JpegIncompressibility().score(images, [""] * 3)
+    compressible = jpeg_compressibility().score(images, [""] * 3)
+    found = jpeg_incompressibility().score(images, [""] * 3)
     assert found.tolist() == pytest.approx((compressible * -500 / 1000).tolist(), rel=1e-6)
     assert found.argmax() == 0  # noise

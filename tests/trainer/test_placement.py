@@ -112,13 +112,13 @@ def test_a_run_moves_them_around_each_scoring(config_file, offload, phase):
     assert model.log == phase
 
 
-def test_a_clip_that_was_away_gives_the_same_scores_and_knows_its_prompts(pictures):
+def test_a_clip_that_was_away_gives_the_same_scores_and_knows_its_prompts(pictures, monkeypatch):
     reward, prompts = build("tiny-clip", {}, "cpu"), ["a red apple", "a blue fish", "a green tree"]
     images = pictures(64, 64)
     with on_device([reward], "cpu", stay=False):
         first = reward.score(images, prompts)
     known = dict(reward.encoder.known)
-    reward.encoder.tokens = None  # a text that is encoded again would fail
+    monkeypatch.setattr(reward.encoder, "tokens", None)  # a text that is encoded again would fail
     with on_device([reward], "cpu", stay=False):
         assert torch.equal(reward.score(images, prompts), first)
-    assert known.keys() == reward.encoder.known.keys() == set(prompts)
+    assert known.keys() == reward.encoder.known.keys() >= set(prompts)  # rewards share it, and others may live

@@ -49,11 +49,12 @@ def function(a, b=1):
 '''
 TAKES = {
     "Plain": Outline(("a", "b", "c", "d"), ("a", "c")),
-    "Empty": Outline(()),
-    "Open": Outline(None),
+    "Empty": Outline(),
+    "Open": Outline(("a",), more=True),
     "function": Outline(("a", "b"), ("a",)),
 }
-HIDDEN = {"Child": TAKES["Plain"], "Data": Outline(("a", "b"), ("a",))}  # that the source does not show
+SECRET = Outline(more=True)  # what a source does not show
+HIDDEN = {"Child": TAKES["Plain"], "Data": Outline(("a", "b"), ("a",))}
 
 
 @pytest.fixture
@@ -77,8 +78,24 @@ def written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [*TAKES, *HIDDEN])
 def test_a_source_tells_what_a_class_takes_and_is_not_run(written, name):
     written(SOURCE)
-    assert look(f"mine:{name}") == TAKES.get(name, Outline())
+    assert look(f"mine:{name}") == TAKES.get(name, SECRET)
     assert not sys.loud
+
+
+@pytest.mark.parametrize(
+    ("outline", "options", "wrong"),
+    [
+        (Outline(("a", "b"), ("a",)), ["a"], ""),
+        (Outline(("a", "b"), ("a",)), ["b", "a"], ""),
+        (Outline(("a", "b"), ("a",)), ["b"], "needs the option 'a'"),
+        (Outline(("a", "b")), ["a", "c"], "takes no option 'c': it takes a, b"),
+        (Outline(), ["c"], "takes no option 'c': it takes none"),
+        (Outline(("a",), ("a",), more=True), ["a", "c"], ""),
+        (Outline(("a",), ("a",), more=True), ["c"], "needs the option 'a'"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(outline, options, wrong):
+    assert outline.misfit(options) == wrong
 
 
 @pytest.mark.parametrize("name", [*TAKES, *HIDDEN])
@@ -104,7 +121,7 @@ def test_a_name_that_another_module_gives_is_found(written):
     written(SOURCE)
     written("from mine import Plain as Other\nfrom mine import *", "second")
     for name in ("second:Other", "second:Empty"):
-        assert look(name) == Outline()
+        assert look(name) == SECRET
         assert load(name).__module__ == "mine"
 
 
@@ -140,7 +157,7 @@ def test_a_wrong_class_is_answered_with_those_that_are_there(written):
 
 def test_a_module_that_makes_its_names_when_asked_is_believed(written):
     written("def __getattr__(name):\n    return dict")
-    assert look("mine:Anything") == Outline()
+    assert look("mine:Anything") == SECRET
     assert load("mine:Anything") is dict
 
 

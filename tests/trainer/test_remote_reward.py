@@ -256,7 +256,7 @@ def test_what_is_no_reward_server_is_named(case):
 
 
 OPTIONS = {
-    "no url": ({}, "url '' is no address of a server"),
+    "no url": ({"url": ""}, "url '' is no address of a server"),
     "no scheme": ({"url": "localhost:8190"}, "write http://host:port"),
     "another scheme": ({"url": "ftp://a"}, "write http://host:port"),
     "a port": ({"url": "http://a:99999"}, "is no address .*: write http://host:port"),

@@ -9,12 +9,16 @@ from PIL import Image
 from ..errors import ConfigError
 from ..models.files.headers import damage, metadata
 from ..models.files.safe_file import DamagedFile
+from ..plugins import is_own
 from ..rewards import check_prompts, check_weights
 from ..settings.config import Config
 from ..settings.config_file import parse
 from ..settings.described import require
 from ..training.run_folder import LORA
 from .output import print_json, say
+
+# settings that may name a class of the user's own, beside the kinds of rewards
+CLASSES = (("model", "family"), ("sampling", "solver"), ("grpo", "objective"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +65,7 @@ def checked(arguments: argparse.Namespace) -> Config:
         arguments.output.suffix.lower() in kinds, "--output", str(arguments.output), "must be a picture, as grid.png"
     )
     try:
-        config = config_of(path, metadata(path), arguments.prompts)
+        config = config_of(path, metadata(path), arguments.prompts, trusted=path != arguments.lora)
     except (OSError, DamagedFile) as error:
         raise ConfigError(damage(path, error)) from error
     check_prompts((r.kind for r in config.rewards), config.prompts)
@@ -70,11 +74,18 @@ def checked(arguments: argparse.Namespace) -> Config:
     return config
 
 
-def config_of(path: Path, metadata: dict[str, str], prompts: list[str]) -> Config:
-    """The settings a LoRA was trained with, which its file holds, with other prompts; it starts from the file."""
+def config_of(path: Path, metadata: dict[str, str], prompts: list[str], *, trusted: bool) -> Config:
+    """The settings a LoRA was trained with, which its file holds, with other prompts; it starts from the file.
+
+    Only a `trusted` file may name classes of the user's own, whose code runs: a LoRA may come from anybody.
+    """
     try:
         settings, rewards = json.loads(metadata["settings"]), json.loads(metadata["rewards"])
-    except (KeyError, ValueError):
+        names = [*(reward["kind"] for reward in rewards), *(settings[part].get(name, "") for part, name in CLASSES)]
+    except (KeyError, ValueError, TypeError):
         raise ConfigError(f"{path}: not exported by a run of this project (its settings are missing)") from None
+    own = [name for name in names if is_own(name)]
+    if own and not trusted:
+        raise ConfigError(f"{path} names {own[0]!r}, whose code would run: give the folder of your run instead")
     lora = {**settings["lora"], "start": str(path.absolute())}
     return parse({**settings, "lora": lora, "rewards": rewards, "prompts": prompts})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
-from .. import tiny
-from ..choices import AUTO
+from ..plugins import is_own
+from ..rewards import kind_of
 from ..rewards.base import Reward, pick_dtype
 from ..rewards.clip import ClipEncoder, ClipReward
 from ..rewards.image_reward import HEAD, LENGTH, Blip
 from ..rewards.preprocess import Preprocess
+from ..rewards.table import IMAGE_REWARD, VIT_H, VIT_L
 from ..settings.config import RewardSettings
 from .models import META
 from .tracker import DEVICE, HOST, MemoryTracker
@@ -39,20 +41,7 @@ def vit_l_14() -> CLIPConfig:
     return _clip((1024, 24, 16), (768, 12, 12), 768)
 
 
-SIZES: dict[str, Callable[[], CLIPConfig]] = {
-    "hpsv2.1": vit_h_14,
-    "hpsv2": vit_h_14,
-    "pickscore": vit_h_14,
-    "clipscore": vit_l_14,
-    "aesthetic": vit_l_14,
-    "clip": vit_l_14,
-    "text-preference": vit_l_14,
-    "reference-similarity": vit_l_14,
-    "tiny-clip": lambda: CLIPConfig.from_pretrained(tiny.CLIP),
-    "tiny-clip-heldout": lambda: CLIPConfig.from_pretrained(tiny.CLIP_HELD_OUT),
-}
-FLOAT32 = ("clip", "hpsv2", "tiny-clip", "tiny-clip-heldout")  # kinds whose models are not narrowed by themselves
-IMAGE_REWARD = "imagereward"
+MODELS: dict[str | Path, Callable[[], CLIPConfig]] = {VIT_H: vit_h_14, VIT_L: vit_l_14}
 
 
 @dataclass
@@ -89,24 +78,43 @@ def counted(rewards: Sequence[RewardSettings], tracker: MemoryTracker) -> dict[s
     known: dict[object, tuple[Reward, nn.Module]] = {}
     made = {}
     for settings in rewards:
-        if settings.kind in SIZES or settings.kind == IMAGE_REWARD:
-            options = dict(settings.options)
-            dtype = pick_dtype(options.get("dtype", "float32" if settings.kind in FLOAT32 else AUTO), "meta")
-            key = (SIZES.get(settings.kind), options.get("path", ""), dtype)
+        kind = kind_of(settings.kind)
+        if kind.model:
+            dtype = model_dtype(settings, "meta")
+            key = (kind.weights.get("path", kind.model), settings.options.get("path", ""), dtype)
             if key not in known:
-                known[key] = _image_reward(dtype) if settings.kind == IMAGE_REWARD else _clip_reward(settings, dtype)
+                known[key] = _image_reward(dtype) if kind.model == IMAGE_REWARD else _clip_reward(settings, dtype)
             made[settings.label] = Counted(*known[key], tracker)
     return made
 
 
+def model_dtype(settings: RewardSettings, device: str) -> torch.dtype:
+    """What the reward's model computes in: the option, its default, or float32 if there is no such option."""
+    choice = signature(kind_of(settings.kind).load()).parameters.get("dtype")
+    usual = choice.default if choice else "float32"
+    return pick_dtype(settings.options.get("dtype", usual), device)
+
+
+def clip_config(kind: str, options: Mapping[str, Any]) -> CLIPConfig:
+    """The sizes of a reward's CLIP: those of its folder, if it has one, or the usual ones."""
+    model = kind_of(kind).model
+    usual = MODELS.get(model, lambda: CLIPConfig.from_pretrained(model))
+    return _folder_config(options) or usual()
+
+
 def assumed(rewards: Sequence[RewardSettings]) -> list[str]:
-    """Notes on what the sizes of these rewards were taken from, if that is a guess."""
-    guessed = [r.label for r in rewards if r.options.get("path") and _folder_config(r.options) is None]
-    return [f"reward {label!r}: counted as the model that is usual for it" for label in guessed if label]
+    """Notes on rewards whose sizes are a guess, or not known at all."""
+    own = [r.label for r in rewards if is_own(r.kind)]
+    known = [r for r in rewards if r.label not in own]
+    guessed = [r.label for r in known if r.options.get("path") and _folder_config(r.options) is None]
+    return [
+        *(f"reward {label!r}: counted as the model that is usual for it" for label in guessed),
+        *(f"reward {label!r}: a class of your own, not counted" for label in own),
+    ]
 
 
 def _clip_reward(settings: RewardSettings, dtype: torch.dtype) -> tuple[Reward, nn.Module]:
-    config = _folder_config(settings.options) or SIZES[settings.kind]()
+    config = clip_config(settings.kind, settings.options)
     with META:
         model = CLIPModel(config).eval().requires_grad_(False)
     model.logit_scale = nn.Parameter(torch.zeros(()), requires_grad=False)  # the encoder reads its value

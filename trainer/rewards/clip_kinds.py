@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .. import tiny
 from .clip import ClipEncoder, ClipReward, image_settings, load_encoder
 from .clip_tokens import as_open_clip
 from .preprocess import Preprocess
@@ -12,6 +13,16 @@ def clip(device: str, path: str | Path, scale: str = "cosine", dtype: str = "flo
     """Any CLIP: the cosine of picture and prompt, prepared as its folder says."""
     encoder, preprocess = load_any(device, path, dtype)
     return ClipReward(encoder, preprocess, scale)
+
+
+def tiny_clip(device: str) -> ClipReward:
+    """The embedded model's own small CLIP."""
+    return clip(device, tiny.CLIP)
+
+
+def tiny_clip_heldout(device: str) -> ClipReward:
+    """Another one, trained on other pictures, to watch with."""
+    return clip(device, tiny.CLIP_HELD_OUT)
 
 
 def hpsv2_1(device: str, path: str = "", dtype: str = "auto") -> ClipReward:

@@ -34,11 +34,13 @@ class Sharpness:
         return torch.hypot(right, down).mean((1, 2))
 
 
-class JpegCompressibility:
-    """-kB / 500 of the picture as JPEG (quality 95): high for plain pictures. A negative weight asks for detail."""
+class JpegSize:
+    """kB of the picture as JPEG (quality 95), times `scale`."""
 
     quality = 95
-    scale = -1 / 500
+
+    def __init__(self, scale: float):
+        self.scale = scale
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -51,7 +53,11 @@ class JpegCompressibility:
         return buffer.tell()
 
 
-class JpegIncompressibility(JpegCompressibility):
-    """kB / 1000: high for pictures full of detail, or of noise."""
+def jpeg_compressibility() -> JpegSize:
+    """-kB / 500: high for plain pictures. A negative weight asks for detail."""
+    return JpegSize(-1 / 500)
 
-    scale = 1 / 1000
+
+def jpeg_incompressibility() -> JpegSize:
+    """kB / 1000: high for pictures full of detail, or of noise."""
+    return JpegSize(1 / 1000)

@@ -43,9 +43,7 @@ class RemoteReward:
         RewardError: an option cannot be used.
     """
 
-    def __init__(
-        self, url: str = "", *, reward: str = "", token_env: str = "", timeout: float = 120.0, retries: int = 4
-    ):
+    def __init__(self, url: str, *, reward: str = "", token_env: str = "", timeout: float = 120.0, retries: int = 4):
         _require(isinstance(url, str), "url", url, "must be text, http://host:port")
         _require(isinstance(reward, str), "reward", reward, "must be text, the reward's name on the server")
         _require(isinstance(token_env, str), "token_env", token_env, "must be the name of an environment variable")
@@ -101,11 +99,6 @@ class RemoteReward:
         if self.reward and self.reward not in names:
             raise RewardError(f"remote reward: {self.server.url} has no {self.reward!r}: it has {', '.join(names)}")
         return _Offer(self.reward or names[0], images, size)
-
-
-def remote(device: str, **options: Any) -> RemoteReward:
-    """The pictures' device is none of its business."""
-    return RemoteReward(**options)
 
 
 def form(wanted: dict[str, Any], images: Tensor) -> tuple[bytes, str]:

@@ -63,7 +63,7 @@ class VlmJudge:
 
     def __init__(
         self,
-        url: str = "",
+        url: str,
         *,
         model: str = "UnifiedReward",
         template: str = UNIFIED_REWARD,

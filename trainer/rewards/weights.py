@@ -15,7 +15,17 @@ class Weights:
     size: str
     licence: str
     source: str  # where to get it
+    parts: str = ""  # of a folder
+    beside: str = ""  # what else is needed there
 
+    @property
+    def short(self) -> str:
+        """The file or folder, its size and its source."""
+        parts = f"{self.parts}, " if self.parts else ""
+        return f"{'the folder ' if parts else ''}{self.names[0]} ({parts}{self.size}, from {self.source})"
+
+
+FOLDER = "config.json and model.safetensors"  # of transformers
 
 KNOWN = {
     "hpsv2.1": Weights(
@@ -28,16 +38,22 @@ KNOWN = {
         ("PickScore_v1", "PickScore_v1.safetensors"),
         "3.9 GB",
         "MIT, that of its code",
-        "huggingface.co/yuvalkirstain/PickScore_v1: config.json and model.safetensors",
+        "huggingface.co/yuvalkirstain/PickScore_v1",
+        FOLDER,
     ),
     "clip-l": Weights(
         ("clip-vit-large-patch14", "clip-vit-large-patch14.safetensors"),
         "1.71 GB",
         "MIT",
-        "huggingface.co/openai/clip-vit-large-patch14: config.json and model.safetensors",
+        "huggingface.co/openai/clip-vit-large-patch14",
+        FOLDER,
     ),
     "imagereward": Weights(
-        ("ImageReward.pt", "ImageReward.safetensors"), "1.79 GB", "Apache-2.0", "huggingface.co/THUDM/ImageReward"
+        ("ImageReward.pt", "ImageReward.safetensors"),
+        "1.79 GB",
+        "Apache-2.0",
+        "huggingface.co/THUDM/ImageReward",
+        beside="vocab.txt of bert-base-uncased",
     ),
     "aesthetic": Weights(
         ("sac+logos+ava1-l14-linearMSE.pth", "sac+logos+ava1-l14-linearMSE.safetensors"),
@@ -71,7 +87,8 @@ def find(what: str, path: str | Path = "") -> Path:
         for name in known.names:
             if (folder / name).exists():
                 return folder / name
+    source = f"{known.source}: {known.parts}" if known.parts else known.source
     raise RewardError(
         f"{what}: {known.names[0]} is missing ({known.size}, licence {known.licence}): "
-        f"get it from {known.source} and put it into {_folders[0].absolute()}"
+        f"get it from {source} and put it into {_folders[0].absolute()}"
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..rewards import KINDS
+from ..plugins import is_own
+from ..rewards import KINDS, kind_of
 from .config import SECTIONS, Config, RewardSettings
 from .described import require
 from .paths import absolute_paths, find_lora, find_model, read_evaluation, read_init, read_prompts
@@ -17,8 +18,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-FILES = {"path", "head", "references"}  # options of rewards that name files
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -81,14 +80,16 @@ def parse_rewards(rewards: Any, folder: Path) -> tuple[RewardSettings, ...]:
 
 def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
     reward = parse_section(RewardSettings, table, where)
-    known_key(reward.kind, KINDS, "reward kind")
-    kind, options = KINDS[reward.kind], f"{where}.options"
-    for key, value in reward.options.items():
+    if not is_own(reward.kind):
+        known_key(reward.kind, KINDS, "reward kind")
+    kind, options = kind_of(reward.kind), f"{where}.options"
+    for key, value in reward.options.items() if not kind.outline.more else ():
         require(bool(kind.options), f"{options}.{key}", value, f"the reward {reward.kind!r} takes no options")
         known_key(key, kind.options, f"option of the reward {reward.kind!r}")
     for key in kind.needs:
         require(key in reward.options, f"{options}.{key}", None, f"the reward {reward.kind!r} needs it")
-    found = {key: absolute_paths(reward.options[key], folder, f"{options}.{key}") for key in FILES & {*reward.options}}
+    files = {key: reward.options[key] for key in kind.files if key in reward.options}
+    found = {key: absolute_paths(value, folder, f"{options}.{key}") for key, value in files.items()}
     return replace(reward, options={**reward.options, **found})
 
 

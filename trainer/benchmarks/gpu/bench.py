@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...choices import AUTO
 from ...engine.drawing import Clock
 from ...engine.grpo import Group, collect, improve, pairs_of
 from ...engine.setup import assemble
 from ...engine.state import Setup, State
 from ...models.storage.placement import DTYPES
 from ...planning.advice import RESERVE
-from ...planning.rewards import FLOAT32
-from ...rewards.base import pick_dtype
+from ...planning.rewards import model_dtype
 from ...settings.config import (
     Config,
     GrpoSettings,
@@ -86,7 +84,7 @@ class Bench:
 
     @property
     def reward_dtype(self) -> torch.dtype:
-        return torch.float32 if self.sizes.reward in FLOAT32 else pick_dtype(AUTO, str(self.card.device))
+        return model_dtype(RewardSettings(self.sizes.reward), str(self.card.device))
 
     def few(self, case: Case, **grpo: Any) -> Setup:
         """A few blocks of the full width: the caller's alone, and gone with it."""

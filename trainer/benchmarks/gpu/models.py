@@ -23,7 +23,7 @@ from ...models.storage.memory import keeping
 from ...models.storage.placement import DTYPES
 from ...planning import models as shapes
 from ...planning.models import META
-from ...planning.rewards import SIZES
+from ...planning.rewards import clip_config
 from ...rewards.base import Reward
 from ...rewards.clip import ClipEncoder, ClipReward
 from ...rewards.preprocess import Preprocess
@@ -91,7 +91,7 @@ def random_vae(path: str, changes: Mapping[str, Any], dtype: torch.dtype) -> Aut
 def random_reward(kind: str, device: str, dtype: torch.dtype, draw_on: torch.device | str) -> ClipReward:
     """A CLIP of the sizes that the reward `kind` has."""
     with META:
-        model = CLIPModel(SIZES[kind]())
+        model = CLIPModel(clip_config(kind, {}))
     fill(model, widened(dtype, device), draw_on)
     length = model.config.text_config.max_position_embeddings
     model.requires_grad_(False).eval()
