@@ -244,9 +244,14 @@ INSERT INTO groups VALUES (0, 0, 'a cat', 7), (1, 0, 'a dog', 8);
 """
 
 
-def test_a_store_of_version_1_is_read_and_written_on(tmp_path):
+# as earlier versions added the columns of version 2, in no certain order
+ADDED = "ALTER TABLE groups ADD COLUMN distances BLOB; ALTER TABLE groups ADD COLUMN base TEXT;"
+
+
+@pytest.mark.parametrize("added", ["", ADDED], ids=["version 1", "version 2"])
+def test_an_older_store_is_read_and_written_on(tmp_path, added):
     with sqlite3.connect(tmp_path / DATABASE) as database:
-        database.executescript(VERSION_1)
+        database.executescript(VERSION_1 + added)
     with open_store(tmp_path) as store:
         assert (store.info("version"), store.info("state"), store.changes()) == (2, "stopped", [])
         assert read(tmp_path, Reader.curve, "loss") == [(0, 0.25), (1, 0.75)]
