@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from comfy_api.latest import io
 
-from ..trainer.rewards.table import KINDS
+from ..trainer.rewards.table import KINDS, Node
 from . import clip_rewards, judges, remote_reward, taste_rewards
 from .reward_files import DTYPE, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
@@ -22,14 +22,15 @@ OWN = {
 }
 
 
-class PlainReward(io.ComfyNode):
-    """The node of a reward without inputs."""
+class RewardNode(io.ComfyNode):
+    """The node of a reward that the table describes."""
 
     kind: ClassVar[str]
+    node: ClassVar[Node]
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        node = KINDS[cls.kind].node
+        node = cls.node
         return io.Schema(
             node_id=f"NeighborGRPO{node.name}",
             display_name=node.title,
@@ -44,12 +45,16 @@ class PlainReward(io.ComfyNode):
     def model_inputs(cls) -> list[io.Input]:
         return []
 
+
+class PlainReward(RewardNode):
+    """The node of a reward without inputs."""
+
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(build(cls.kind))
 
 
-class ModelReward(PlainReward):
+class ModelReward(RewardNode):
     """The node of a reward with a model."""
 
     @classmethod
@@ -67,11 +72,11 @@ class ModelReward(PlainReward):
 
 def reward_nodes() -> list[type[io.ComfyNode]]:
     """In the table's order."""
-    nodes = []
+    nodes: list[type[io.ComfyNode]] = []
     for kind, entry in KINDS.items():
         if kind in OWN:
             nodes.append(OWN[kind])
         elif entry.node:
             base = ModelReward if entry.weights else PlainReward
-            nodes.append(type(entry.node.name, (base,), {"kind": kind}))
+            nodes.append(type(entry.node.name, (base,), {"kind": kind, "node": entry.node}))
     return nodes
