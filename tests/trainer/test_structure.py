@@ -191,9 +191,14 @@ def test_nothing_is_pickled_or_loaded_with_code_in_it():
     assert not loose
 
 
-def test_the_test_command_runs_every_folder_of_tests():
+def test_the_test_command_runs_every_folder_of_tests(monkeypatch):
     spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
     dev = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(dev)
+    steps = []
+    monkeypatch.setattr(dev, "run", lambda step, **env: steps.append(step) or 0)
     folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert sorted([*dev.WITH_COMFYUI, *dev.OTHERS]) == sorted(folders)
+    dev.test([])
+    assert {word for word in steps[-1] if word.startswith("tests/")} == folders
+    dev.test(["--quick"])
+    assert {word for word in steps[-1] if word.startswith("tests/")} == folders - {"tests/host", "tests/web"}
