@@ -18,7 +18,6 @@ from trainer.training.loop import train
 from trainer.training.prepare import prepare
 from trainer.training.waiting import LOOK
 
-
 SHORT = ["run.save_every=100", "run.iterations=6", "sampling.steps=2", "grpo.prompts_per_iteration=1"]
 
 
