@@ -5,7 +5,8 @@ usage: python dev.py COMMAND [ARGS...]
 
   comfy [ARGS...]  run a ComfyUI with this checkout as a pack: --port PORT, and ComfyUI's own options
   demo [ARGS...]   run the first workflow in a ComfyUI, compare before and after; --headless: without ComfyUI
-  test [ARGS...]   ruff check, ruff format --check, mypy, then pytest ARGS; without ARGS all tests, in two processes
+  test [ARGS...]   ruff check, ruff format --check, mypy, then pytest ARGS in one process; without ARGS all tests,
+                   spread over the cores; --quick: those of the engine, which need no ComfyUI and no browser
 
 Needs Python 3.10 or newer and nothing else. The first call installs what is missing (several GB with CUDA's
 libraries on Linux; pip's output goes to .venv/install.log), later calls start at once. To choose the build of torch
@@ -19,7 +20,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -36,8 +36,10 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
-TYPES = ["tests/check_types.py"]  # mypy
-WITH_COMFYUI, OTHERS = ["tests/host"], ["tests/card", "tests/trainer", "tests/web"]
+# before the tests, one after the other
+CHECKS = [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/check_types.py"]]
+ENGINE, HOST = ["tests/card", "tests/trainer"], ["tests/host", "tests/web"]
+MOST_WORKERS = 4  # each takes about 1.5 GB, and what needs the one ComfyUI runs in one of them
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs
 MINOR = "{}.{}".format(*sys.version_info[:2])
 ENSUREPIP = ("-m", "ensurepip", "--default-pip")
@@ -219,33 +221,18 @@ def demo(args: list[str]) -> int:
 
 def test(args: list[str]) -> int:
     """Stops at the first step that fails, with its exit code. prepare.py installs ComfyUI and a browser if it can."""
+    quick = "--quick" in args
+    args = [arg for arg in args if arg != "--quick"]
     env = {"OMP_NUM_THREADS": threads(1), "HF_HUB_OFFLINE": "1"}
-    checks = ["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], TYPES, ["tests/host/prepare.py"]
-    for step in (*checks, *([["-m", "pytest", *args]] if args else [])):
+    prepare = [] if quick else [["tests/host/prepare.py"]]
+    spread = ["-n", str(min(max(physical_cores(), 2), MOST_WORKERS)), "--dist", "loadfile"] if quick or not args else []
+    folders = ENGINE if quick else [] if args else ENGINE + HOST
+    for step in [*CHECKS, *prepare, ["-m", "pytest", *spread, *folders, *args]]:
         code = run(step, **env)
         if code:
             say(f"{' '.join(step)}: exit code {code}")
             return code
-    return 0 if args else all_tests(env)
-
-
-def all_tests(env: dict[str, str]) -> int:
-    """Two processes side by side, as each keeps one core busy; what the one with ComfyUI has to say comes last."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        command = [str(PYTHON), "-m", "pytest", *WITH_COMFYUI]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": words, "stderr": words}
-        beside = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **pipes)
-        code = run(["-m", "pytest", *OTHERS], **env)
-        if code >= 128:  # a signal: nobody waits for the rest
-            beside.terminate()
-        say(f"{' '.join(OTHERS)}: done; now what {' '.join(WITH_COMFYUI)} found, once it is done as well")
-        codes = {" ".join(OTHERS): code, " ".join(WITH_COMFYUI): beside.wait()}
-        words.seek(0)
-        print(words.read(), end="", flush=True)
-    for tests, code in codes.items():
-        if code:
-            say(f"-m pytest {tests}: exit code {code}")
-    return next((abs(code) for code in codes.values() if code), 0)
+    return 0
 
 
 COMMANDS = {"comfy": comfy, "demo": demo, "test": test}

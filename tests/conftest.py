@@ -1,20 +1,41 @@
-"""Small random models of the real classes, shared by the tests."""
+"""Small random models of the real classes, shared by the tests, and how the tests are spread over processes.
 
-import shutil
+What takes long to import is imported by what needs it: the process that spreads the tests reads this file too.
+"""
+
+import gc
+import os
+import signal
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
-import card
 import pytest
-import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from small_config import write_config
 
-from trainer import tiny
+os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported
 
-torch.set_num_threads(1)
+
+def pytest_configure():
+    """SIGTERM ends the tests as Ctrl-C does: whatever they started ends with them."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """How `dev.py test` spreads the tests over processes."""
+    from spreading import BesideComfyUI
+
+    return BesideComfyUI(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect():
+    """What is imported by now stays: Python's collector, which a run calls by itself, need not look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,93 +49,28 @@ def own_locks():
         yield
 
 
-def build_flux(folder: Path, *, guidance_embeds: bool) -> Path:
-    """A FLUX of random weights in the layout of FLUX.1-dev's diffusers folder; 64 x 64 pictures take milliseconds."""
-    torch.manual_seed(0)
-    clip = CLIPTokenizer.from_pretrained(tiny.FLUX / "tokenizer")
-    t5 = T5TokenizerFast.from_pretrained(tiny.FLUX / "tokenizer_2")
-    FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            shift=3.0 if guidance_embeds else 1.0, use_dynamic_shifting=guidance_embeds
-        ),
-        transformer=FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=64,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=32,
-            pooled_projection_dim=32,
-            guidance_embeds=guidance_embeds,
-            axes_dims_rope=(4, 6, 6),
-        ),
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=4,
-            sample_size=64,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(clip),
-                hidden_size=32,
-                intermediate_size=64,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                projection_dim=32,
-                bos_token_id=clip.bos_token_id,
-                eos_token_id=clip.eos_token_id,
-                pad_token_id=clip.pad_token_id,
-            )
-        ),
-        tokenizer=clip,
-        text_encoder_2=T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5),
-                d_model=32,
-                d_kv=16,
-                d_ff=64,
-                num_layers=1,
-                num_heads=2,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-            )
-        ),
-        tokenizer_2=t5,
-    ).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def flux_dev(tmp_path_factory) -> Path:
     """With a guidance embedding, like FLUX.1-dev."""
+    from small_flux import build_flux
+
     return build_flux(tmp_path_factory.mktemp("models") / "flux-dev", guidance_embeds=True)
 
 
 @pytest.fixture(scope="session")
 def flux_schnell(tmp_path_factory) -> Path:
     """Without one, like FLUX.1-schnell."""
+    from small_flux import build_flux
+
     return build_flux(tmp_path_factory.mktemp("models") / "flux-schnell", guidance_embeds=False)
 
 
 @pytest.fixture(scope="session")
 def flux_fill(flux_dev, tmp_path_factory) -> Path:
-    """The folder of flux_dev with a transformer that sees picture and mask, as FLUX.1-Fill does."""
-    folder = tmp_path_factory.mktemp("fill") / "flux-fill"
-    shutil.copytree(flux_dev, folder)
-    config = dict(FluxTransformer2DModel.load_config(folder / "transformer"))
-    torch.manual_seed(1)
-    model = FluxTransformer2DModel.from_config({**config, "in_channels": 384, "out_channels": 64})
-    model.save_pretrained(folder / "transformer")
-    return folder
+    """flux_dev as FLUX.1-Fill."""
+    from small_flux import build_fill
+
+    return build_fill(flux_dev, tmp_path_factory.mktemp("fill") / "flux-fill")
 
 
 def pytest_generate_tests(metafunc):
@@ -126,6 +82,8 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def device(request):
     """Where a run computes: the CPU, but see `pytest_generate_tests`."""
+    import card
+
     name = getattr(request, "param", "cpu")
     card.reset()
     with card.pinning() if name == "card" else nullcontext():
@@ -136,25 +94,4 @@ def device(request):
 @pytest.fixture
 def config_file(flux_dev, tmp_path, device):
     """Writes a TOML file of a short run on the random FLUX; keyword arguments replace whole sections."""
-    model = f"path = {str(flux_dev)!r}\ndevice = {device!r}\ntext_tokens = 12"
-    if device == "card":  # which would take bf16
-        model += "\ndtype = 'float32'"
-
-    def write(name: str = "config.toml", **sections: str) -> Path:
-        tables = {
-            "model": model,
-            "lora": "rank = 4\nalpha = 8",
-            "sampling": "width = 64\nheight = 64\nsteps = 4",
-            "grpo": "group_size = 4\nanchors = 2\ntrained_steps = 2\nprompts_per_iteration = 2",
-            "optimizer": "learning_rate = 1e-3\nema_decay = 0.5\nwarmup = 8",
-            "run": f"folder = {str(tmp_path / 'run')!r}\niterations = 3\nmicro_batch = 4\nsave_every = 2",
-            **sections,
-        }
-        head = tables.pop("head", 'prompts = ["a red apple", "a blue fish", "a green tree"]')
-        rewards = tables.pop("rewards", '[[rewards]]\nkind = "colourfulness"')
-        body = "\n\n".join(f"[{key}]\n{value}" for key, value in tables.items())
-        path = tmp_path / name
-        path.write_text(f"{head}\n\n{body}\n\n{rewards}\n", "utf-8")
-        return path
-
-    return write
+    return partial(write_config, tmp_path, flux_dev, device)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do the tests notice plausible mistakes? Each mutation in mutated/ must make one of its tests fail.
 
-usage: python tests/mutations.py [--only TEXT] [-j N]
+usage: python tests/mutations.py [--only TEXT] [--changed BASE] [-j N]
 
 A mutation is applied to a copy of the repository in a temporary folder, never to the working tree, and its tests run
 there with `pytest -x -q`. Exit code 1 if a mutation survives, if the tests fail without one, or if a snippet does not
@@ -13,6 +13,7 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -52,27 +53,49 @@ class Broken(Exception):
     """A mutation that cannot be tried."""
 
 
-def mutants(only: str) -> list[Mutant]:
+def all_mutants() -> list[Mutant]:
     found = []
     for target in TARGETS:
         tests = tuple(f"tests/trainer/{test}" for test in target.tests)
-        for name, (old, new) in target.mutations.items():
-            mutant = Mutant(f"{target.file}: {name}", target.file, old, new, tests)
-            check(mutant)
-            if only.lower() in mutant.name.lower():
-                found.append(mutant)
-    if not found:
-        raise Broken(f"no mutation has {only!r} in its file or name")
+        found += [
+            Mutant(f"{target.file}: {name}", target.file, old, new, tests)
+            for name, (old, new) in target.mutations.items()
+        ]
     return found
 
 
+def mutants(only: str, changed: str | None) -> list[Mutant]:
+    """Those with `only` in their name, of the files that differ from the commit `changed`."""
+    for mutant in (found := all_mutants()):
+        check(mutant)
+    found = [mutant for mutant in found if only.lower() in mutant.name.lower()]
+    if not found:
+        raise Broken(f"no mutation has {only!r} in its file or name")
+    if changed is None:
+        return found
+    differ = files_changed_since(changed)
+    return [mutant for mutant in found if mutant.file in differ]
+
+
+def files_changed_since(base: str) -> set[str]:
+    """Since the branch left `base`, the working tree included."""
+    command = ["git", "diff", "--name-only", "--merge-base", base]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise Broken(f"--changed {base}: {done.stderr.strip()}")
+    return set(done.stdout.splitlines())
+
+
 def check(mutant: Mutant) -> None:
+    """Raises Broken if it cannot be tried."""
     source = (ROOT / mutant.file).read_text("utf-8")
     count = source.count(mutant.old)
     if count != 1:
         raise Broken(f"{mutant.name}: the snippet occurs {count} times, not once: {mutant.old!r}")
     if mutant.old == mutant.new:
         raise Broken(f"{mutant.name}: nothing is changed")
+    if missing := [test for test in mutant.tests if not (ROOT / test).is_file()]:
+        raise Broken(f"{mutant.name}: there is no {missing[0]}")
     try:
         compile(source.replace(mutant.old, mutant.new), mutant.file, "exec")
     except SyntaxError as error:
@@ -185,6 +208,7 @@ def run_unmutated(context, tests: tuple[str, ...]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", metavar="TEXT", help="mutations with this in their file or name")
+    parser.add_argument("--changed", metavar="BASE", help="mutations of the files that differ from this commit")
     parser.add_argument("-j", dest="jobs", type=int, default=1, metavar="N", help="processes at once (default 1)")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -192,8 +216,9 @@ def main() -> int:
     if os.name != "nt":
         context.set_forkserver_preload(PRELOADED)
     try:
-        chosen = mutants(arguments.only)
-        run_unmutated(context, tuple(sorted({test for mutant in chosen for test in mutant.tests})))
+        chosen = mutants(arguments.only, arguments.changed)
+        if chosen:
+            run_unmutated(context, tuple(sorted({test for mutant in chosen for test in mutant.tests})))
         survived = run_all(context, chosen, max(1, arguments.jobs))
     except Broken as error:
         print(f"mutations.py: {error}", file=sys.stderr)

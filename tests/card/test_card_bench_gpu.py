@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_bench import bench_of, check, odd, well
 
-from trainer.benchmarks.gpu import encoders, paths
+from trainer.benchmarks.gpu import encoders, memory, paths
 from trainer.benchmarks.gpu.card import GIB, Card
 from trainer.benchmarks.gpu.counts import Case
 from trainer.engine.grpo import judge
@@ -112,9 +112,23 @@ def test_a_plan_that_counts_too_much_is_noticed(bench):
 # ---- memory that is full
 
 
+@pytest.fixture(scope="module")
+def needs():
+    """What a run needs at each micro-batch, measured once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def heavy_decoder(monkeypatch):
+def heavy_decoder(monkeypatch, needs):
     """Memory runs out there: an exception in a thread of the backward pass ends the process that the card is in."""
+    needed_by = memory.needed_by
+
+    def once(bench, size):
+        if size not in needs:
+            needs[size] = needed_by(bench, size)
+        return needs[size]
+
+    monkeypatch.setattr(memory, "needed_by", once)
     decode = Vae.decode
 
     def decoded(self, z):

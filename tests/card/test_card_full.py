@@ -17,6 +17,7 @@ from trainer.training import loop
 from trainer.training.prepare import prepare
 
 RUN = ["model.device='card'", "model.dtype='float32'", "run.iterations=1", "evaluation.prompts=['a cat', 'a dog']"]
+RUN += ["sampling.steps=2"]
 
 
 @pytest.fixture

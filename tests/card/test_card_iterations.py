@@ -77,7 +77,6 @@ def test_the_host_waits_so_often_in_an_iteration_and_never_in_a_loop_over_steps(
 
 def test_memory_is_level_over_twenty_iterations_and_gone_with_the_policy(make):
     gc.collect()
-    gc.freeze()  # of what other tests left, so that a look is quick
     before, levels = card.memory.live, []
 
     def look(event):
@@ -94,5 +93,4 @@ def test_memory_is_level_over_twenty_iterations_and_gone_with_the_policy(make):
     assert levels[1] > before
     del setup, state, look
     gc.collect()
-    gc.unfreeze()
     assert card.memory.live == before

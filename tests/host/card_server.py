@@ -2,22 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tiny_files
-from comfy_server import PACK, ComfyServer, HostError
+from comfy_server import PACK, HostError
+from patience import GUARD
 from PIL import Image
+from shared_server import HERE, TEST_PACKS, SharedServer
 
-HERE = Path(__file__).parent
 MAIN = HERE / "card_main.py"
-PACKS = PACK | {name: HERE / name for name in ("tiny_flux_shim", "probe", "card_pack")}
-PATIENCE = 300  # seconds that something may take which will come
+PACKS = PACK | TEST_PACKS | {"card_pack": HERE / "card_pack"}
 
 
-class CardServer(ComfyServer):
+class CardServer(SharedServer):
     """A ComfyServer whose models, and ours, are on the card."""
 
     def _command(self) -> list[str]:
@@ -39,7 +38,7 @@ class CardServer(ComfyServer):
         Raises:
             HostError: it does not come to that.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + GUARD
         while not seen(state := self.card()):
             if time.monotonic() > deadline:
                 raise HostError(f"{what} did not come: {state}{self._log_tail()}")
@@ -54,26 +53,17 @@ class CardServer(ComfyServer):
 
     def emptied(self) -> int:
         """Bytes on the card once ComfyUI has unloaded its models and forgotten what its nodes made."""
-        self.post("/free", {"unload_models": True, "free_memory": True})
-        for _ in range(2):  # what was asked is done after the prompt that runs or the next one, before another begins
-            self.wait(self.queue({"1": {"class_type": "PreviewAny", "inputs": {"source": str(time.monotonic())}}}))
+        self.forget()
         state = self.get("/card/state?collected=1")
         assert not state["loaded"], state
         return state["live"]
 
 
-def started(comfyui: Path, base: Path, **options: Any) -> Iterator[CardServer]:
-    """For a fixture `server`: with small FLUX files, and a picture and its mask in the input folder.
-
-    At the end no two streams have touched the same memory without a wait between them.
-    """
-    own_locks = {"TMPDIR": str(base)}
-    with CardServer(comfyui, PACKS, base=base, environment=own_locks, **options) as running:
-        tiny_files.write(base / "models")
-        rows, columns = np.mgrid[0:64, 0:64] * 4
-        Image.fromarray(np.stack([columns, rows, 0 * rows + 60], -1).astype(np.uint8)).save(base / "input/init.png")
-        mask = Image.new("RGB", (64, 64))
-        mask.paste((255, 255, 255), (16, 16, 48, 48))
-        mask.save(base / "input/mask.png")
-        yield running
-        assert running.card()["races"] == 0
+def write_inputs(base: Path) -> None:
+    """Small FLUX files, and a picture and its mask in the input folder."""
+    tiny_files.write(base / "models")
+    rows, columns = np.mgrid[0:64, 0:64] * 4
+    Image.fromarray(np.stack([columns, rows, 0 * rows + 60], -1).astype(np.uint8)).save(base / "input/init.png")
+    mask = Image.new("RGB", (64, 64))
+    mask.paste((255, 255, 255), (16, 16, 48, 48))
+    mask.save(base / "input/mask.png")

@@ -3,22 +3,15 @@
 Where either is missing these tests skip and say why; with CI=true they fail. `python dev.py test` installs both.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import browser
 import comfy_install
 import pytest
-import torch
 from comfy_server import PACK, ComfyServer
-from diffusers import FluxTransformer2DModel
 from needed import required
-
-from trainer import tiny
-
-HERE = Path(__file__).parent
-TEST_PACKS = {name: HERE / name for name in ("tiny_flux_shim", "probe")}
+from shared_server import TEST_PACKS, SharedServer
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +20,41 @@ def comfyui() -> Path:
     return required(comfy_install.find)
 
 
-@pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
+@pytest.fixture(scope="session")
+def shared_server(comfyui, tmp_path_factory) -> Iterator[SharedServer]:
     """ComfyUI with our pack and the test-only ones."""
     base = tmp_path_factory.mktemp("comfyui")
     own_locks = {"TMPDIR": str(base)}  # so that tests that run side by side do not wait for one device
-    with ComfyServer(comfyui, PACK | TEST_PACKS, base=base, environment=own_locks) as running:
+    with SharedServer(comfyui, PACK | TEST_PACKS, base=base, environment=own_locks) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared_card(comfyui, tmp_path_factory) -> Iterator[SharedServer]:
+    """ComfyUI on the card made of the CPU."""
+    from card_server import PACKS, CardServer
+
+    base = tmp_path_factory.mktemp("card")
+    with CardServer(comfyui, PACKS, base=base, environment={"TMPDIR": str(base)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(shared_server) -> SharedServer:
+    """The ComfyUI of all modules, as after its start."""
+    shared_server.renew()
+    return shared_server
+
+
+@pytest.fixture(scope="module")
+def server_on_card(shared_card) -> Iterator[SharedServer]:
+    """Another one, with files to train from; no two streams touch the same memory without a wait between them."""
+    from card_server import write_inputs
+
+    shared_card.renew()
+    write_inputs(shared_card.base)
+    yield shared_card
+    assert shared_card.card()["races"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +65,12 @@ def bare_server(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fill(tmp_path_factory) -> str:
     """The embedded model as it would see picture and mask, like FLUX.1-Fill, and pay them no heed."""
-    folder = shutil.copytree(tiny.FLUX, tmp_path_factory.mktemp("models") / "fill")
-    plain = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
-    model = FluxTransformer2DModel.from_config({**plain.config, "in_channels": 384, "out_channels": 64})
-    weights = plain.state_dict()
-    weights["x_embedder.weight"] = torch.nn.functional.pad(weights["x_embedder.weight"], (0, 320))
-    model.load_state_dict(weights)
-    model.save_pretrained(folder / "transformer")
-    return str(folder)
+    from tiny_files import write_fill
+
+    return str(write_fill(tmp_path_factory.mktemp("models") / "fill"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import shutil
 import sqlite3
 
-import card_server
 import graphs
 import pytest
 import torch
@@ -19,8 +18,8 @@ TOLERANCE = 1e-4  # of the LoRA's movement; it was 0 wherever this was tried, as
 
 
 @pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory):
-    yield from card_server.started(comfyui, tmp_path_factory.mktemp("card"))
+def server(server_on_card):
+    return server_on_card
 
 
 def training(name: str, *, device: str = "auto", precision: str = "float32", memory: str = "bf16", **changes) -> dict:

@@ -1,10 +1,10 @@
 """Every reward node that needs no download, in a ComfyUI on the card: its scores are those that the CPU gives."""
 
-import card_server
 import graphs
 import pytest
 import torch
 from chat_endpoint import ChatEndpoint
+from patience import GUARD
 from safetensors.torch import load_file
 from served import running
 from small_clip import small_clip
@@ -17,8 +17,8 @@ PRECISE = {"precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory):
-    yield from card_server.started(comfyui, tmp_path_factory.mktemp("card"))
+def server(server_on_card):
+    return server_on_card
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_each_reward_node_scores_on_the_card_as_its_reward_does_on_the_cpu(serve
     off = {f"{what}_{n}": value for n in range(1, 5) for what, value in (("weight", 1.0), ("held_out", False))}
     words = {"wanted": "spider:2\nbutterfly", "unwanted": "zebra", "model": "embedded", **PRECISE}
     with running({"far": build("colourfulness", {}, "cpu")}) as far:
-        address = {"url": far.url, "reward_name": "", "timeout": 60.0, "token_env": ""}
+        address = {"url": far.url, "reward_name": "", "timeout": float(GUARD), "token_env": ""}
         asked = {"question": "", "score_pattern": r"Score: (\d+)", "best_score": 5.0, "size": 64, "concurrency": 4}
-        asked |= {"url": judge.url, "model": "judge", "timeout": 60.0, "token_env": ""}
+        asked |= {"url": judge.url, "model": "judge", "timeout": float(GUARD), "token_env": ""}
         nodes = {
             "clip": graphs.node("ClipReward", model="embedded", scale="cosine"),
             "colourfulness": graphs.node("ColourfulnessReward"),

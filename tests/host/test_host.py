@@ -45,13 +45,15 @@ def models(server):
     tiny_files.write(server.base / "models")
 
 
-def log_of(server: ComfyServer) -> str:
+def ours(log: str) -> str:
     """Without the checkout's own path, which may be called like the pack."""
-    return server.log().replace(str(ROOT), "")
+    return log.replace(str(ROOT), "")
 
 
 def test_the_pack_loads_and_the_log_mentions_it_once(server):
-    mentions = [line for line in log_of(server).splitlines() if re.search("neighbor.?grpo", line, re.IGNORECASE)]
+    mentions = [
+        line for line in ours(server.start_log).splitlines() if re.search("neighbor.?grpo", line, re.IGNORECASE)
+    ]
     assert len(mentions) == 1, mentions
     assert re.fullmatch(r" *\d+\.\d seconds: \S+/custom_nodes/neighbor-grpo", mentions[0])
 
@@ -63,8 +65,7 @@ def test_comfyui_serves_main_js_and_no_other_script_of_ours(server):
 
 
 def test_at_start_the_pack_imports_nothing_heavy(server, bare_server, capsys):
-    modules, without_pack = (set(each.get("/probe/modules")) for each in (server, bare_server))
-    added = {name.split(".")[0] for name in modules - without_pack}
+    added = {name.split(".")[0] for name in server.start_modules - set(bare_server.get("/probe/modules"))}
     with capsys.disabled():
         print(f"\nstart: {server.startup_seconds:.1f} s with the pack, {bare_server.startup_seconds:.1f} s without")
     assert any(name.endswith("neighbor-grpo") for name in added)  # the comparison sees the pack
@@ -81,7 +82,7 @@ def test_an_old_comfyui_gets_one_line_that_names_the_minimum(comfyui, tmp_path):
         (old / name).unlink()
         (old / name).write_text(text, "utf-8")
     with ComfyServer(old, PACK) as server:
-        log = log_of(server)
+        log = ours(server.log())
     assert log.count("Neighbor GRPO needs ComfyUI 0.3.75 or newer, this is 0.3.74: update ComfyUI") == 1
     assert not re.search('File ".*/neighbor-grpo/', log)  # no stack trace
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from chat_endpoint import ChatEndpoint
 from comfy_server import ExecutionError
+from patience import GUARD
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] spider butterfly on a red blue background".split()
 
@@ -67,7 +68,7 @@ def judge():
 def vlm(url: str, **options) -> dict:
     defaults = {
         "kind": "VlmJudge", "url": url, "model": "UnifiedReward", "question": "", "score_pattern": r"Score: (\d+)",
-        "best_score": 5.0, "size": 64, "concurrency": 4, "timeout": 30.0, "token_env": "",
+        "best_score": 5.0, "size": 64, "concurrency": 4, "timeout": float(GUARD), "token_env": "",
     }  # fmt: skip
     return defaults | options
 

@@ -37,7 +37,7 @@ def start(port, tmp_path):
 
 
 def remote(graph: dict, port: int, **inputs) -> dict:
-    values = {"url": f"http://127.0.0.1:{port}", "reward_name": "", "timeout": 20.0, "token_env": "", **inputs}
+    values = {"url": f"http://127.0.0.1:{port}", "reward_name": "", "timeout": float(GUARD), "token_env": "", **inputs}
     return graph | {"4": graphs.node("RemoteReward", **values)}
 
 
@@ -70,7 +70,7 @@ def test_score_images_says_that_the_server_is_gone_and_can_be_cancelled(server, 
     with socket.create_server(("127.0.0.1", port)) as silent:  # takes requests and never answers
         silent.settimeout(GUARD)
         graph["5"]["inputs"]["steps"] = 3
-        graph["4"]["inputs"]["timeout"] = 3600.0  # longer than this test waits for the cancel
+        graph["4"]["inputs"]["timeout"] = 3.0 * GUARD  # longer than this test waits for the cancel
         prompt = server.queue(graph)
         connection, _ = silent.accept()
         with connection:

@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import torch
+from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,6 +34,18 @@ def write(models: Path, flux: Path = tiny.FLUX) -> None:
     for part, name in NAMES.items():
         (models / name).parent.mkdir(parents=True, exist_ok=True)
         save_file(parts[part], models / name)
+
+
+def write_fill(folder: Path) -> Path:
+    """The embedded model as it would see picture and mask, like FLUX.1-Fill, and pay them no heed; returns `folder`."""
+    shutil.copytree(tiny.FLUX, folder)
+    plain = FluxTransformer2DModel.from_pretrained(tiny.FLUX, subfolder="transformer")
+    model = FluxTransformer2DModel.from_config({**plain.config, "in_channels": 384, "out_channels": 64})
+    weights = plain.state_dict()
+    weights["x_embedder.weight"] = torch.nn.functional.pad(weights["x_embedder.weight"], (0, 320))
+    model.load_state_dict(weights)
+    model.save_pretrained(folder / "transformer")
+    return folder
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_bench import bench_of, check
 
+from trainer.__main__ import main
 from trainer.benchmarks.gpu import command
 from trainer.benchmarks.gpu.again import in_another_process
 from trainer.benchmarks.gpu.card import Card, Watched
@@ -186,13 +187,13 @@ def test_the_table_numbers_its_checks_from_0_and_only_names_some_of_them():
         wanted("2,99")
 
 
-def test_without_a_gpu_the_command_is_one_line_and_exit_code_2():
+def test_without_a_gpu_the_command_is_one_line_and_exit_code_2(capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    line = [sys.executable, "-m", "trainer", "bench", "gpu", "--json"]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == (
+    assert main(["bench", "gpu", "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
         "error: bench gpu: torch sees no GPU here; it needs an NVIDIA card and a torch that is built for CUDA\n"
     )
 
@@ -272,6 +273,7 @@ ON_A_CARD = """
 import sys, card
 from trainer import device
 from trainer.__main__ import parse, run
+from trainer.__main__ import main
 from trainer.benchmarks.gpu import command
 from trainer.cli.libraries import apart
 device.KINDS = ("card",)
@@ -284,18 +286,24 @@ sys.exit(code)
 ON_A_CARD = ON_A_CARD.format(script=ON_A_CARD.replace("{script!r}", "''"))
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_what_the_command_finds_reaches_the_terminal_and_what_libraries_say_does_not(as_json):
-    words = ["bench", "gpu", "--budget", "0", "--only", "0,2", *(["--json"] if as_json else [])]
+def test_what_the_command_finds_reaches_the_terminal_and_what_libraries_say_does_not():
+    words = ["bench", "gpu", "--budget", "0", "--only", "0,2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "card")])}
     options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
     result = subprocess.run([sys.executable, "-c", ON_A_CARD, *words], **options)
     assert (result.returncode, result.stderr) == (0, "")
     printed = result.stdout.splitlines()
     assert "card made of the CPU" in printed[0]
-    assert ([json.loads(line)["number"] for line in printed[1:]] if as_json else printed[-1]) == (
-        [0, 2] if as_json else "2 skipped"
-    )
+    assert printed[-1] == "2 skipped"
+
+
+def test_as_json_the_terminal_has_a_head_and_a_row_for_each_check(monkeypatch, capsys):
+    monkeypatch.setattr(command, "WORKER", (sys.executable, "-c", SCRIPTED, "well"))
+    monkeypatch.setattr("trainer.device.pick_device", lambda _: "cuda")
+    assert main(["bench", "gpu", "--only", "0,2,4", "--json"]) == 0
+    head, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    assert head == {"head": {"card": "none"}}
+    assert [row["number"] for row in rows] == [0, 2, 4]
 
 
 REPORT = {
@@ -378,9 +386,9 @@ def test_the_clock_of_the_checks_reads_seconds_and_no_memory_on_the_cpu():
 
 
 def test_another_process_that_dies_is_told_by_its_last_words(monkeypatch):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(RuntimeError, match=r"the other process ended with 2: error: bench gpu: torch sees no GPU"):
+    script = "import os, sys; print('error:', os.environ['PYTORCH_CUDA_ALLOC_CONF'], file=sys.stderr); sys.exit(2)"
+    monkeypatch.setattr(command, "WORKER", (sys.executable, "-c", script))
+    with pytest.raises(RuntimeError, match=r"the other process ended with 2: error: backend:cudaMallocAsync"):
         in_another_process([], 10.0)((2, 4), {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"})
 
 

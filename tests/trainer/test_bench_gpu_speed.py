@@ -108,8 +108,8 @@ def test_every_offloaded_weight_is_copied_when_copies_are_timed(bench, monkeypat
 
 @pytest.fixture
 def traced(monkeypatch):
-    """torch.compile by the backend that needs no compiler."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    """torch.compile by the backend that only traces."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr(Card, "seconds", lambda self, work, repeats=1: (work(), 1.0)[1])
 
 

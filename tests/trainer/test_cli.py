@@ -1,4 +1,4 @@
-"""The command line as a user meets it, in a process of its own."""
+"""The command line as a user meets it: each command once in a process of its own, then within this one."""
 
 import json
 import signal
@@ -8,12 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import GUARD
 from PIL import Image
 from talking import said, talking
 
+from trainer.__main__ import main
+
 ROOT = Path(__file__).parents[2]
 TALKERS = ("torch", "diffusers", "bitsandbytes")  # the last of them does so if the processor has avx512_bf16
-GUARD = 1800  # seconds after which a command hangs
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def call(command):
     return run
 
 
-def test_train_then_sample(call, config_file, tmp_path):
+def test_train_then_sample(call, config_file, tmp_path, capsys):
     path = config_file()
     trained = call("train", path, "--json")
     assert trained.returncode == 0, trained.stderr
@@ -53,17 +55,33 @@ def test_train_then_sample(call, config_file, tmp_path):
     assert Path(report["lora"]).is_file()
     log = Path(report["run"], "log.txt").read_text("utf-8")
     assert [line for name in TALKERS for line in said(name) if line not in log] == []
-    for source in (report["run"], report["lora"]):
-        grid = tmp_path / "sheet" / "grid.png"
+
+    def sample(source: str) -> list:
         prompts = ("a red apple", "a \N{SNOWMAN} that was not trained on " + "and on " * 30)
-        sampled = call("sample", source, "--prompts", *prompts, "--seeds", 1, 2, 3, "-o", grid, "--json")
-        assert sampled.returncode == 0, sampled.stderr
-        assert json.loads(sampled.stdout)["rewards"]["colourfulness"]["standard_error"] > 0
-        with Image.open(grid) as image:
-            assert image.width > image.height > 200
+        return [
+            "sample",
+            source,
+            "--prompts",
+            *prompts,
+            "--seeds",
+            1,
+            2,
+            3,
+            "-o",
+            tmp_path / "sheet/grid.png",
+            "--json",
+        ]
+
+    sampled = call(*sample(report["run"]))
+    assert sampled.returncode == 0, sampled.stderr
+    assert main(list(map(str, sample(report["lora"])))) == 0
+    for printed in (sampled.stdout, capsys.readouterr().out):
+        assert json.loads(printed)["rewards"]["colourfulness"]["standard_error"] > 0
+    with Image.open(tmp_path / "sheet/grid.png") as image:
+        assert image.width > image.height > 200
 
 
-def test_ctrl_c_finishes_the_iteration_saves_says_how_to_resume_and_exits_130(command, call, config_file):
+def test_ctrl_c_finishes_the_iteration_saves_says_how_to_resume_and_exits_130(command, config_file):
     path = config_file()
     process = command("train", path, "--set", "run.iterations=100000")
     watchdog = threading.Timer(GUARD, process.kill)
@@ -76,8 +94,7 @@ def test_ctrl_c_finishes_the_iteration_saves_says_how_to_resume_and_exits_130(co
     assert process.returncode == 130
     assert "stopped: " in out
     assert f"go on with: python -m trainer train {path}" in out
-    resumed = call("train", path, "--resume", "--set", "run.iterations=1", "--json")
-    assert resumed.returncode == 0, resumed.stderr
+    assert main(["train", str(path), "--resume", "--set", "run.iterations=1", "--json"]) == 0
 
 
 @pytest.mark.parametrize(

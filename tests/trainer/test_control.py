@@ -18,6 +18,8 @@ from trainer.training.loop import train
 from trainer.training.prepare import prepare
 from trainer.training.waiting import LOOK
 
+SHORT = ["run.save_every=100", "run.iterations=6", "sampling.steps=2", "grpo.prompts_per_iteration=1"]
+
 
 class Recorder(list):
     """Events, and ("saved", iteration) for each save; `react` may make wishes of them."""
@@ -37,7 +39,7 @@ class Recorder(list):
 @pytest.fixture
 def make(config_file):
     def make(*overrides):
-        return prepare(load_config(config_file(), ["run.save_every=100", "run.iterations=6", *overrides]))
+        return prepare(load_config(config_file(), [*SHORT, *overrides]))
 
     return make
 
@@ -101,7 +103,7 @@ def test_a_pause_saves_and_waits_and_a_resumed_run_ends_as_if_there_had_been_non
 @pytest.mark.parametrize("how", ["stop", "cancel"])
 def test_a_stop_ends_a_pause_and_the_run(make, how):
     setup, control, asked = make(), Control(), []
-    rescue = threading.Timer(10, control.resume)  # a stop that is not heard is a failure, not a test without an end
+    rescue = threading.Timer(GUARD, control.resume)  # a stop that is not heard is a failure, not a test without an end
     rescue.daemon = True
 
     def look():

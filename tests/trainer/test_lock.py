@@ -6,17 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from lock_owners import ask, hold
 from patience import GUARD
 
 from trainer import lock
 from trainer.device import training_on
 from trainer.lock import Busy, exclusive, held
-
-
-def hold(name, ready):
-    with exclusive(name, "busy"):
-        ready.set()
-        multiprocessing.Event().wait(GUARD)
 
 
 def test_a_second_owner_is_refused_in_this_process_and_a_third_may_follow(tmp_path):
@@ -65,11 +60,6 @@ def test_another_process_is_seen_as_owner_until_it_is_killed(tmp_path):
     owner.kill()
     owner.join()
     assert not held(str(tmp_path))
-
-
-def ask(name, stop):
-    while not stop.wait(0.001):
-        held(name)
 
 
 def test_who_starts_is_never_refused_because_others_ask(tmp_path):

@@ -40,7 +40,7 @@ def test_a_server_killed_in_mid_run_and_started_again_leaves_the_same_run(config
     """Killed between two requests and in the middle of one. The undisturbed run scores in its own process."""
     monkeypatch.setattr(waiting, "LONGEST_PAUSE", 1.0)
     local = '[[rewards]]\nkind = "tiny-clip"'
-    options = f"options = {{ url = {process.url!r}, retries = 1, timeout = 20 }}"
+    options = f"options = {{ url = {process.url!r}, retries = 1, timeout = {GUARD} }}"
     remote = f'[[rewards]]\nkind = "remote"\nname = "tiny-clip"\n{options}'
 
     def config(name, rewards):

@@ -4,15 +4,19 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sqlite3
-import time
+import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from asked import Asked
 from exported import read_lora
+from patience import GUARD
 from safetensors.torch import load_file
+from small_config import write_config
 
 from trainer.lock import Busy
 from trainer.models.lora.targets import LoraError
@@ -24,7 +28,7 @@ from trainer.training.checkpoint import load as load_checkpoint
 from trainer.training.run import start_run
 from trainer.training.run_folder import LORA, RunError, completed, differences
 
-ITERATIONS, KILLS = 20, 8
+ITERATIONS, KILLS = 12, 8
 
 
 @pytest.fixture
@@ -34,6 +38,14 @@ def config(config_file, tmp_path):
         return load_config(config_file(), settings)
 
     return config
+
+
+@pytest.fixture(scope="module")
+def whole(flux_dev, tmp_path_factory) -> Path:
+    """The folder of the uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    start_run(load_config(write_config(folder, flux_dev, "cpu"), [f"run.iterations={ITERATIONS}"]))
+    return folder / "run"
 
 
 def results(folder: Path) -> tuple[dict, list, list]:
@@ -55,59 +67,67 @@ def assert_equal(folder: Path, expected: Path) -> None:
     assert all(torch.equal(tensors[name], expected_tensors[name]) for name in tensors)
 
 
-def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path):
-    start_run(config("whole"))
+def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, whole):
     for stop_after in (1, 5, 0):
         asked = iter([False] * stop_after + [True])
         ending, _ = start_run(config(), resume=True, control=Asked(lambda asked=asked: next(asked)))
         assert ending.kind == "stopped"
     assert start_run(config(), resume=True)[0].kind == "complete"
-    assert_equal(tmp_path / "run", tmp_path / "whole")
+    assert_equal(tmp_path / "run", whole)
 
 
 @pytest.fixture
 def child(monkeypatch):
-    """Starts a run in a process of its own, which costs no imports where processes can be forked from a server."""
+    """Runs `work` in a process of its own, which costs no imports where processes can be forked from a server."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the server and its children inherit it: bits depend on it
     context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
     if os.name != "nt":
         context.set_forkserver_preload(["trainer.training.run", "diffusers.pipelines.flux.pipeline_flux"])
 
-    def start(config, **options) -> multiprocessing.Process:
-        process = context.Process(target=start_run, args=(config,), kwargs=options)
+    def run(*args) -> int:
+        process = context.Process(target=killed, args=args)
         process.start()
-        return process
+        process.join(GUARD)
+        return process.exitcode
 
-    return start
+    return run
 
 
-def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, child):
+def killed(config: Config, moment: int, reached: Path) -> None:
+    """A run that ends by SIGKILL as it opens, makes, renames or removes its nth file; how many is told if it does not.
+
+    Between two of these moments the disk stays as it is.
+    """
+    files, so_far = count(), 0
+
+    def watch(event: str, _: object) -> None:
+        nonlocal so_far
+        if event == "open" or event.startswith(("os.", "sqlite3.")):
+            so_far = next(files)
+            if so_far == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    start_run(config, resume=True)
+    reached.write_text(str(so_far))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, child, whole):
     """SIGKILL at moments spread over loading, iterations and saving; every time the run goes on by itself."""
-    for folder in ("warm-up", "whole"):  # the second one tells how long a run takes
-        started = time.perf_counter()
-        process = child(config(folder))
-        process.join(300)
-        assert process.exitcode == 0
-    duration = time.perf_counter() - started
-    moments, killed = random.Random(1), 0
+    assert child(config("counted", "run.iterations=2"), -1, tmp_path / "files") == 0
+    files, moments = int((tmp_path / "files").read_text()), random.Random(1)
     for _ in range(KILLS):
-        process = child(config(), resume=True)
-        process.join(moments.uniform(0.1, 0.5) * duration)
-        process.kill()
-        process.join()
-        killed += process.exitcode != 0
-    assert killed >= 3, "the run was over before it could be killed"
-    last = child(config(), resume=True)
-    last.join(300)
-    assert last.exitcode == 0
-    assert_equal(tmp_path / "run", tmp_path / "whole")
+        moment = int(moments.uniform(0.1, 1.2) * files)
+        assert child(config(), moment, tmp_path / "unreached") == -signal.SIGKILL, "it was over before"
+    assert child(config(), -1, tmp_path / "unreached") == 0
+    assert_equal(tmp_path / "run", whole)
 
 
-def test_a_longer_run_goes_on_where_a_shorter_one_ended(config, tmp_path):
-    start_run(config("whole"))
+def test_a_longer_run_goes_on_where_a_shorter_one_ended(config, tmp_path, whole):
     start_run(config("run", "run.iterations=5"))
     start_run(config(), resume=True)
-    assert_equal(tmp_path / "run", tmp_path / "whole")
+    assert_equal(tmp_path / "run", whole)
 
 
 def test_a_folder_with_a_run_is_never_overwritten(config, tmp_path):
@@ -165,13 +185,12 @@ def test_a_run_goes_on_from_a_lora_file(config, tmp_path):
     assert not (tmp_path / "third").exists()
 
 
-def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch, whole):
     """Saving fails once in mid-run: the run ends with the error, and goes on afterwards as if nothing had been."""
-    start_run(config("whole"))
-    replace, count = os.replace, iter(range(100))
+    replace, calls = os.replace, count()
 
     def fails_at_the_fourth(*names):
-        if next(count) == 4:
+        if next(calls) == 4:
             raise OSError(28, "No space left on device")
         replace(*names)
 
@@ -181,4 +200,4 @@ def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert checkpoints(tmp_path / "run" / "checkpoint")
     start_run(config(), resume=True)
-    assert_equal(tmp_path / "run", tmp_path / "whole")
+    assert_equal(tmp_path / "run", whole)

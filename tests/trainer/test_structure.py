@@ -6,8 +6,6 @@ import re
 from itertools import pairwise, product
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 TRAINER = ROOT / "trainer"
 HOST = {"comfy", "comfy_api", "folder_paths", "server", "nodes", "execution"}
@@ -224,12 +222,17 @@ def test_nothing_is_pickled_or_loaded_with_code_in_it():
     assert not loose
 
 
-def test_the_test_command_runs_every_folder_of_tests():
+def test_the_test_command_runs_every_folder_of_tests(monkeypatch):
     spec = importlib.util.spec_from_file_location("dev", ROOT / "dev.py")
     dev = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(dev)
+    steps = []
+    monkeypatch.setattr(dev, "run", lambda step, **env: steps.append(step) or 0)
     folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
-    assert sorted([*dev.WITH_COMFYUI, *dev.OTHERS]) == sorted(folders)
+    dev.test([])
+    assert {word for word in steps[-1] if word.startswith("tests/")} == folders
+    dev.test(["--quick"])
+    assert {word for word in steps[-1] if word.startswith("tests/")} == folders - {"tests/host", "tests/web"}
 
 
 def test_the_database_has_one_owner():
@@ -240,9 +243,8 @@ def test_of_the_nodes_only_what_records_steps_opens_a_store_to_write():
     assert {module for module, names in NODES.items() if "trainer.store.writer" in names} == {"recording"}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_another_owner_of_the_database_is_found():
+    for line in (
         "import sqlite3",
         "from sqlite3 import connect",
         'query = "SELECT 1"',
@@ -251,9 +253,7 @@ def test_of_the_nodes_only_what_records_steps_opens_a_store_to_write():
         'query = "DELETE FROM log"',
         'query = "PRAGMA user_version"',
         'path = folder / "run.sqlite"',
-    ],
-)
-def test_another_owner_of_the_database_is_found(line):
-    for module in ("trainer.history.runs", "nodes.pictures"):
-        assert touches_the_database({module: f"{TEXTS[module]}\n{line}\n"}) == [module]
-    assert touches_the_database({"trainer.store.reader": line}) == []
+    ):
+        for module in ("trainer.history.runs", "nodes.pictures"):
+            assert touches_the_database({module: f"{TEXTS[module]}\n{line}\n"}) == [module]
+        assert touches_the_database({"trainer.store.reader": line}) == []

@@ -165,4 +165,4 @@ def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve
     moved = serve(rewards).url
     with pytest.raises(RunError, match=r"rewards\.0\.options\.reward was 'colourfulness', is 'other'"):
         start_run(config(moved, "rewards.0.options.reward=other"), resume=True)
-    assert start_run(config(moved, "rewards.0.options.timeout=5"), resume=True)[0].kind == "complete"
+    assert start_run(config(moved, "rewards.0.options.timeout=500"), resume=True)[0].kind == "complete"

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 CHANGES = [{"iteration": 30, "strength": 0.25}]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """A browser. It ends with the module, as no other asyncio loop can run in the meantime."""
     with browser.launched(required(browser.find)) as running:
         yield running
 

