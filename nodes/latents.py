@@ -31,7 +31,7 @@ def ready(flux: FluxPolicy, vae: VAE | None, before_call: Callable[[], None]) ->
     return replace(flux, autoencoder=autoencoder_of(flux, vae), before_call=before_call)
 
 
-def autoencoder_of(flux: FluxPolicy, vae: object | None) -> Autoencoder:
+def autoencoder_of(flux: FluxPolicy, vae: VAE | None) -> Autoencoder:
     """ComfyUI's VAE, or the policy's own."""
     if vae is not None:
         return ComfyVae(vae)
@@ -43,7 +43,7 @@ def autoencoder_of(flux: FluxPolicy, vae: object | None) -> Autoencoder:
 class ComfyVae:
     """ComfyUI's VAE, which expects and leaves latents as its own FLUX models do. See `Autoencoder`."""
 
-    def __init__(self, vae: Any):
+    def __init__(self, vae: VAE):
         from comfy.latent_formats import Flux
 
         self.vae, self.latents = vae, Flux()

@@ -3,7 +3,7 @@
 import json
 import sys
 from operator import methodcaller
-from typing import Any, TextIO
+from typing import TextIO
 
 
 class Terminal:
@@ -48,6 +48,6 @@ def note(text: str) -> None:
     terminal.err.flush()
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Objects in it are what their `to_dict` says."""
     say(json.dumps(value, indent=2, default=methodcaller("to_dict")))

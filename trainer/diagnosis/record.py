@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Series = Sequence[tuple[int, float | None]]  # (iteration, value); None if there was none
 ENOUGH = 12  # values that tell the noise well enough to measure a rise by it
@@ -31,8 +32,8 @@ class Finding:
 class Curve:
     """Values [n] and the iterations [n] in which they begin: of one iteration, or means of `period` of them."""
 
-    iterations: np.ndarray
-    values: np.ndarray
+    iterations: NDArray[np.int64]
+    values: NDArray[np.float64]
     period: int = 1
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class Curve:
         start = int(means.argmax())
         return self.part(start, start + length)
 
-    def at(self, iterations: np.ndarray) -> "Curve":
+    def at(self, iterations: NDArray[np.int64]) -> "Curve":
         """The values of these iterations that it has."""
         rows = np.isin(self.iterations, iterations)
         return Curve(self.iterations[rows], self.values[rows], self.period)

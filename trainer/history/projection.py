@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Projection:
-    points: np.ndarray  # [G, 2]
-    explained: np.ndarray  # [2], shares of the whole variance
+    points: NDArray[np.float64]  # [G, 2]
+    explained: NDArray[np.float64]  # [2], shares of the whole variance
 
 
-def project(distances: np.ndarray) -> Projection | None:
+def project(distances: NDArray[np.float64]) -> Projection | None:
     """The two principal components of the candidates, from their distances alone (classical scaling, Torgerson 1952).
 
     For Euclidean distances the points are those of a PCA of the latents, up to the axes' signs. An axis points to where

@@ -1,5 +1,6 @@
 """The runs folder: which runs there are, and what each of them is."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -126,7 +127,7 @@ def updated(folder: Path) -> float:
     return max(s.st_mtime for s in _files(folder))
 
 
-def _files(folder: Path) -> Iterator[Any]:
+def _files(folder: Path) -> Iterator[os.stat_result]:
     yield (folder / DATABASE).stat()
     wal = folder / f"{DATABASE}-wal"
     if wal.exists() and (found := wal.stat()).st_size:

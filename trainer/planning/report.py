@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..models.storage.memory import MemoryPlan, sizes
 from ..settings.config import Config
@@ -170,7 +171,7 @@ def _narrowed(config: Config, peaks: Mapping[str, Peak]) -> dict[str, Peak]:
     return {name: replace(peak, device=round(peak.device - saved[name])) for name, peak in peaks.items()}
 
 
-def _of_blocks(module: Any) -> int:
+def _of_blocks(module: nn.Module) -> int:
     """Weights of the linear layers that a memory plan is about."""
     needed = sizes(module, torch.bfloat16)
     return needed[MemoryPlan("fp8")] - needed[MemoryPlan("fp8", 1.0)]

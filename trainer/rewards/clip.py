@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,6 +16,9 @@ from .clip_files import read_clip
 from .clip_tokens import Tokens
 from .errors import RewardError
 from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 # of a cosine and the model's logit scale, exp() of what is stored
 SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -129,7 +132,7 @@ def _edge(size: int | dict[str, int]) -> int:
     return size if isinstance(size, int) else size.get("shortest_edge") or size["height"]
 
 
-def unit(features: object) -> Tensor:
+def unit(features: "Tensor | BaseModelOutputWithPooling") -> Tensor:
     """Unit vectors, float32. transformers 5 returns an output object, and 4 returned the tensor."""
-    tensor = features if isinstance(features, Tensor) else features.pooler_output  # type: ignore[attr-defined]
+    tensor = features if isinstance(features, Tensor) else features.pooler_output
     return F.normalize(tensor.float(), dim=-1)

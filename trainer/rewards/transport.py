@@ -162,7 +162,7 @@ def token_in(variable: str) -> str:
     return token
 
 
-def _reason(response: http.client.HTTPResponse, answer: Any) -> str:
+def _reason(response: http.client.HTTPResponse, answer: object) -> str:
     reason = answer.get("error") if isinstance(answer, dict) else None
     return f"{response.status}: {str(reason or response.reason)[:300]}"
 

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -165,6 +164,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _require(condition: bool, name: str, value: Any, remedy: str) -> None:
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
         raise RewardError(f"VLM judge: {name} = {value!r}: {remedy}")

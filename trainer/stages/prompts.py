@@ -1,6 +1,7 @@
 """Which prompts an iteration trains on."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def prompt_order(count: int, seed: int, iteration: int, per_iteration: int) -> list[int]:
@@ -9,7 +10,7 @@ def prompt_order(count: int, seed: int, iteration: int, per_iteration: int) -> l
     A function of the position alone, so a resumed run goes on where it was.
     """
     first = iteration * per_iteration
-    order: dict[int, np.ndarray] = {}
+    order: dict[int, NDArray[np.int64]] = {}
     chosen = []
     for position in range(first, first + per_iteration):
         epoch, place = divmod(position, count)

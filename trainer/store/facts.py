@@ -36,6 +36,6 @@ def change_facts(folder: Path, **values: Any) -> None:
         put(database, values)
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """A number for JSON, which has no NaN and no infinity."""
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None

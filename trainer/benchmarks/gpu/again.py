@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bench import Bench
+from .bench import Again, Bench
 from .command import rows_of, worker
 from .results import OK, Value
 
@@ -30,7 +30,7 @@ def other_allocator(bench: Bench) -> Iterator[Value]:
                 yield Value(value["name"], value["value"], "GiB", low=before - slack, high=before + slack)
 
 
-def in_another_process(plans: Sequence[Path], seconds: float) -> Any:
+def in_another_process(plans: Sequence[Path], seconds: float) -> Again:
     """A function that runs checks of some numbers by this same command, the peaks' check in its first case alone."""
 
     def run(numbers: Sequence[int], environment: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ from .results import Result, Skipped
 from .sizes import Sizes
 
 Loaded = tuple[tuple[str, float], Setup]  # of which memory plan
+# runs checks of these numbers in another process, with an environment of its own; their results as JSON
+Again = Callable[[Sequence[int], Mapping[str, str]], list[dict[str, Any]]]
 PLANS = (("bf16", 0.0), ("fp8", 0.0), ("fp8", 1.0))  # from the fastest to the smallest
 
 
@@ -41,8 +43,7 @@ class Bench:
     card: Card
     sizes: Sizes
     counts: Counts
-    # runs checks of these numbers in another process, with an environment of its own
-    again: Callable[[Sequence[int], Mapping[str, str]], list[dict[str, Any]]] = lambda *_: []
+    again: Again = lambda *_: []
     results: dict[int, Result] = field(default_factory=dict)
     loaded: Loaded | None = None
 

@@ -1,6 +1,6 @@
 """Check 1: one iteration of every path against the same one on the CPU in float32."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...engine.drawing import Clock
+from ...engine.grpo import Group
 from ...engine.state import Setup, new_state
 from ...models.flux1.geometry import FILL_CHANNELS
 from ...settings.config import Config, InitSettings
@@ -33,7 +34,9 @@ class Path:
     dtype: str = "float32"
 
 
-def path(init: InitSettings | None = None, dtype: str = "float32", changes: Any = None, **sections: Any) -> Path:
+def path(
+    init: InitSettings | None = None, dtype: str = "float32", changes: Mapping[str, Any] | None = None, **sections: Any
+) -> Path:
     return Path(sections | ({"init": init} if init else {}), changes or {}, dtype)
 
 
@@ -120,11 +123,11 @@ def travelled(bench: Bench, card: Card, config: Config, wanted: Path) -> Found:
     return Found(torch.cat(states), torch.cat(gradients), waits)
 
 
-def one(setup: Setup, clock: "Noted", iteration: int) -> tuple[Any, Tensor]:
+def one(setup: Setup, clock: "Noted", iteration: int) -> tuple[Group, Tensor]:
     """(the group, the gradient of the first update) of an iteration."""
     state, gradients = new_state(setup), []
 
-    def look(*_: Any) -> None:
+    def look(*_: object) -> None:
         clock.now = "after the first update"  # what the step and this look wait for is not the gradient's
         gradients.append(gradient(setup))
 
@@ -135,7 +138,7 @@ def one(setup: Setup, clock: "Noted", iteration: int) -> tuple[Any, Tensor]:
 class Noted(Clock):
     """A clock that notes how often the host has waited by the time of each model call, phase by phase."""
 
-    def __init__(self, device: torch.device, setup: Setup, waited: Any):
+    def __init__(self, device: torch.device, setup: Setup, waited: Callable[[], int]):
         super().__init__(device)
         self.waited, self.now = waited, ""
         self.calls: dict[str, list[int]] = {}
