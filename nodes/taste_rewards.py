@@ -97,12 +97,12 @@ class ReferenceSimilarityReward(io.ComfyNode):
 
     @classmethod
     def execute(cls, references: Tensor, model: str, compare: str, precision: str) -> io.NodeOutput:
-        files = keep_pictures(references)
+        files = stored_pictures(references)
         options = {"path": path_of(model), "references": files, "compare": compare, "dtype": precision}
         return io.NodeOutput(build("reference-similarity", **options))
 
 
-def keep_pictures(images: Tensor) -> list[str]:
+def stored_pictures(images: Tensor) -> list[str]:
     """Files of the pictures [N, H, W, 3], each called by its content: a run says by them what it was trained on."""
     from ..trainer.files import written_whole
     from ..trainer.pictures.convert import to_pictures

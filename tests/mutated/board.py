@@ -121,7 +121,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/history/keeping.py",
+        "trainer/history/housekeeping.py",
         (
             "test_history.py",
             "test_history_keeping.py",

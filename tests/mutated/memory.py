@@ -64,11 +64,14 @@ TARGETS = [
         ("test_memory_plans.py",),
         {
             "offloaded weights on the device": (
-                "if layer.fetcher is None else self.host.keep(weight)",
+                "if layer.fetcher is None else self.host.store_weight(weight)",
                 "if True else None",
             ),
             "the first blocks are offloaded": ("(i + 1) * count // total > i * count // total", "i < count"),
-            "scale of a scaled file lost": ("self._keep(owner, tensor, scale)", "self._keep(owner, tensor, None)"),
+            "scale of a scaled file lost": (
+                "self._store_weight(owner, tensor, scale)",
+                "self._store_weight(owner, tensor, None)",
+            ),
             "8 bits are made anew": ("elif weight.dtype not in FLOAT8:", "else:"),
             "the largest plan that fits not": ("if size <= free)", "if size > free)"),
             "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),

@@ -154,7 +154,7 @@ TARGETS = [
             "other channels trained": ("known = channels in (4 * CHANNELS, FILL_CHANNELS)", "known = True"),
             "only the first shard": ('["weight_map"].values()))]', '["weight_map"].values()))[:1]]'),
             "misfits ignored": ("    if reason and source.file:\n", "    if False:\n"),
-            "nobody is asked how to keep them": ("keep(transformer) if keep else", "widened(dtype) if keep else"),
+            "nobody is asked how to keep them": ("ready(transformer) if ready else", "widened(dtype) if keep else"),
         },
     ),
     Target(

@@ -29,7 +29,7 @@ def stored(kind: str) -> tuple[torch.Tensor, torch.Tensor | None]:
 def layer_of(weight, scale, dtype=torch.float32) -> FrozenLinear:
     layer = FrozenLinear(IN, OUT)
     layer.bias = nn.Parameter(random(OUT, seed=1).to(dtype), requires_grad=False)
-    layer.keep(weight, scale, CPU)
+    layer.store_weight(weight, scale, CPU)
     return layer
 
 

@@ -293,7 +293,8 @@ def test_pictures_lie_in_their_run(tmp_path):
 
 
 def test_looking_at_runs_imports_no_torch():
-    code = "import sys, trainer.history, trainer.history.export, trainer.history.keeping; print('torch' in sys.modules)"
+    modules = "trainer.history, trainer.history.export, trainer.history.housekeeping"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == "False\n", found.stderr
 

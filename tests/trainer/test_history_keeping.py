@@ -13,7 +13,7 @@ from run_reading import edit, read
 
 from trainer.history import StoreError, summaries, summary
 from trainer.history.export import write_csv, write_json
-from trainer.history.keeping import NotMoved, move_to_trash, set_title
+from trainer.history.housekeeping import NotMoved, move_to_trash, set_title
 from trainer.lock import Busy, exclusive
 from trainer.store.database import DATABASE
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN = """
 import logging, sys
 from pathlib import Path
-from trainer.cli.libraries import apart, keep_log
+from trainer.cli.libraries import apart, log_into
 from trainer.cli.output import note, print_json, say
 from talk import talk
 """
@@ -37,7 +37,7 @@ with apart():
     talk("early")
     say("a result")
     note("on the way")
-    keep_log(Path())
+    log_into(Path())
     talk("late")
     print_json({"a": 1})
 sys.exit(3)
@@ -53,7 +53,7 @@ sys.exit(3)
 
 def test_a_log_that_stands_there_is_added_to(process, tmp_path):
     (tmp_path / "log.txt").write_text("of yesterday\n")
-    process('with apart():\n    talk("today")\n    keep_log(Path())')
+    process('with apart():\n    talk("today")\n    log_into(Path())')
     log = (tmp_path / "log.txt").read_text("utf-8")
     assert log.startswith("of yesterday\n")
     assert "today talks by descriptor" in log
@@ -68,7 +68,7 @@ def test_without_a_run_nothing_of_it_is_left(process, tmp_path):
 def test_what_our_own_loggers_warn_of_is_one_line_on_the_terminal_and_in_the_log(process, tmp_path):
     result = process("""
 with apart():
-    keep_log(Path())
+    log_into(Path())
     logging.getLogger("trainer.models.storage.pinned").warning("no more\\n  than %d GiB", 3)
     logging.getLogger("trainer").info("nobody needs this")
     logging.getLogger("trainers").warning("of another library")

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from ..errors import Refused, UserError
 from ..history import NoRun, StoreError
-from ..history.keeping import NotMoved
+from ..history.housekeeping import NotMoved
 from ..lock import Busy
 
 log = logging.getLogger(__name__)

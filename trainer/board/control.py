@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..errors import Refused
-from ..history.keeping import TITLE_LENGTH
+from ..history.housekeeping import TITLE_LENGTH
 from ..settings.config import GrpoSettings, OptimizerSettings
 from ..settings.described import Setting, described
 

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 
 from .. import history
 from ..errors import Refused
-from ..history import Reader, Summary, export, keeping
+from ..history import Reader, Summary, export, housekeeping
 from .answers import LARGEST, Handler, answered, body, encoded, error, number, place, short
 from .control import CHANGEABLE, LIMITS, Control, obey, title_of
 from .files import attachment, tile
@@ -151,13 +151,13 @@ class Board:
 
         def change() -> Summary:
             folder = self.folder(request)
-            keeping.set_title(folder, title)
+            housekeeping.set_title(folder, title)
             return history.summary(folder)
 
         return web.json_response(self.described(await self.aside(change)))
 
     async def delete(self, request: web.Request) -> web.Response:
-        await self.aside(lambda: keeping.move_to_trash(self.runs(), self.folder(request)))
+        await self.aside(lambda: housekeeping.move_to_trash(self.runs(), self.folder(request)))
         return web.Response(status=204)
 
     async def nothing(self, request: web.Request) -> web.Response:

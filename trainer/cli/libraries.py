@@ -28,7 +28,7 @@ def apart() -> Iterator[None]:
     """What is written to stdout and stderr goes to a log until the process ends, but for what `output` prints.
 
     By the file descriptors, so that nothing escapes: not what C++ prints, nor what a child process does. The log is a
-    temporary file that nobody sees, until `keep_log` names one to keep. An exception finds all as it was.
+    temporary file that nobody sees, until `log_into` names one to keep. An exception finds all as it was.
     """
     if sys.stdout is None or sys.stderr is None:  # there is no terminal and no file to write to
         yield
@@ -52,7 +52,7 @@ def apart() -> Iterator[None]:
         raise
 
 
-def keep_log(folder: Path) -> None:
+def log_into(folder: Path) -> None:
     """From now on the log is `folder/log.txt`, below what stands there; what was said until now comes first.
 
     Does nothing outside of `apart`.

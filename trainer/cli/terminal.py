@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..events import Event, Finished, IterationDone, Listener, Started
 from ..training.control import Control
-from .libraries import keep_log
+from .libraries import log_into
 from .output import note, terminal
 
 INTERRUPTED = 130  # exit code, as a shell reports SIGINT
@@ -44,7 +44,7 @@ def logged_in(folder: Path) -> Listener:
 
     def listen(event: Event) -> None:
         if isinstance(event, Started):
-            keep_log(folder)
+            log_into(folder)
 
     return listen
 

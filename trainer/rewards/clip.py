@@ -31,7 +31,7 @@ SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
 KNOWN = 4096  # texts whose vectors are kept
 
 
-def keep(known: dict[str, Tensor], text: str, vector: Tensor) -> Tensor:
+def remember(known: dict[str, Tensor], text: str, vector: Tensor) -> Tensor:
     """Remember a text's vector; what came first is forgotten first, as a reward server never ends."""
     if len(known) >= KNOWN:
         del known[next(iter(known))]
@@ -68,7 +68,7 @@ class ClipEncoder:
         if text in self.known:
             return self.known[text]
         tokens = torch.tensor([self.tokens(text)], device=self.model.device)
-        return keep(self.known, text, unit(self.model.get_text_features(input_ids=tokens))[0])
+        return remember(self.known, text, unit(self.model.get_text_features(input_ids=tokens))[0])
 
 
 class ClipReward:

@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .clip import keep
+from .clip import remember
 from .clip_files import configuration, transformers_names
 from .clip_tokens import as_open_clip, clip_tokens
 from .errors import RewardError
@@ -68,7 +68,7 @@ class Hpsv2Reward:
         length = len(self.model.positional_embedding)
         tokens = clip_tokens(length)(as_open_clip(prompt))
         padded = torch.tensor([tokens + [0] * (length - len(tokens))], device=self.model.logit_scale.device)
-        return keep(self.texts, prompt, self.model.encode_text(padded, normalize=True)[0])
+        return remember(self.texts, prompt, self.model.encode_text(padded, normalize=True)[0])
 
 
 def hpsv2(device: str, path: str = "") -> Hpsv2Reward:

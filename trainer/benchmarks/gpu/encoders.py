@@ -7,7 +7,7 @@ import torch
 
 from ...choices import AUTO
 from ...models.flux1.text import BATCH
-from ...models.storage.memory import MemoryPlan, keeping
+from ...models.storage.memory import MemoryPlan, readied
 from ...models.storage.placement import Placement
 from ...planning import models as shapes
 from ...planning.advice import title
@@ -59,7 +59,7 @@ def encoded(bench: Bench) -> tuple[float, bool]:
     """(seconds, whether the embeddings are finite) of a batch through T5, kept as the plan for it says."""
     _, t5 = shapes.text_encoders(bench.sizes.path)
     device = str(bench.card.device)
-    fill(t5, keeping(Placement(device, dtype_of(bench.sizes), AUTO))(t5), bench.draw_on)
+    fill(t5, readied(Placement(device, dtype_of(bench.sizes), AUTO))(t5), bench.draw_on)
     t5.tie_weights()
     length = shapes.tokens(bench.config(Case("bf16", 0.0, bench.sizes.pixels, 4)).model)
     ids = torch.arange(BATCH * length, device=device).view(BATCH, length) % t5.config.vocab_size

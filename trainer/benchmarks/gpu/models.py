@@ -19,7 +19,7 @@ from ...models.flux1.policy import FluxPolicy
 from ...models.flux1.vae import Vae
 from ...models.lora.attach import ADAPTER
 from ...models.storage.attention import checkpoint_blocks
-from ...models.storage.memory import keeping
+from ...models.storage.memory import readied
 from ...models.storage.placement import DTYPES
 from ...planning import models as shapes
 from ...planning.models import META
@@ -72,7 +72,7 @@ def random_transformer(
         with META:
             transformer = FluxTransformer2DModel.from_config(changed(transformer, changes))
     placement = placement_of(config)
-    fill(transformer, keeping(placement)(transformer), draw_on)
+    fill(transformer, readied(placement)(transformer), draw_on)
     if placement.checkpointing:
         checkpoint_blocks(transformer)
     return transformer.requires_grad_(False).eval()

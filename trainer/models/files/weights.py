@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .stored import Stored
 
 Put = Callable[[nn.Module, str, Tensor, Tensor | None], None]  # stores a named weight, and its scale, in a model
-Keep = Callable[[nn.Module], Put]  # readies a model on the meta device, whose layers it may exchange, for its weights
+Ready = Callable[[nn.Module], Put]  # readies a model on the meta device, whose layers it may exchange, for its weights
 
 SCALES = ("scale_weight", "weight_scale")  # ComfyUI's names: weight = 8-bit weight * scale
 IGNORED = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8")  # none of them changes a weight

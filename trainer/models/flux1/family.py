@@ -12,7 +12,7 @@ from ..files.opened import open_file
 from ..files.source import ModelError, ModelSource
 from ..storage.attention import checkpoint_blocks
 from ..storage.compiling import compile_blocks
-from ..storage.memory import keeping
+from ..storage.memory import readied
 from ..storage.placement import Placement
 from .parts import load_vae
 from .policy import FluxPolicy
@@ -71,7 +71,7 @@ def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
 
 def load_placed(source: ModelSource, placement: Placement) -> FluxTransformer2DModel:
     """The frozen transformer, each weight put where and how the placement says as it is read."""
-    transformer = load_transformer(source, dtype=placement.dtype, keep=keeping(placement))
+    transformer = load_transformer(source, dtype=placement.dtype, ready=readied(placement))
     if placement.checkpointing:  # it acts if gradients are asked for: rollouts keep no activations anyway
         checkpoint_blocks(transformer)
     if placement.compiled:

@@ -13,8 +13,8 @@ from ..files.opened import safetensors_files
 from ..files.recognise import recognise
 from ..files.source import ENCODERS_PREFIX, VAE_PREFIX, ModelError, ModelSource
 from ..files.stored import Stored
-from ..files.weights import Keep, Piece, Put, complaint, fill, pieces_of, under, widened
-from ..storage.memory import Storage, keeping, plan_for
+from ..files.weights import Piece, Put, Ready, complaint, fill, pieces_of, under, widened
+from ..storage.memory import Storage, plan_for, readied
 from ..storage.placement import Placement
 from .vae_names import diffusers_vae_names
 
@@ -53,8 +53,8 @@ def load_encoders(source: ModelSource, placement: Placement) -> dict[str, Any]:
     if source.text_encoders or source.file:
         source.require_encoders()
         files = {Path(name): safetensors_files([Path(name)]) for name in source.text_encoders or [source.location]}
-        keep = keeping(placement)
-        clip, t5 = _clip_of_files(files, keep), _t5_of_files(files, dtype, device, keep)
+        ready = readied(placement)
+        clip, t5 = _clip_of_files(files, ready), _t5_of_files(files, dtype, device, ready)
         source = PUBLISHED
     else:
         clip = source.load_model(CLIPTextModel, "text_encoder", torch_dtype=dtype)
@@ -80,27 +80,27 @@ def _vae_of_file(source: ModelSource, dtype: torch.dtype) -> AutoencoderKL:
     return vae
 
 
-def _clip_of_files(files: Files, keep: Keep) -> CLIPTextModel:
+def _clip_of_files(files: Files, ready: Ready) -> CLIPTextModel:
     path, tensors = _holding(files, f"{ENCODERS_PREFIX}clip_l.transformer.", CLIP_MARK, CLIP)
     with torch.device("meta"):
         clip = CLIPTextModel._from_config(CLIPTextConfig.from_pretrained(PUBLISHED.folder("text_encoder")))
     pieces = pieces_of(tensors)
     if not hasattr(clip, "text_model"):  # newer releases of transformers have a level less
         pieces = {name.removeprefix("text_model."): piece for name, piece in pieces.items()}
-    _fit(clip, pieces, keep, path, CLIP)
+    _fit(clip, pieces, ready, path, CLIP)
     for module in clip.modules():
         if hasattr(module, "position_ids"):  # counts up, and is in no file
             module.position_ids = torch.arange(module.position_ids.shape[-1]).expand(1, -1)
     return clip
 
 
-def _t5_of_files(files: Files, dtype: torch.dtype, device: str, keep: Keep) -> T5EncoderModel:
+def _t5_of_files(files: Files, dtype: torch.dtype, device: str, ready: Ready) -> T5EncoderModel:
     path, tensors = _holding(files, f"{ENCODERS_PREFIX}t5xxl.transformer.", T5_MARK, T5)
     with torch.device("meta"):
         t5 = T5EncoderModel._from_config(T5Config.from_pretrained(PUBLISHED.folder("text_encoder_2")))
 
-    def keep_wide(module: nn.Module) -> Put:
-        plain, wide = keep(module), widened(torch.float32, device)
+    def ready_wide(module: nn.Module) -> Put:
+        plain, wide = ready(module), widened(torch.float32, device)
 
         def put(module: nn.Module, name: str, tensor: Tensor, scale: Tensor | None) -> None:
             # float16 is too narrow for these layers, as transformers knows too
@@ -110,7 +110,7 @@ def _t5_of_files(files: Files, dtype: torch.dtype, device: str, keep: Keep) -> T
 
         return put
 
-    _fit(t5, pieces_of(tensors), keep_wide, path, T5)
+    _fit(t5, pieces_of(tensors), ready_wide, path, T5)
     t5.tie_weights()
     return t5
 
@@ -125,7 +125,7 @@ def _holding(files: Files, prefix: str, mark: str, what: str) -> tuple[Path, Map
     raise ModelError(f"model.text_encoders lacks FLUX.1's {what}: {kinds}")
 
 
-def _fit(module: nn.Module, pieces: Mapping[str, Piece], keep: Keep, path: Path, what: str) -> None:
+def _fit(module: nn.Module, pieces: Mapping[str, Piece], ready: Ready, path: Path, what: str) -> None:
     """Fill `module`; tensors that it has no place for, such as CLIP's vision half, are not read.
 
     Raises:
@@ -136,4 +136,4 @@ def _fit(module: nn.Module, pieces: Mapping[str, Piece], keep: Keep, path: Path,
     if reason:
         kind = recognise(piece.stored.name for piece in pieces.values())
         raise ModelError(f"{path} ({kind}) does not fit FLUX.1's {what}: it {reason}")
-    fill(module, fitting, keep(module))
+    fill(module, fitting, ready(module))

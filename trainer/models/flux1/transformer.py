@@ -8,7 +8,7 @@ from diffusers import FluxTransformer2DModel
 
 from ..files.opened import safetensors_files
 from ..files.source import ModelError, ModelSource
-from ..files.weights import Keep, Piece, complaint, fill, pieces_of, widened
+from ..files.weights import Piece, Ready, complaint, fill, pieces_of, widened
 from .geometry import CHANNELS, FILL_CHANNELS
 from .single_file import open_single_file
 
@@ -17,13 +17,13 @@ INDEX = "diffusion_pytorch_model.safetensors.index.json"
 WHOLE = "diffusion_pytorch_model.safetensors"
 
 
-def load_transformer(source: ModelSource, *, dtype: torch.dtype, keep: Keep | None = None) -> FluxTransformer2DModel:
+def load_transformer(source: ModelSource, *, dtype: torch.dtype, ready: Ready | None = None) -> FluxTransformer2DModel:
     """The frozen transformer of a diffusers folder or of a single file, read tensor by tensor.
 
     Args:
         source: where the model is.
         dtype: of all weights, on the CPU, if nothing else keeps them.
-        keep: called with the model on the meta device, to exchange layers for those that keep their weights otherwise
+        ready: called with the model on the meta device, to exchange layers for those that keep their weights otherwise
             (the parameters' names stay); what it returns is called as `put(model, name, tensor, scale)` for each
             parameter, in the file's precision; a scale, float32 of one element, is to be multiplied with the tensor.
 
@@ -39,7 +39,7 @@ def load_transformer(source: ModelSource, *, dtype: torch.dtype, keep: Keep | No
         raise ModelError(f"{source.file} is no plain FLUX transformer: it {reason}")
     if reason:
         raise source.error(f"its {PART} {reason}")
-    fill(transformer, pieces, keep(transformer) if keep else widened(dtype))
+    fill(transformer, pieces, ready(transformer) if ready else widened(dtype))
     return transformer.requires_grad_(False).eval()
 
 

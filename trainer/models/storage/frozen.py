@@ -23,7 +23,7 @@ class Fetcher(Protocol):
 
 
 class FrozenLinear(nn.Linear):
-    """A linear layer without gradients of its own. Its weight is on meta until `keep` stores one.
+    """A linear layer without gradients of its own. Its weight is on meta until `store_weight` stores one.
 
     `.to()` and its kin do not reach it: where the weight is and in which precision is a matter of the memory plan.
     """
@@ -35,7 +35,7 @@ class FrozenLinear(nn.Linear):
         self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are
         self.register_buffer("scale", None, persistent=False)
 
-    def keep(self, weight: Tensor, scale: Tensor | None, device: torch.device) -> None:
+    def store_weight(self, weight: Tensor, scale: Tensor | None, device: torch.device) -> None:
         """Store `weight` [out, in] as it is: W = weight * scale.
 
         Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...choices import AUTO
 from ...device import free_memory, streams_of
 from ...errors import UserError
-from ..files.weights import Keep, Put
+from ..files.weights import Put, Ready
 from .fetching import LayerFetcher
 from .frozen import FLOAT8, FrozenLinear, quantise
 from .pinned import PinnedMemory
@@ -83,7 +83,7 @@ class Storage:
         parent, _, leaf = name.rpartition(".")
         owner = module.get_submodule(parent)
         if leaf == "weight" and isinstance(owner, FrozenLinear):
-            self._keep(owner, tensor, scale)
+            self._store_weight(owner, tensor, scale)
         elif leaf in owner._buffers:
             owner._buffers[leaf] = tensor.to(self.device)
         elif leaf == "weight" and type(owner).__name__ == "Linear4bit":
@@ -122,13 +122,13 @@ class Storage:
             return layer
         return FrozenLinear(*shape, fetcher=fetcher)
 
-    def _keep(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
+    def _store_weight(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
         if self.plan.precision != "fp8":
             weight, scale = self._widened(weight, scale), None
         elif weight.dtype not in FLOAT8:
             weight, scale = quantise(weight)
-        weight = weight.to(self.device) if layer.fetcher is None else self.host.keep(weight)
-        layer.keep(weight, scale, self.device)
+        weight = weight.to(self.device) if layer.fetcher is None else self.host.copied(weight)
+        layer.store_weight(weight, scale, self.device)
 
     def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
         return (tensor if scale is None else tensor.float() * scale.to(tensor.device)).to(self.dtype)
@@ -173,15 +173,15 @@ def plan_for(module: nn.Module, placement: Placement) -> MemoryPlan:
     return choose(needed, free - placement.reserve)
 
 
-def keeping(placement: Placement) -> Keep:
+def readied(placement: Placement) -> Ready:
     """How a model that is being read keeps its weights, by the plan that the placement names for it."""
 
-    def keep(module: nn.Module) -> Put:
+    def ready(module: nn.Module) -> Put:
         storage = Storage(plan_for(module, placement), device=placement.device, dtype=placement.dtype)
         storage.prepare(module)
         return storage.put
 
-    return keep
+    return ready
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class PinnedMemory:
         self.device, self.pinned = device, pinned
         self._chunks: list[_Chunk] = []
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def copied(self, tensor: Tensor) -> Tensor:
         """A copy of `tensor` in this memory."""
         size = -(-tensor.nbytes // ALIGNED) * ALIGNED
         chunk = next((c for c in self._chunks if c.used + size <= len(c.memory)), None) or self._begin(size)
