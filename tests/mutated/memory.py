@@ -64,7 +64,7 @@ TARGETS = [
         ("test_memory_plans.py",),
         {
             "offloaded weights on the device": (
-                "if layer.fetcher is None else self.host.store_weight(weight)",
+                "if layer.fetcher is None else self.host.copied(weight)",
                 "if True else None",
             ),
             "the first blocks are offloaded": ("(i + 1) * count // total > i * count // total", "i < count"),
