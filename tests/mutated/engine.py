@@ -199,6 +199,16 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/training/loop.py",
+        ("test_drawn.py",),
+        {
+            "listeners take the iteration's time": (
+                "time.perf_counter() - started - told",
+                "time.perf_counter() - started",
+            )
+        },
+    ),
+    Target(
         "trainer/store/writer.py",
         ("test_drawn.py",),
         {

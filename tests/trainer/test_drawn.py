@@ -1,5 +1,7 @@
 """Pictures are stored before they are scored, and no reader takes an iteration under way for a whole one."""
 
+import time
+
 import pytest
 import torch
 from PIL import Image
@@ -108,6 +110,20 @@ def test_a_run_that_dies_before_the_scores_goes_on_and_draws_the_same_pictures(c
     start_run(config, resume=True)
     assert (summary(folder).iteration, read(folder, index).tiles) == (2, [0, 1])
     assert {path.name: path.read_bytes() for path in (folder / "tiles/000001").iterdir()} == first
+
+
+def test_what_listeners_take_is_not_the_iterations_time(config_file, monkeypatch):
+    clock, late, seconds = time.perf_counter, [0.0], []
+
+    def dawdle(event):
+        if isinstance(event, Drawn):
+            late[0] += 10_000
+        if isinstance(event, IterationDone):
+            seconds.append(event.metrics["seconds"])
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    start_run(load_config(config_file(), ["run.iterations=1"]), listeners=[dawdle])
+    assert 0 < seconds[0] < 10_000
 
 
 def test_pictures_are_written_every_so_many_iterations(tmp_path):

@@ -176,9 +176,17 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """One iteration, reported; returns why its update was skipped, empty if it was not."""
     setup = setup.sized(state.iteration)
     started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
+    told = 0.0  # seconds that the listeners take meanwhile
+
+    def tell(candidates: Candidates) -> None:
+        nonlocal told
+        began = time.perf_counter()
+        on_event(drawn(setup, state, candidates))
+        told = time.perf_counter() - began
+
     watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
-        group = collect(setup, state.iteration, clock, lambda candidates: on_event(drawn(setup, state, candidates)))
+        group = collect(setup, state.iteration, clock, tell)
         if base_due(setup, state.iteration):
             with clock.phase("base"):
                 base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
@@ -188,7 +196,7 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     metrics |= describe(group)
     metrics |= {"strength": setup.config.grpo.strength, **peak_memory(setup.policy.device)}
     metrics |= {f"seconds/{k}": v for k, v in clock.seconds.items()}
-    metrics["seconds"] = time.perf_counter() - started
+    metrics["seconds"] = time.perf_counter() - started - told
     on_event(report(setup, state.iteration, group, pairs.anchors(*group.advantages.shape), metrics, base))
     if skipped:
         on_event(Skipped(state.iteration, skipped))
