@@ -21,7 +21,7 @@ CONCLUDED = "concluded"  # there was a reason, such as rewards that rise no more
 
 
 def kind_of(state: str) -> str:
-    """The kind of a state, or of a reason to end: what stands before its explanation, as in "waiting: the reason"."""
+    """What stands before a state's explanation: "waiting" of "waiting: the reason"."""
     return state.partition(":")[0]
 
 
@@ -71,7 +71,7 @@ class Drawn(Told):
     iteration: int  # from 0
     prompts: list[str]  # P
     seeds: list[int]  # P, of each prompt's noise
-    images: Tensor  # [P * G, 3, H, W] in [0, 1]
+    images: Tensor  # [P * G, 3, H, W] in [0, 1], on the device
     group_size: int  # G
 
 
@@ -234,13 +234,9 @@ class Finished(Told):
     ending: Ending
 
     @property
-    def reason(self) -> str:
+    def state(self) -> str:
         """In words: "complete", "stopped", "stopped by <check>: ...", "gave up: ..." or "failed: ..."."""
         return str(self.ending)
-
-    @property
-    def state(self) -> str:
-        return self.reason
 
 
 Event = (

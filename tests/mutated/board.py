@@ -228,7 +228,7 @@ TARGETS = [
         "trainer/board/live.py",
         ("test_board_events.py",),
         {
-            "the end too early": ("self.finished = event", 'self.tell("finished", event, state=event.reason)'),
+            "the end too early": ("self.finished = event", 'self.tell("finished", event, state=event.state)'),
             "a pause goes unseen": ("case _ if event.state is not None:", "case _ if event.state in ():"),
         },
     ),

@@ -145,7 +145,7 @@ def test_a_reason_to_stop_is_the_reason_that_is_told(make):
     control = Control()
     control.stop("stopped by something: it was so")
     reason, _, events = run(make(), control)
-    assert reason == events[-1].reason == "stopped by something: it was so"
+    assert reason == events[-1].state == "stopped by something: it was so"
 
 
 def test_save_now_saves_once_after_the_iteration_and_during_a_pause(make):

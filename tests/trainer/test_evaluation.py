@@ -181,7 +181,7 @@ def test_a_run_whose_rewards_rise_no_more_says_so_and_draws_the_evaluation_at_th
     reason = str(train(setup, state, on_event=listen, save=lambda s: None, control=control))
     assert reason == "no trained reward has reached a new best for 2 iterations"
     assert [e.iteration for e in of(events, Evaluated)] == [0, 2]
-    assert events[-1].reason == reason
+    assert events[-1].state == reason
 
 
 def test_a_cancel_during_the_last_evaluation_leaves_the_run_complete(make):

@@ -173,7 +173,7 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
     assert [e.micro_batch for e in events if isinstance(e, Halved)] == [2, 1]
     assert [e.iteration for e in events if isinstance(e, Saved)] == [1]
     assert isinstance(events[-1], Finished)
-    assert events[-1].reason.startswith("failed: out of memory in update")
+    assert events[-1].state.startswith("failed: out of memory in update")
     reason, _ = start_run(config, resume=True)
     assert reason == "complete"
 
