@@ -13,6 +13,7 @@ TARGETS = [
             "a bound below is reached": ("value < self.below", "value <= self.below"),
             "any word": ("or value in self.choices", "or True"),
             "other words are none": ("or bool(self.others) or", "or"),
+            "a class of one's own is none": (" or (self.own and is_own(value))", ""),
             "a list is one value": ("value if isinstance(value, tuple) else (value,)", "(value,)"),
             "a section's own rules do not count": ("        self.check()\n", ""),
             "all is stored": ("known.omit_default and getattr", "False and getattr"),

@@ -25,6 +25,7 @@ RANGES = [  # what is known; what is taken, what is not; in words
     ({}, ["", "anything", 3, True, {}], [], ""),
     ({"choices": ("a", "b")}, ["a", "b"], ["c", ""], "one of a, b"),
     ({"choices": ("a", "b"), "others": "a letter"}, ["a", "c"], [], "a, b or a letter"),
+    ({"choices": ("a", "b"), "own": True}, ["b", "m:A"], ["c"], "a, b or 'package.module:Class' of your own"),
     ({"above": 0, "choices": ("auto",)}, ["auto", 1], ["car", 0], "a number above 0, or 'auto'"),
     ({"least": 2, "why": "they are compared"}, [2], [1], "at least 2"),
 ]
@@ -75,6 +76,11 @@ def test_a_default_that_older_versions_do_not_know_is_not_stored():
     assert plain((Toy(4), Toy(family="new")))[0] == {"size": 4, "words": ()}
 
 
+def test_names_of_family_and_objective_are_stored_if_they_are_others():
+    assert not {"family", "objective"} & {*stored()["model"], *stored()["grpo"]}
+    assert stored(objective="m:A")["grpo"]["objective"] == "m:A"
+
+
 @pytest.fixture
 def added(monkeypatch):
     """A version of the settings in which grpo.clip is new."""
@@ -89,7 +95,7 @@ def stored(**grpo: object) -> dict:
 
 def test_a_run_of_an_older_version_goes_on_with_a_setting_that_was_added(added):
     assert "clip" not in stored()["grpo"]
-    assert list(stored(clip=0.3)["grpo"]) == [f.name for f in fields(GrpoSettings)]
+    assert stored(clip=0.3)["grpo"]["clip"] == 0.3
     with_it, without = {**stored(), "grpo": {**stored()["grpo"], "clip": 0.2}}, stored()
     for old, new in ((with_it, without), (without, with_it), (without, without)):
         assert differences(completed(old), completed(new)) == []
