@@ -225,8 +225,11 @@ def test(args: list[str]) -> int:
     args = [arg for arg in args if arg != "--quick"]
     env = {"OMP_NUM_THREADS": threads(1), "HF_HUB_OFFLINE": "1"}
     prepare = [] if quick else [["tests/host/prepare.py"]]
-    spread = ["-n", str(min(max(physical_cores(), 2), MOST_WORKERS)), "--dist", "loadfile"] if quick or not args else []
-    folders = ENGINE if quick else [] if args else ENGINE + HOST
+    spread, folders = ["-n", str(min(max(physical_cores(), 2), MOST_WORKERS)), "--dist", "loadfile"], ENGINE + HOST
+    if quick:
+        folders = ENGINE
+    elif args:
+        spread, folders = [], []
     for step in [*CHECKS, *prepare, ["-m", "pytest", *spread, *folders, *args]]:
         code = run(step, **env)
         if code:

@@ -110,7 +110,10 @@ class Memory:
 def poisoned(raw: torch.Tensor) -> torch.Tensor:
     """The tensor, full of NaN where its type has one, in place."""
     if raw.is_floating_point():
-        raw.view(torch.uint8).fill_(0x7F) if raw.itemsize == 1 else raw.fill_(float("nan"))
+        if raw.itemsize == 1:
+            raw.view(torch.uint8).fill_(0x7F)
+        else:
+            raw.fill_(float("nan"))
     return raw
 
 

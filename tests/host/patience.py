@@ -13,4 +13,7 @@ def until(
     end = time.monotonic() + GUARD
     while not condition():
         assert time.monotonic() < end, complaint()
-        pause() if pause else time.sleep(0.02)
+        if pause:
+            pause()
+        else:
+            time.sleep(0.02)

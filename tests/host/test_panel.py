@@ -148,7 +148,8 @@ def test_a_reload_in_mid_run_goes_on_without_a_gap(page, console, server):
     before = shown(page)
     page.reload()
     page.wait_for_function(browser.READY)
-    page.locator(".neighbor-grpo-tab-button").click() if not page.locator(".ng-panel").count() else None
+    if not page.locator(".ng-panel").count():
+        page.locator(".neighbor-grpo-tab-button").click()
     page.locator("h2.ng-title", has_text="reloaded").wait_for()  # it remembers what was looked at
     page.locator("[data-tab=curves]").click()
     page.locator(".ng-main-chart canvas").wait_for()

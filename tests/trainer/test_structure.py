@@ -210,6 +210,23 @@ def calls(path: Path, name: str) -> list[ast.Call]:
     return [node for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
 
 
+def puzzles(text: str) -> list[int]:
+    """Lines with a conditional expression as a statement, or inside another."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        inside = isinstance(node, ast.IfExp) and any(
+            isinstance(n, ast.IfExp) for n in (node.test, node.body, node.orelse)
+        )
+        if inside or (isinstance(node, ast.Expr) and isinstance(node.value, ast.IfExp)):
+            found.append(node.lineno)
+    return found
+
+
+def test_no_line_is_a_puzzle():
+    assert {module: lines for module, text in TEXTS.items() if (lines := puzzles(text))} == {}
+    assert puzzles("a() if b else c()\nx = 1 if b else 2 if c else 3\n") == [1, 2]
+
+
 def test_nothing_is_pickled_or_loaded_with_code_in_it():
     loose = []
     for path in TRAINER.rglob("*.py"):

@@ -52,7 +52,10 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(benchmark.peak(config_of(arguments, PROMPTS)))
         return 0
     result = benchmark.measure(*given)
-    print_json(result) if arguments.json else say(benchmark.table(result))
+    if arguments.json:
+        print_json(result)
+    else:
+        say(benchmark.table(result))
     return 0
 
 

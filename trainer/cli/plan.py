@@ -25,5 +25,8 @@ def main(arguments: argparse.Namespace) -> int:
     from ..planning.report import plan
 
     report = plan(config, arguments.vram, progress=lambda name: note(f"counting {name} ..."))
-    print_json(report.to_dict()) if arguments.json else say("\n".join(report.lines()))
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        say("\n".join(report.lines()))
     return 0

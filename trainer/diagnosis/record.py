@@ -152,4 +152,6 @@ def standard_errors(before: Curve, after: Curve, noise: float) -> float:
         return 0.0
     error = noise * math.sqrt(1 / len(before) + 1 / len(after))
     rise = after.mean - before.mean
-    return rise / error if error else math.copysign(math.inf, rise) if rise else 0.0
+    if error:
+        return rise / error
+    return math.copysign(math.inf, rise) if rise else 0.0
