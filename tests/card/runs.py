@@ -52,8 +52,8 @@ def run(config: Path, folder: Path, overrides: Sequence[str] = (), **options) ->
     events: list[Event] = []
     listeners = [events.append, *options.pop("listeners", ())]
     settings = load_config(config, [f"run.folder={str(folder)!r}", *overrides])
-    reason, setup = start_run(settings, listeners=listeners, **options)
-    return Run(reason, setup, events, folder)
+    ending, setup = start_run(settings, listeners=listeners, **options)
+    return Run(str(ending), setup, events, folder)
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -1,13 +1,12 @@
 """A candidate of a training, drawn again from its noise by ComfyUI's own sampler."""
 
-from dataclasses import replace
-
 import graphs
 import pytest
 import tiny_files
 import torch
 from comfy_server import ExecutionError
 from safetensors.torch import load_file
+from seen_latents import shown
 
 from trainer import tiny
 from trainer.engine.drawing import Clock
@@ -78,9 +77,8 @@ def test_a_sampler_draws_the_candidate_of_a_run_again(server, models, setup):
 
 
 def test_minus_one_is_the_base_noise(server, models, setup):
-    latents = []
-    keep = replace(setup.policy, decoder=lambda z: latents.append(z) or torch.zeros(len(z), 3, 64, 64))
-    sample(replace(setup, policy=keep), setup.conditioning, [PROMPT], [7])
+    looking, latents = shown(setup)
+    sample(looking, setup.conditioning, [PROMPT], [7])
     torch.testing.assert_close(drawn(server, 7, -1), latents[0][0], rtol=0, atol=1e-3)
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import graphs
 import pytest
@@ -11,6 +10,7 @@ import tiny_files
 import torch
 from comfy_install import ROOT
 from safetensors.torch import load_file, save_file
+from seen_latents import shown
 
 from trainer import tiny
 from trainer.models.files.source import resolve
@@ -46,11 +46,10 @@ def our_latent(server, name: str, rank: int, alpha: float) -> tuple[torch.Tensor
     for p in setup.lora.values():
         p.data = 0.15 * torch.randn(p.shape, generator=generator)
     export_lora(server.base / "models/loras" / name, file_tensors(setup.lora, alpha), {})
-    latents = []
-    keep = replace(setup.policy, decoder=lambda z: latents.append(z) or torch.zeros(len(z), 3, 64, 64))
+    looking, latents = shown(setup)
     with setup.policy.reference():
-        sample(replace(setup, policy=keep), setup.conditioning, [PROMPT], [SEED])
-    sample(replace(setup, policy=keep), setup.conditioning, [PROMPT], [SEED])
+        sample(looking, setup.conditioning, [PROMPT], [SEED])
+    sample(looking, setup.conditioning, [PROMPT], [SEED])
     return latents[0][0], latents[1][0]
 
 

@@ -1,13 +1,12 @@
 """Whole runs from pictures and over several sizes: they learn, and going on with them is exact or refused."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from asked import Asked
 from drawn_pictures import gradient_picture, square
 from PIL import Image
 from safetensors.torch import load_file
+from seen_latents import shown
 
 from trainer.benchmarks import init
 from trainer.cli.bench import COLOURS
@@ -81,13 +80,7 @@ def test_another_picture_in_the_same_file_is_refused(run, tmp_path):
 
 
 def test_evaluation_pictures_begin_from_the_same_picture(run):
-    setup, seen = prepare(run("looked-at")), []
-
-    def decoder(z):
-        seen.append(z)
-        return torch.zeros(len(z), 3, 64, 64)
-
-    setup = replace(setup, policy=replace(setup.policy, decoder=decoder))
+    setup, seen = shown(prepare(run("looked-at")))
     evaluate(setup, 0)
     base_pictures(setup, [2, 0], [7, 8])
     kept = ~setup.init.mask

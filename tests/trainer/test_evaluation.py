@@ -80,8 +80,8 @@ def test_without_a_number_there_are_the_first_and_the_last_and_without_prompts_n
 def test_the_evaluation_prompts_are_encoded_as_if_they_were_alone(make):
     setup = make(*EVALUATED)
     alone = encode(setup.config, setup.config.evaluation.prompts)
-    assert torch.equal(setup.evaluation.embeddings, alone.embeddings)
-    assert torch.equal(setup.evaluation.pooled, alone.pooled)
+    assert torch.equal(setup.evaluation.tensors["embeddings"], alone.tensors["embeddings"])
+    assert torch.equal(setup.evaluation.tensors["pooled"], alone.tensors["pooled"])
 
 
 def test_an_evaluation_shows_the_policy_of_its_moment_on_the_same_noise(make):

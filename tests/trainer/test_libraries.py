@@ -117,5 +117,5 @@ with apart():
 
 
 def test_in_somebody_elses_process_everything_stays_as_it_is(process):
-    result = process('say("a result")\nnote("on the way")\nkeep_log(Path())\nprint("theirs")')
+    result = process('say("a result")\nnote("on the way")\nlog_into(Path())\nprint("theirs")')
     assert (result.stdout, result.stderr) == ("a result\ntheirs\n", "on the way\n")

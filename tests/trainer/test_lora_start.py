@@ -164,7 +164,7 @@ def without(file, name):
         (lambda file: without(file, f"{MLP}.lora_down.weight"), f"{MLP} lacks its down half"),
         (
             lambda file: file | {f"{MLP}.lora_up.weight": torch.ones(3, 4)},
-            f"{MLP} has the shapes .3, 4. and .4, 32., where this model's layer is 128 x 32",
+            f"{MLP} has the shapes .3, 4. and .4, 32., and this model's layer is 128 x 32",
         ),
         (
             lambda file: (

@@ -174,8 +174,8 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
     assert [e.iteration for e in events if isinstance(e, Saved)] == [1]
     assert isinstance(events[-1], Finished)
     assert events[-1].state.startswith("failed: out of memory in update")
-    reason, _ = start_run(config, resume=True)
-    assert reason == "complete"
+    ending, _ = start_run(config, resume=True)
+    assert ending.kind == "complete"
 
 
 def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_lost(config_file, monkeypatch):

@@ -29,6 +29,7 @@ width = 16
 height = 16
 steps = 4
 [grpo]
+prompts_per_iteration = 3
 group_size = 8
 anchors = 4
 trained_steps = 2

@@ -75,7 +75,7 @@ def test_put_gets_every_weight_as_it_is_stored_with_its_scale(flux_dev, tmp_path
         prepared.append({p.device.type for p in module.parameters()})
         return put
 
-    model = load(write(tmp_path / "scaled.safetensors", stored), keep=keep)
+    model = load(write(tmp_path / "scaled.safetensors", stored), ready=keep)
     assert prepared == [{"meta"}]
     assert {name: shape for name, (_, shape, _) in seen.items()} == {n: p.shape for n, p in model.named_parameters()}
     for name, (dtype, shape, scale) in seen.items():
@@ -164,7 +164,7 @@ def test_a_flux_that_is_not_plain_is_refused_before_it_is_read(change, reason, f
     tensors = original_transformer(flux_dev)
     change(tensors)
     with pytest.raises(ModelError, match=f"no plain FLUX transformer: it {reason}"):
-        load(write(tmp_path / "flux.safetensors", tensors), keep=pytest.fail)
+        load(write(tmp_path / "flux.safetensors", tensors), ready=pytest.fail)
 
 
 def test_a_lost_shard_is_named(flux_dev, tmp_path):

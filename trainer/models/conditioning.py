@@ -1,6 +1,6 @@
 """What a model is told beside x."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,10 @@ class Conditioning:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, rows: Tensor | slice | Sequence[int]) -> "Conditioning":
-        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device) -> "Conditioning":
-        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return self._each(lambda tensor: tensor.to(device))
 
     def then(self, other: "Conditioning") -> "Conditioning":
         """The rows of both, one after the other.
@@ -39,3 +39,6 @@ class Conditioning:
     def beside(self, more: Mapping[str, Tensor]) -> "Conditioning":
         """The same with other tensors of n rows."""
         return Conditioning({**self.tensors, **more})
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        return Conditioning({name: change(tensor) for name, tensor in self.tensors.items()})

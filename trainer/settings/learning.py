@@ -12,13 +12,6 @@ from .described import Section, require, setting
 class GrpoSettings(Section, section="grpo"):
     """Defaults are the paper's, but for `clip` and `temperature_mode`, which it leaves open."""
 
-    objective: str = setting(
-        "neighbor",
-        "How the candidates' scores become a loss. neighbor: the paper's leaping policy.",
-        choices=tuple(OBJECTIVES),
-        own=True,
-        omit_default=True,
-    )
     prompts_per_iteration: int = setting(
         1,
         "P, prompts of an iteration. Each has a neighborhood of its own, and their gradients are averaged: more make "
@@ -99,6 +92,13 @@ class GrpoSettings(Section, section="grpo"):
         "advantage",
         "advantage: rewards of any scale count by their weights. raw: the scores themselves are added.",
         choices=NORMALISATIONS,
+    )
+    objective: str = setting(
+        "neighbor",
+        "How the candidates' scores become a loss. neighbor: the paper's leaping policy.",
+        choices=tuple(OBJECTIVES),
+        own=True,
+        omit_default=True,
     )
 
     def check(self) -> None:

@@ -12,13 +12,6 @@ class ModelSettings(Section, section="model"):
     path: str = setting(
         help='"embedded", a diffusers folder, a file (.safetensors or .gguf), or "hub:owner/name" of a model hub.'
     )
-    family: str = setting(
-        AUTO,
-        "Which kind of model it is. auto: what its files say.",
-        choices=(AUTO, *FAMILIES),
-        own=True,
-        omit_default=True,
-    )
     device: str = setting(
         AUTO,
         "Where the model is trained. auto: a CUDA GPU if there is one, the CPU if not.",
@@ -72,6 +65,13 @@ class ModelSettings(Section, section="model"):
         True,
         "The update keeps the blocks' inputs alone and computes the rest again: slower, less GPU memory.",
         may_change=True,
+    )
+    family: str = setting(
+        AUTO,
+        "Which kind of model it is. auto: what its files say.",
+        choices=(AUTO, *FAMILIES),
+        own=True,
+        omit_default=True,
     )
 
     def check(self) -> None:
