@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
+# before the tests, one after the other
 CHECKS = [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/check_types.py"]]
 HOST, ENGINE = ["tests/host", "tests/web"], ["tests/card", "tests/trainer"]  # what takes longest comes first
 SPREAD = ["--dist", "loadfile", "--no-loadscope-reorder", "-n"]

@@ -100,6 +100,7 @@ def test_the_command_serves_until_it_is_asked_to_stop(process, tmp_path):
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(process, capsys, words, message):
+    before = signal.getsignal(signal.SIGTERM)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -110,4 +111,4 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(process, caps
     assert message in told.err
     assert told.err.count("\n") == 1
     assert told.out == ""
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
