@@ -38,7 +38,8 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
 # before the tests, one after the other
 CHECKS = [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/check_types.py"]]
-ENGINE, HOST = ["tests/card", "tests/trainer"], ["tests/host", "tests/web"]
+HOST, ENGINE = ["tests/host", "tests/web"], ["tests/card", "tests/trainer"]  # what takes longest comes first
+SPREAD = ["--dist", "loadfile", "--no-loadscope-reorder", "-n"]
 MOST_WORKERS = 4  # each takes about 1.5 GB, and what needs the one ComfyUI runs in one of them
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs
 MINOR = "{}.{}".format(*sys.version_info[:2])
@@ -225,7 +226,7 @@ def test(args: list[str]) -> int:
     args = [arg for arg in args if arg != "--quick"]
     env = {"OMP_NUM_THREADS": threads(1), "HF_HUB_OFFLINE": "1"}
     prepare = [] if quick else [["tests/host/prepare.py"]]
-    spread, folders = ["-n", str(min(max(physical_cores(), 2), MOST_WORKERS)), "--dist", "loadfile"], ENGINE + HOST
+    spread, folders = [*SPREAD, str(min(max(physical_cores(), 2), MOST_WORKERS))], HOST + ENGINE
     if quick:
         folders = ENGINE
     elif args:

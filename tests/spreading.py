@@ -10,7 +10,7 @@ WITHOUT = ("test_demo.py", "test_docs_files.py", "test_lora_layouts.py")  # or w
 
 
 class BesideComfyUI(LoadFileScheduling):
-    """A file at a time, but those that share a ComfyUI together; they take longest, so they come first."""
+    """A file at a time, but those that share a ComfyUI together."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = PurePosixPath(super()._split_scope(nodeid))

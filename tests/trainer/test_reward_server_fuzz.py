@@ -22,7 +22,7 @@ from patience import GUARD
 from safetensors.torch import save
 from served import ServerProcess, image_file, multipart
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "250"))  # of each kind
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))  # of each kind
 SILENCE = 0.15  # seconds after which one that may not be whole counts as unanswered
 MEMORY = 40  # MiB that the server may grow by, over all
 bounded = settings(

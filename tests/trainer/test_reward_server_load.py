@@ -11,7 +11,7 @@ from served import Served, ServerProcess, image_file
 
 from trainer.rewards import build
 
-CLIENTS, REQUESTS, DIFFERENT = 64, 2000, 120
+CLIENTS, REQUESTS, DIFFERENT = 64, 640, 120
 KINDS = ("colourfulness", "tiny-clip")
 
 
@@ -45,7 +45,7 @@ def scores(n: int, rewards: dict) -> dict[str, torch.Tensor]:
     return {kind: rewards[kind].score(pixels.float() / 255, prompts) for kind in kinds}
 
 
-def test_64_clients_with_2000_requests_get_the_scores_of_this_process(process):
+def test_64_clients_with_ten_requests_each_get_the_scores_of_this_process(process):
     served, rewards = Served(process.url, None, None), {kind: build(kind, {}, "cpu") for kind in KINDS}
     bodies, expected = [parts(n) for n in range(DIFFERENT)], [scores(n, rewards) for n in range(DIFFERENT)]
 
