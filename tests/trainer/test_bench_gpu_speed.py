@@ -32,9 +32,9 @@ def test_an_iteration_is_its_bare_model_calls(counting):
 
 
 def test_a_rollout_too_many_is_noticed(counting, monkeypatch):
-    def twice(setup, iteration, clock):
+    def twice(setup, iteration, clock, on_drawn):
         collect(setup, iteration, clock)
-        return collect(setup, iteration, clock)
+        return collect(setup, iteration, clock, on_drawn)
 
     monkeypatch.setattr("trainer.training.loop.collect", twice)
     assert odd(check(5, counting)) == {"ratio"}

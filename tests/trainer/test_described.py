@@ -25,7 +25,7 @@ RANGES = [  # what is known; what is taken, what is not; in words
     ({}, ["", "anything", 3, True, {}], [], ""),
     ({"choices": ("a", "b")}, ["a", "b"], ["c", ""], "one of a, b"),
     ({"choices": ("a", "b"), "others": "a letter"}, ["a", "c"], [], "a, b or a letter"),
-    ({"choices": ("a", "b"), "own": True}, ["b", "m:A"], ["c"], "a, b or 'package.module:Class' of your own"),
+    ({"choices": ("a", "b"), "own": True}, ["b", "m:A"], ["c"], "one of a, b, or 'package.module:Class'"),
     ({"above": 0, "choices": ("auto",)}, ["auto", 1], ["car", 0], "a number above 0, or 'auto'"),
     ({"least": 2, "why": "they are compared"}, [2], [1], "at least 2"),
 ]

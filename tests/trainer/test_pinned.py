@@ -27,7 +27,7 @@ def test_a_chunk_is_not_rounded_up():
 def test_tensors_are_kept_bit_by_bit_and_share_a_chunk(small_chunks, dtype):
     memory = PinnedMemory(CPU, pinned=False)
     tensors = [torch.randn(n, 3).to(dtype) for n in (1, 5, 7)]
-    kept = [memory.store_weight(tensor) for tensor in tensors]
+    kept = [memory.copied(tensor) for tensor in tensors]
     for tensor, copy in zip(tensors, kept, strict=True):
         assert (copy.dtype, copy.shape) == (tensor.dtype, tensor.shape)
         assert torch.equal(copy.view(torch.uint8), tensor.view(torch.uint8))
@@ -40,7 +40,7 @@ def test_tensors_are_kept_bit_by_bit_and_share_a_chunk(small_chunks, dtype):
 def test_a_full_chunk_is_followed_by_another_and_gaps_are_filled(small_chunks):
     memory = PinnedMemory(CPU, pinned=False)
     sizes = (3000, 2000, 900, 5000, 4096)
-    kept = [memory.store_weight(torch.full((size,), i, dtype=torch.int8)) for i, size in enumerate(sizes)]
+    kept = [memory.copied(torch.full((size,), i, dtype=torch.int8)) for i, size in enumerate(sizes)]
     assert all(t.eq(i).all() for i, t in enumerate(kept))
     chunks = [t.untyped_storage().data_ptr() for t in kept]
     assert chunks[0] == chunks[2]  # behind the first, where there is room
@@ -50,7 +50,7 @@ def test_a_full_chunk_is_followed_by_another_and_gaps_are_filled(small_chunks):
 
 def test_a_chunk_lives_as_long_as_a_tensor_in_it():
     memory = PinnedMemory(CPU, pinned=False)
-    first, second = memory.store_weight(torch.zeros(3)), memory.store_weight(torch.ones(3))
+    first, second = memory.copied(torch.zeros(3)), memory.copied(torch.ones(3))
     storage = weakref.ref(first.untyped_storage())
     del memory, first
     assert second.eq(1).all()
@@ -68,7 +68,7 @@ def test_memory_is_page_locked_for_cuda_alone(monkeypatch, device, locked):
         return empty(*shape, **options)
 
     monkeypatch.setattr(torch, "empty", watched)
-    Storage(MemoryPlan("bf16", 1.0), device=device, dtype=torch.float32).host.store_weight(torch.zeros(3))
+    Storage(MemoryPlan("bf16", 1.0), device=device, dtype=torch.float32).host.copied(torch.zeros(3))
     assert asked[0] is locked
 
 
@@ -83,14 +83,14 @@ def test_where_no_more_can_be_page_locked_the_rest_is_not(small_chunks, monkeypa
 
     monkeypatch.setattr(torch, "empty", limited)
     memory = PinnedMemory(CPU, pinned=True)
-    kept = [memory.store_weight(torch.full((4000,), i, dtype=torch.int8)) for i in range(5)]
+    kept = [memory.copied(torch.full((4000,), i, dtype=torch.int8)) for i in range(5)]
     assert all(t.eq(i).all() for i, t in enumerate(kept))
     assert len(locked) == 2
     (warning,) = caplog.messages  # once
     assert "no more than 0.0 GiB can be page-locked (CUDA error: out of memory)" in warning
     monkeypatch.setattr(torch, "empty", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory at all")))
     with pytest.raises(RuntimeError, match="no memory at all"):
-        PinnedMemory(CPU, pinned=False).store_weight(torch.zeros(3))
+        PinnedMemory(CPU, pinned=False).copied(torch.zeros(3))
 
 
 def test_offloaded_weights_are_kept_there(small_chunks):
