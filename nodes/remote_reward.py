@@ -48,10 +48,10 @@ class RemoteReward(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, url: str) -> bool | str:
         from ..trainer.rewards import RewardError
-        from ..trainer.rewards.transport import parse_url
+        from ..trainer.rewards.transport import check_url
 
         try:
-            parse_url(url.strip())
+            check_url(url.strip())
         except RewardError as error:
             return str(error)
         return True

@@ -104,7 +104,7 @@ TARGETS = [
     ),
     Target(
         "trainer/rewards/remote.py",
-        ("test_remote_reward.py",),
+        ("test_remote_reward.py", "test_remote_faults.py"),
         {
             "always one request": ("size = max(1, min(offer.images, room))", "size = len(pixels)"),
             "null is zero": ("math.nan if s is None", "0.0 if s is None"),
@@ -115,7 +115,7 @@ TARGETS = [
     ),
     Target(
         "trainer/rewards/transport.py",
-        ("test_remote_reward.py", "test_vlm_judge.py"),
+        ("test_remote_reward.py", "test_remote_faults.py", "test_vlm_judge.py"),
         {
             "one try fewer": ("tries_left, pause = self.retries,", "tries_left, pause = self.retries - 1,"),
             "pauses do not grow": ("pause * 2", "pause"),
@@ -127,10 +127,15 @@ TARGETS = [
             "refusals tried again": ("if response.status != 200:", "if response.status != 200 and 0:"),
             "503 ends the run": ("(408, 429, 502, 503, 504)", "(408, 429, 502, 504)"),
             "a password passes": ("if parts.username is not None:", "if False:"),
-            "waits for ever": ("if time.monotonic() > deadline:", "if False:"),
+            "waits for ever": ("sock_read=timeout,", ""),
+            "an answer may take for ever": ("total=CONNECT_TIMEOUT + 3 * timeout,", ""),
+            "an answer may be of any size": ("if len(data) > LARGEST:", "if False:"),
+            "goes where it is sent": ("allow_redirects=False", "allow_redirects=True"),
+            "unpacks": (", auto_decompress=False", ""),
+            "brackets end the run": ("(ValueError, RecursionError)", "ValueError"),
             "Cancel unheard while an answer is awaited": (
-                "                self.while_waiting()\n                if",
-                "                if",
+                "                self.while_waiting()\n            return",
+                "                pass\n            return",
             ),
             "Cancel unheard between two tries": (
                 "            self.while_waiting()\n            time",

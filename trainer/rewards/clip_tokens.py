@@ -1,6 +1,5 @@
 """CLIP's tokens from the vocabulary that ships with the project, so that a file of weights alone is enough."""
 
-import gzip
 import html
 from collections.abc import Callable
 from functools import cache
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-MERGES = Path(__file__).parent / "vocabulary" / "clip_merges.txt.gz"
+MERGES = Path(__file__).parents[1] / "models/flux1/tokenizer/merges.txt"  # FLUX.1's CLIP and every other have the same
 VOCABULARY = 49408  # tokens of every CLIP by OpenAI and OpenCLIP
 START, END = VOCABULARY - 2, VOCABULARY - 1
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -39,7 +38,7 @@ def _byte_pairs() -> Tokenizer:
     not recognised in a text, so no prompt can end itself.
     """
     letters = _letters()
-    pairs = (line.split(" ") for line in gzip.decompress(MERGES.read_bytes()).decode().splitlines())
+    pairs = (line.split(" ") for line in MERGES.read_text("utf-8").splitlines()[1:])  # after its version
     merges = [(first, second) for first, second in pairs]
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
     numbers = {token: n for n, token in enumerate(vocabulary)}

@@ -1,12 +1,12 @@
 """A reward that a reward server scores (`python -m trainer reward-server`, or anything that speaks its protocol)."""
 
+import io
 import json
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import aiohttp
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -77,8 +77,8 @@ class RemoteReward:
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
     def _score(self, reward: str, images: Tensor, prompts: Sequence[str]) -> list[float]:
-        body, content_type = form({"prompts": list(prompts), "rewards": [reward]}, images)
-        answer = self.server.ask("POST", "/v1/score", body, content_type)
+        wanted, pictures = json.dumps({"prompts": list(prompts), "rewards": [reward]}), save({"images": images})
+        answer = self.server.ask("POST", "/v1/score", lambda: form(wanted, pictures))
         try:
             scores = [math.nan if s is None else float(s) for s in answer["scores"][reward]]
         except (KeyError, TypeError, ValueError):
@@ -101,17 +101,12 @@ class RemoteReward:
         return _Offer(self.reward or names[0], images, size)
 
 
-def form(wanted: dict[str, Any], images: Tensor) -> tuple[bytes, str]:
-    """The multipart body of a request for pictures [N, 3, H, W], and its content type."""
-    boundary = uuid.uuid4().hex
-
-    def part(name: str, kind: str, data: bytes) -> bytes:
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: {kind}\r\n'
-        return b"".join((head.encode(), b"Content-Length: %d\r\n\r\n" % len(data), data, b"\r\n"))
-
-    text = part("request", "application/json", json.dumps(wanted).encode())
-    pictures = part("images", "application/x-safetensors", save({"images": images}))
-    return text + pictures + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+def form(wanted: str, pictures: bytes) -> aiohttp.FormData:
+    """The body of a request: JSON, and a safetensors file."""
+    parts = aiohttp.FormData()
+    parts.add_field("request", wanted, content_type="application/json")
+    parts.add_field("images", io.BytesIO(pictures), content_type="application/x-safetensors")
+    return parts
 
 
 def _number(value: object) -> bool:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import logging
 import math
 import re
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import RewardError
-from .transport import Server, token_in
+from .transport import Server, json_body, token_in
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ class VlmJudge:
             "temperature": temperature,
             "max_tokens": ANSWER_TOKENS,
         }
-        answer = self.server.ask("POST", "/v1/chat/completions", json.dumps(request).encode(), "application/json")
+        answer = self.server.ask("POST", "/v1/chat/completions", lambda: json_body(request))
         try:
             text = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):

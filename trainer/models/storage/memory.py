@@ -2,6 +2,11 @@
 
 A plan is about the linear layers of a model's blocks, which are nearly all of its weights. Norms, biases, embeddings
 and the layers around the blocks stay on the device that computes.
+
+Not by diffusers' own means, which are made for inference. Layerwise casting rounds to float8 without a scale (weights
+of spread 0.01 are then off by 5.7 % instead of 2.6 %), and autograd holds the widened copy of every layer until its
+backward pass. Group offloading moves what is stored whole, layer by layer in the order of the forward pass: while
+blocks are run again within the backward pass it brings the one behind, not the one before.
 """
 
 from collections.abc import Iterator, Mapping

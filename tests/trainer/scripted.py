@@ -1,0 +1,60 @@
+"""Servers that answer as they are told, whatever they are asked."""
+
+import http.server
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+OFFER = (200, {}, {"rewards": [{"name": "a", "kind": "b"}], "limits": {"images": 64, "pixels": 9**9, "bytes": 9**9}})
+SCORED = (200, {}, {"scores": {"a": [0.5]}})
+DOWN = (503, {}, {"error": "the server is stopping"})
+
+
+@contextmanager
+def scripted(*answers):
+    """A server with these (status, headers, body) as its answers, the last one again and again; lists what it saw."""
+    seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            seen.append((time.monotonic(), self.command, self.path, dict(self.headers)))
+            status, headers, body = answers[min(len(seen), len(answers)) - 1]
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def endless(status_line=b"HTTP/1.0 200 OK\r\n\r\n", part=b"[", pause=0.0):
+    """The address of a server that answers its first request without an end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        connection, _ = listener.accept()
+        with listener, connection, suppress(OSError):
+            connection.sendall(status_line)
+            while True:
+                connection.sendall(part)
+                time.sleep(pause)
+
+    threading.Thread(target=answer, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
