@@ -124,7 +124,7 @@ class Waiting(Told):
         return f"{WAITING}: {self.reason}"
 
     def __str__(self) -> str:
-        return f"saved, and {self.state}"
+        return f"saved, and waiting: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Paused(Told):
     state = PAUSED
 
     def __str__(self) -> str:
-        return f"saved, and {self.state}"
+        return f"saved, and waiting: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from queued import fails, run
 from safetensors.torch import load_file
 
 from trainer import tiny
-from trainer.device import training_on
+from trainer.lock import exclusive
 
 TOLERANCE = 1e-4  # of the LoRA's movement; it was 0 wherever this was tried, as the card computes on the same CPU
 
@@ -256,7 +256,7 @@ def test_beside_a_training_that_holds_the_card_nothing_of_ours_begins(server, mo
     monkeypatch.setattr("tempfile.tempdir", str(server.base))  # where this server keeps its locks
     graph = stepping(rank=2)
     graph["3"]["inputs"]["seed"] = 11
-    with training_on("card:0"):
+    with exclusive("device card:0", "ours"):  # as training_on("card:0") in a process that has a card
         assert "another training is running on card:0: wait for it, or cancel it" in fails(server, graph)
     assert run(server, graph)["7"].split()[:2] == ["step", "1"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
 from ..plugins import is_own
-from ..rewards import kind_of
+from ..rewards import KINDS, kind_of
 from ..rewards.base import Reward, pick_dtype
 from ..rewards.clip import ClipEncoder, ClipReward
 from ..rewards.image_reward import HEAD, LENGTH, Blip
@@ -78,8 +78,8 @@ def counted(rewards: Sequence[RewardSettings], tracker: MemoryTracker) -> dict[s
     known: dict[object, tuple[Reward, nn.Module]] = {}
     made = {}
     for settings in rewards:
-        kind = kind_of(settings.kind)
-        if kind.model:
+        kind = KINDS.get(settings.kind)  # None for scores that a graph brings, and for a class of the user's own
+        if kind and kind.model:
             dtype = model_dtype(settings, "meta")
             key = (kind.weights.get("path", kind.model), settings.options.get("path", ""), dtype)
             if key not in known:

@@ -16,7 +16,7 @@ from server import PromptServer
 
 
 class WritePrompts:
-    """The embeddings on a PROMPTS wire, as output/<name>.safetensors."""
+    """What the prompts on a PROMPTS wire were encoded to, as output/<name>.safetensors."""
 
     CATEGORY, FUNCTION, OUTPUT_NODE, RETURN_TYPES = "probe", "run", True, ()
 
@@ -25,8 +25,7 @@ class WritePrompts:
         return {"required": {"prompts": ("NEIGHBOR_GRPO_PROMPTS",), "name": ("STRING", {})}}
 
     def run(self, prompts, name):
-        c = prompts.conditioning
-        tensors = {"embeddings": c.embeddings.contiguous(), "pooled": c.pooled.contiguous()}
+        tensors = {name: tensor.contiguous() for name, tensor in prompts.conditioning.tensors.items()}
         save_file(tensors, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
         return {}
 
