@@ -69,6 +69,8 @@ def bench(flux_dev):
         (Value("v", 0.0, low=0, high=0), True, "0"),
         (Value("v", math.nan, low=0), False, "at least 0"),
         (Value("v", math.nan, high=0), False, "at most 0"),
+        (Value("v", "nan", low=0), False, "at least 0"),  # as another process tells it in JSON
+        (Value("v", "a text"), True, ""),
         (Value("v", math.nan), True, ""),
         (Value("v", "fp8", equals="fp8"), True, "fp8"),
         (Value("v", "bf16", equals="fp8"), False, "fp8"),
