@@ -160,7 +160,7 @@ def test_sizes_take_turns_in_a_training_and_from_step_to_step(server):
     summary = run(server, graph)["5"]
     tiles = sorted(Path(summary.split(": ", 1)[1]).glob("tiles/*/0-0.webp"))
     assert {Image.open(tile).size for tile in tiles} == {(64, 64), (96, 64), (64, 96)}
-    stepped = graphs.steps()
+    stepped = graphs.steps(rank=5)  # a policy that no other test has moved
     stepped["3"]["inputs"]["more_sizes"] = "96x64"
     stepped["12"] = {"class_type": "SaveImage", "inputs": {"images": ["5", 1], "filename_prefix": "sized"}}
     assert {pictures(server, stepped)[0].shape for _ in range(2)} == {(64, 64, 3), (64, 96, 3)}
