@@ -145,5 +145,12 @@ def test_the_map_goes_from_the_ground_up():
     assert {*named} == {name for floor in FLOORS for name in floor}
 
 
+def test_the_readme_shows_every_folder():
+    shown = re.findall(r"(?:^ +|  )([a-z_]+)/", text_of(ROOT / "README.md").partition("## The code")[2], re.MULTILINE)
+    folders = [path for base in (ROOT, ROOT / "trainer") for path in base.iterdir() if path.is_dir()]
+    real = {path.name for path in folders if path.name[0] not in "._" and any(path.rglob("*.*"))}
+    assert sorted(shown) == sorted(real - {"runs", "build", "dist", "venv"})  # which git ignores
+
+
 def test_the_readme_is_short():
     assert len(text_of(ROOT / "README.md").splitlines()) <= 150
