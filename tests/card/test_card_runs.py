@@ -1,7 +1,7 @@
 """Whole runs on the card, through the front door: each kind of run ends with the CPU's LoRA, bit for bit.
 
-They are float32 unless they say otherwise, of two iterations of the small random FLUX. The card computes with the CPU's
-own kernels, so nothing but a fault can make a difference.
+They are float32 unless they say otherwise, of two iterations of the small random FLUX, in parts as large as can be but
+for the first. The card computes with the CPU's own kernels, so nothing but a fault can make a difference.
 """
 
 import json
@@ -21,8 +21,9 @@ PICTURE = "image = 'seen.png'\ndenoise = 0.7"
 MASKED = "image = 'seen.png'\nmask = 'mask.png'"
 CLIP = '[[rewards]]\nkind = "tiny-clip"\n\n[[rewards]]\nkind = "tiny-clip-heldout"\nheld_out = true'
 FP8 = "model.memory='fp8'"
+WHOLE = ["sampling.steps=2", "run.micro_batch=8"]  # both solver's orders, and all candidates at once
 KINDS = {
-    "text": {},
+    "text": {"parts": []},
     "picture": {"init": PICTURE},
     "picture for each prompt": {"init": "image = ['seen.png', 'mask.png', 'seen.png']\ndenoise = 0.7"},
     "mask": {"init": MASKED},
@@ -53,8 +54,8 @@ def both(config_file, tmp_path):
     mask.paste(255, (0, 0, 40, 64))
     mask.save(tmp_path / "mask.png")
 
-    def both(name="run", devices=("cpu", "card"), **sections):
-        settings = ["model.dtype='float32'", "run.iterations=2", *sections.pop("set", ())]
+    def both(name="run", devices=("cpu", "card"), parts=WHOLE, **sections):
+        settings = ["model.dtype='float32'", "run.iterations=2", *parts, *sections.pop("set", ())]
         config = config_file(**sections)
         with card.pinning():
             return [run(config, tmp_path / name / d, [f"model.device={d!r}", *settings]) for d in devices]

@@ -23,8 +23,8 @@ def server(server_on_card):
 
 
 def training(name: str, *, device: str = "auto", precision: str = "float32", memory: str = "bf16", **changes) -> dict:
-    small = {"name": name, "precision": precision, "group_size": 4, "steps": 3, "prompts_per_iteration": 1}
-    graph = graphs.train(**small | changes)
+    small = {"iterations": 1, "group_size": 4, "steps": 2, "prompts_per_iteration": 1}
+    graph = graphs.train(name=name, precision=precision, **small | changes)
     graph["1"]["inputs"] |= {"device": device, "memory": memory}
     graph["6"]["inputs"]["overwrite"] = True
     return graphs.with_settings(graph, updates_per_rollout=2, kl_weight=0.1, ema_decay=0.5)

@@ -29,12 +29,12 @@ SIZES = "[[64, 64], [96, 48], [48, 96]]"
 
 def test_the_reward_rises_on_noises_that_were_not_trained_on():
     """From a picture, and inside a mask; paired: the same prompts and noises, without and with the LoRA."""
-    small = ["sampling.steps=6", "run.iterations=5", "run.micro_batch=12"]
-    rises = init.measure(load_config(CONFIG, [*COLOURS, *small]), seeds=10)
+    small = ["sampling.steps=4", "run.iterations=3", "run.micro_batch=12"]
+    rises = init.measure(load_config(CONFIG, [*COLOURS, *small]), seeds=8)
     assert rises.keys() == {"image-to-image", "inpainting"}
     for rise in rises.values():
         assert rise.difference > 0
-        assert rise.rise > 3  # standard errors
+        assert rise.rise > 3  # standard errors; 8 and 10 where this was tried
 
 
 # ---- going on
