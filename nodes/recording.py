@@ -44,7 +44,7 @@ def record(
     from ..trainer.board.messages import of_iteration
     from ..trainer.store.database import StoreError
     from ..trainer.store.writer import open_store
-    from ..trainer.training.loop import report
+    from ..trainer.training.report import report
 
     if kept is None or kept.name != name:
         kept = Recording(name, run_folder(name, resume=False))

@@ -105,7 +105,7 @@ def take_step(
     """One iteration's update, recorded under `run_name` if there is one; the policy's version moves with it."""
     from ..trainer.engine.grpo import all_or_nothing, improve
     from ..trainer.engine.state import new_state, set_optimizer
-    from ..trainer.training.loop import describe
+    from ..trainer.training.report import describe
 
     setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))

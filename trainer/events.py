@@ -149,7 +149,7 @@ class Paused(Told):
     state = PAUSED
 
     def __str__(self) -> str:
-        return f"saved, and waiting: {self.reason}"
+        return f"saved, and {self.state}"
 
 
 @dataclass(frozen=True)

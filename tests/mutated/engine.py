@@ -135,12 +135,12 @@ TARGETS = [
                 "state.iteration % run.save_every == 1",
             ),
             "ends without saving": (
-                "    save_state()\n    if ending",
-                "    if ending",
+                "        self.save_if_new()\n        if ending",
+                "        if ending",
             ),
             "a stop in mid-iteration counts it as done": (
-                "ending = control.ending or Ending(STOPPED)\n            break\n",
-                'ending, skipped = Ending(STOPPED), ""\n',
+                "return self.control.ending or Ending(STOPPED)\n",
+                'skipped = ""\n',
             ),
         },
     ),
@@ -321,7 +321,7 @@ TARGETS = [
     Target(
         "trainer/training/loop.py",
         ("test_micro_batch.py",),
-        {"not saved when memory ends": ("save_state()\n            advice", "advice")},
+        {"not saved when memory ends": ("self.save_if_new()\n                advice", "advice")},
     ),
     Target(
         "trainer/engine/state.py",

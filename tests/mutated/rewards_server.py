@@ -168,13 +168,16 @@ TARGETS = [
         "trainer/training/loop.py",
         ("test_waiting.py",),
         {
-            "waits without saving": ("        save(state)\n        on_event(Waiting", "        on_event(Waiting"),
-            "Cancel does not end the waiting": ("        setup.policy.before_call()\n", ""),
+            "waits without saving": (
+                "        self.save(self.state)\n        self.on_event(Waiting",
+                "        self.on_event(Waiting",
+            ),
+            "Cancel does not end the waiting": ("        self.setup.policy.before_call()\n", ""),
             "a stop does not end the waiting": (
-                "        if control.ending:\n            raise Stopped",
+                "        if self.control.ending:\n            raise Stopped",
                 "        pass",
             ),
-            "ends where a reward is gone": ("rewards=patient(setup.rewards, wait)", "rewards=setup.rewards"),
+            "ends where a reward is gone": ("rewards=patient(setup.rewards, self.hold)", "rewards=setup.rewards"),
         },
     ),
 ]

@@ -38,23 +38,32 @@ TARGETS = [
         "trainer/training/loop.py",
         ("test_control.py",),
         {
-            "a pause does not save": ("        save_state(False)\n        on_event(Paused", "        on_event(Paused"),
+            "a pause does not save": (
+                "            self.save_if_new()\n            self.on_event(Paused",
+                "            self.on_event(Paused",
+            ),
             "a stop does not end a pause": (
-                "            stop_if_asked()\n            if control",
-                "            if control",
+                "                self.stop_if_asked()\n",
+                "",
             ),
             "no save during a pause": (
-                "            if control.take_save():\n                save_state(True)\n            control.wait",
-                "            control.wait",
+                "                self.save_if_asked()\n                control.wait",
+                "                control.wait",
             ),
-            "the wish to stop is not heard": ("if asked := control.ending:", "if asked := None:"),
-            "the reason is lost": ("            ending = asked\n", "            ending = Ending(STOPPED)\n"),
-            "changes are told and not made": ("iterate(setup.under(config), state", "iterate(setup, state"),
+            "the wish to stop is not heard": (
+                "if ending := self.control.ending:",
+                "if ending := None:",
+            ),
+            "the reason is lost": (
+                "                return ending\n",
+                "                return Ending(STOPPED)\n",
+            ),
+            "changes are told and not made": ("iterate(self.setup.under(config), state", "iterate(self.setup, state"),
             "a change made again is not told": (
-                "    if change := change_at(state.changes, state.iteration):",
-                "    if change := wish:",
+                "        if change := change_at(state.changes, state.iteration):",
+                "        if change := wish:",
             ),
-            "what is saved is saved again": ("if anew or saved != state.iteration:", "if True:"),
+            "what is saved is saved again": ("if self.saved != self.state.iteration:", "if True:"),
         },
     ),
     Target(
@@ -65,8 +74,14 @@ TARGETS = [
                 "iteration == 0 or (every > 0 and iteration",
                 "(every > 0 and iteration",
             ),
-            "no evaluation at the end": ("        conclude(setup, state, on_event)\n    on", "        pass\n    on"),
-            "a stopped run is concluded": ("if ending.kind != STOPPED and setup.evaluation", "if setup.evaluation"),
+            "no evaluation at the end": (
+                "                self.on_event(evaluate(self.setup, self.state.iteration))\n        self.on_event(F",
+                "                pass\n        self.on_event(F",
+            ),
+            "a stopped run is concluded": (
+                "if ending.kind != STOPPED and self.setup.evaluation",
+                "if self.setup.evaluation",
+            ),
             "a cancel in the last evaluation is an error": ("with suppress(Stopped):", "if True:"),
             "base pictures every time": ("if base_due(setup, state.iteration):", "if True:"),
             "base pictures without a place to store them": ("(run.base_every, run.tiles_every))", "(run.base_every,))"),

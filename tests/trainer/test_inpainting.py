@@ -21,8 +21,8 @@ from trainer.stages.rollout import Trajectories, rollout
 from trainer.stages.schedule import sigma_grid
 from trainer.stages.solvers import SOLVERS
 from trainer.stages.surrogate import mean_pairwise_distance, pairwise_distances, softmax_temperature
-from trainer.training.loop import final_latents
 from trainer.training.prepare import prepare
+from trainer.training.report import final_latents
 
 STEPS, G, LATENT = 4, 4, (3, 5)
 HALF = torch.zeros(8, 8, dtype=torch.bool)
