@@ -132,6 +132,9 @@ TARGETS = [
             "an answer may be of any size": ("if len(data) > LARGEST:", "if False:"),
             "goes where it is sent": ("allow_redirects=False", "allow_redirects=True"),
             "unpacks": (", auto_decompress=False", ""),
+            "proxies are asked": ("auto_decompress=False", "auto_decompress=False, trust_env=True"),
+            "connections are kept": ("force_close=True", "force_close=False"),
+            "one body for all tries": ("data=make_body()", "data=self.__dict__.setdefault('body', make_body())"),
             "brackets end the run": ("(ValueError, RecursionError)", "ValueError"),
             "Cancel unheard while an answer is awaited": (
                 "                self.while_waiting()\n            return",

@@ -1,5 +1,6 @@
 """What the remote reward does if a server does not answer, or answers something else."""
 
+import asyncio
 import gzip
 import threading
 import time
@@ -156,6 +157,35 @@ def test_a_packed_answer_is_not_unpacked():
     bomb = (200, {"Content-Encoding": "gzip"}, gzip.compress(b"[" * 2**20))
     with scripted(bomb) as (url, _), pytest.raises(RewardError, match="answered no JSON object but"):
         RemoteReward(url).score(pictures(1), ["a"])
+
+
+def test_a_redirect_is_not_followed_and_its_goal_sees_no_token(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    with (
+        scripted(OFFER) as (elsewhere, seen),
+        scripted((307, {"Location": f"{elsewhere}/v1/rewards"}, {})) as (url, asked),
+        pytest.raises(RewardError, match=f"{url} answered 307"),
+    ):
+        RemoteReward(url, token_env="MY_TOKEN").score(pictures(1), ["a"])
+    assert asked[0][3]["Authorization"] == "Bearer secret"
+    assert seen == []
+
+
+def test_it_asks_from_within_a_running_event_loop():
+    """As ComfyUI runs its nodes."""
+
+    async def node():
+        return RemoteReward(url).score(pictures(1), ["a"]).tolist()
+
+    with scripted(OFFER, SCORED) as (url, _):
+        assert asyncio.run(node()) == [0.5]
+
+
+def test_each_request_has_a_connection_of_its_own():
+    """A server that is stopped between two iterations leaves no connection that only looks alive."""
+    with scripted(OFFER, SCORED) as (url, seen):
+        RemoteReward(url).score(pictures(1), ["a"])
+    assert [headers["Connection"] for _, _, _, headers in seen] == ["close"] * 2
 
 
 def test_an_answer_of_a_million_brackets_is_no_answer():

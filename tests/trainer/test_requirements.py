@@ -36,6 +36,28 @@ def test_what_is_imported_is_declared():
     assert found - declared() == set()
 
 
+def at_import(source: str) -> set[str]:
+    """Packages that come with a module: imported outside of every function, and not for types alone."""
+    names, todo = set(), list(ast.parse(source).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if not for_types and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo += ast.iter_child_nodes(node)
+    return names
+
+
+def test_what_is_optional_is_imported_within_functions():
+    optional = {"rapidocr", "onnxruntime", "gguf", "bitsandbytes", "hpsv2"}
+    paths = [path for folder in ("trainer", "nodes") for path in ROOT.joinpath(folder).rglob("*.py")]
+    assert [path.name for path in paths if at_import(path.read_text("utf-8")) & optional] == []
+    assert at_import("try:\n    import gguf\nexcept ImportError: ...\ndef f():\n    import torch") == {"gguf"}
+
+
 def test_nothing_offers_itself_as_a_package_called_trainer():
     """pip would put `trainer` over another distribution's; setuptools refuses a folder with several packages."""
     project = (ROOT / "pyproject.toml").read_text("utf-8")

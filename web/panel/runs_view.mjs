@@ -137,7 +137,7 @@ function fact(text, title) {
 }
 
 /** @param {HTMLElement} element @param {Run} run */
-export function badgeOf(element, run) {
+function badgeOf(element, run) {
   const { kind, word, reason } = stateOf(run.state);
   element.className = `ng-badge ng-${kind}`;
   element.title = reason;

@@ -6,7 +6,8 @@ and the layers around the blocks stay on the device that computes.
 Not by diffusers' own means, which are made for inference. Layerwise casting rounds to float8 without a scale (weights
 of spread 0.01 are then off by 5.7 % instead of 2.6 %), and autograd holds the widened copy of every layer until its
 backward pass. Group offloading moves what is stored whole, layer by layer in the order of the forward pass: while
-blocks are run again within the backward pass it brings the one behind, not the one before.
+blocks are run again within the backward pass it brings the one behind, not the one before. A block that is run again
+stops before its end, where the hook that sends it back would be: after the backward pass all of them are on the device.
 """
 
 from collections.abc import Iterator, Mapping
