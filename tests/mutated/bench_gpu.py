@@ -2,7 +2,7 @@
 
 from .target import Target
 
-HARNESS = ("test_bench_gpu.py",)
+HARNESS = ("test_bench_gpu.py", "test_bench_gpu_command.py", "test_bench_gpu_counts.py")
 PATHS, NUMBERS = ("test_bench_gpu_paths.py",), ("test_bench_gpu_numbers.py",)
 SPEED, ENDING = ("test_bench_gpu_speed.py",), ("test_bench_gpu_ending.py",)
 FOLDER = "trainer/benchmarks/gpu/"

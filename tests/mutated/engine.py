@@ -91,7 +91,7 @@ TARGETS = [
     ),
     Target(
         "trainer/engine/grpo.py",
-        ("test_loop.py",),
+        ("test_loop.py", "test_loop_faults.py"),
         {
             "held-out reward is trained on": (
                 "combine(scores, config.weights, config.grpo",
@@ -124,7 +124,7 @@ TARGETS = [
     ),
     Target(
         "trainer/training/loop.py",
-        ("test_loop.py",),
+        ("test_loop.py", "test_loop_faults.py"),
         {
             "a good iteration does not reset the patience": (
                 "state.skipped_in_row + groups if skipped else 0",

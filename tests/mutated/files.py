@@ -5,7 +5,7 @@ from .target import Target
 TARGETS = [
     Target(
         "trainer/models/files/safe_file.py",
-        ("test_safe_file.py",),
+        ("test_safe_file.py", "test_safe_file_memory.py"),
         {
             "rows from the first on": ("file.seek(entry.start + start)", "file.seek(entry.start)"),
             "all rows for some": ("(sum(map(len, ranges)), *entry.shape[1:]) if rows", "entry.shape if rows"),
@@ -53,22 +53,22 @@ TARGETS = [
     ),
     Target(
         "trainer/rewards/tensor_files.py",
-        ("test_safe_file.py",),
+        ("test_safe_file_memory.py",),
         {"checkpoints stay mapped": ("weights_only=True)", "weights_only=True, mmap=True)")},
     ),
     Target(
         "trainer/models/files/source.py",
-        ("test_safe_file.py",),
+        ("test_safe_file_memory.py",),
         {"libraries map": ("        unmap(model)\n", "")},
     ),
     Target(
         "trainer/rewards/clip_files.py",
-        ("test_safe_file.py",),
+        ("test_safe_file_memory.py",),
         {"the library maps": ("    unmap(model)\n", "")},
     ),
     Target(
         "trainer/rewards/references.py",
-        ("test_safe_file.py",),
+        ("test_safe_file_memory.py",),
         {"the library maps": ("        unmap(model)\n", "")},
     ),
     Target(
