@@ -151,7 +151,7 @@ def test_memory_returns_to_its_level_after_each_training(server):
         levels.append(seen["resident"] / 2**20)
         parameters.append(seen["count"])
     assert levels[3] - levels[1] < 30, levels  # MiB; the first runs fill caches
-    assert parameters[0] == parameters[3] > 0  # not one LoRA stays behind
+    assert parameters[0] == parameters[3] > 0, parameters  # not one LoRA stays behind
 
 
 def test_sizes_take_turns_in_a_training_and_from_step_to_step(server):
@@ -160,7 +160,7 @@ def test_sizes_take_turns_in_a_training_and_from_step_to_step(server):
     summary = run(server, graph)["5"]
     tiles = sorted(Path(summary.split(": ", 1)[1]).glob("tiles/*/0-0.webp"))
     assert {Image.open(tile).size for tile in tiles} == {(64, 64), (96, 64), (64, 96)}
-    stepped = graphs.steps(rank=5)  # a policy that no other test has moved
+    stepped = graphs.steps(rank=9)  # a policy that no other test has moved
     stepped["3"]["inputs"]["more_sizes"] = "96x64"
     stepped["12"] = {"class_type": "SaveImage", "inputs": {"images": ["5", 1], "filename_prefix": "sized"}}
     assert {pictures(server, stepped)[0].shape for _ in range(2)} == {(64, 64, 3), (64, 96, 3)}
