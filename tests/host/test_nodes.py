@@ -7,6 +7,7 @@ from pathlib import Path
 import graphs
 import pytest
 import tiny_files
+from patience import until
 from PIL import Image
 from queued import fails, pictures, run
 from safetensors import safe_open
@@ -151,7 +152,8 @@ def test_memory_returns_to_its_level_after_each_training(server):
         levels.append(seen["resident"] / 2**20)
         parameters.append(seen["count"])
     assert levels[3] - levels[1] < 30, levels  # MiB; the first runs fill caches
-    assert parameters[0] == parameters[3] > 0, parameters  # not one LoRA stays behind
+    # not one LoRA stays behind, though ComfyUI may answer before it has let go of the last prompt
+    until(lambda: 0 < server.get(f"/probe/objects/{PARAMETER}")["count"] <= min(parameters), lambda: parameters)
 
 
 def test_sizes_take_turns_in_a_training_and_from_step_to_step(server):
