@@ -38,7 +38,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOG = VENV / "install.log"
 # before the tests, one after the other
 CHECKS = [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["tests/check_types.py"]]
-HOST, XX  # what takes longest comes first
+HOST, ENGINE = ["tests/host", "tests/web"], ["tests/card", "tests/trainer", "tests/faults"]  # what takes longest first
 SPREAD = ["--dist", "loadfile", "--no-loadscope-reorder", "-n"]
 MOST_WORKERS = 4  # each takes about 1.5 GB, and what needs the one ComfyUI runs in one of them
 STAMP = VENV / "installed.stamp"  # written last: without it, or with another fingerprint in it, the next call installs

@@ -3,8 +3,8 @@
 
 usage: python tests/reliability.py [--only NAME ...] [--share S]
 
-Each subject is a module in tests/faults with `rows(share)`: the rows of its table, by `share` (0 to 1, default 1) of the
-full numbers. `--only` replaces the tables of these subjects and leaves the others as they stand. The same subjects run
+Each subject is a module in tests/faults with `rows(share)`: the rows of its table, by `share` (0 to 1, default 1)
+of the full numbers. `--only` replaces the tables of these subjects and leaves the others as they stand. The same subjects run
 in `dev.py test` by a small share. Exit code 1 if a row lost something or showed a traceback.
 """
 
@@ -31,8 +31,8 @@ SUBJECTS = {
 }
 HEAD = """# Reliability
 
-What a run, a file or a stranger can do wrong was done to the product, as often as the tables say. "Lost" counts what was
-lost or changed beyond the iteration in progress, "tracebacks" how often a user would have read one.
+What a run, a file or a stranger can do wrong was done to the product, as often as the tables say. "Lost" counts what
+was lost or changed beyond the iteration in progress, "tracebacks" how often a user would have read one.
 `python tests/reliability.py` makes this page; `dev.py test` tries a small share of each row.
 """
 
