@@ -4,8 +4,8 @@
 usage: python tests/reliability.py [--only NAME ...] [--share S]
 
 Each subject is a module in tests/faults with `rows(share)`: the rows of its table, by `share` (0 to 1, default 1)
-of the full numbers. `--only` replaces the tables of these subjects and leaves the others as they stand. The same subjects run
-in `dev.py test` by a small share. Exit code 1 if a row lost something or showed a traceback.
+of the full numbers. `--only` replaces the tables of these subjects and leaves the others as they stand. The same
+subjects run in `dev.py test` by a small share. Exit code 1 if a row lost something or showed a traceback.
 """
 
 import argparse
