@@ -1,5 +1,12 @@
 """What the user can put right."""
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100  # characters
+_SHORT.maxlong = 40
+_SHORT.maxlevel = 3
+
 
 class UserError(Exception):
     """Something wrong with a setting, a file or a folder: one line that names it and the remedy.
@@ -24,3 +31,11 @@ class Refused(Exception):
 
 class Stopped(Exception):
     """Someone asked the run to stop in the middle of an iteration."""
+
+
+def brief(value: object) -> str:
+    """`repr(value)` for a message: a value of any length in at most a few hundred characters on one line."""
+    try:
+        return _SHORT.repr(value)[:400]
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a {type(value).__name__} too long to print"
