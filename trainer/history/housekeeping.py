@@ -33,14 +33,16 @@ def move_to_trash(runs: Path, folder: Path) -> Path:
         NotMoved: the trash is no folder here, or the system refuses.
     """
     trash = runs.resolve() / TRASH
-    with exclusive(str(folder.absolute()), f"{folder.name} is being trained: stop it before you delete it"):
-        try:
+    try:
+        with exclusive(str(folder.absolute()), f"{folder.name} is being trained: stop it before you delete it"):
             trash.mkdir(exist_ok=True)
             if trash.is_symlink():
                 raise NotMoved(f"{trash} is a link: make it a folder, then delete the run again")
-            return _moved(folder, trash)
-        except OSError as error:
-            raise NotMoved(f"{folder} cannot be moved to {trash} ({error.strerror or error})") from error
+            if os.name != "nt":
+                return _moved(folder, trash)
+        return _moved(folder, trash)  # Windows moves no folder with an open file in it
+    except OSError as error:
+        raise NotMoved(f"{folder} cannot be moved to {trash} ({error.strerror or error})") from error
 
 
 def _moved(folder: Path, trash: Path) -> Path:
