@@ -1,12 +1,14 @@
 """The command line: `python -m trainer train CONFIG.toml`, `sample`, `board`, `export`, `demo`, `bench`, ..."""
 
 import argparse
+import logging
 import sys
 from importlib import import_module
 
 from .cli.libraries import apart
 from .cli.output import note
 from .errors import UserError
+from .faults import in_words, is_fault
 
 COMMANDS = {
     "train": "train a LoRA as a TOML file says",
@@ -52,7 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     except UserError as error:
         note(f"error: {error}")
         return 2
-    except KeyboardInterrupt:  # the second Ctrl-C: the last checkpoint is what remains
+    except Exception as error:
+        if not is_fault(error):
+            raise
+        logging.getLogger("fault").error("%s", in_words(error), exc_info=True)  # for the log alone
+        note(f"error: {in_words(error)}")
+        return 2
+    except KeyboardInterrupt:  # the second Ctrl-C: the iterations that were done are saved
         note("interrupted")
         return 130
 

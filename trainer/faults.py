@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import UserError, brief
 
+LONGEST = 200  # characters of a path
 FULL = "the disk is full, or has no room for another file: free some space"
 REMEDIES = {
     errno.ENOSPC: FULL,
@@ -48,7 +49,7 @@ def is_full(error: BaseException) -> bool:
 
 def in_words(error: BaseException, place: Path | None = None) -> str:
     """One line for an error that `is_fault`; `place` is named if the error names no path of its own."""
-    where = getattr(error, "filename", None) or place
+    where = _shortened(str(getattr(error, "filename", None) or place or ""))
     start = f"{where}: " if where else ""
     if remedy := REMEDIES.get(_number(error)):
         return f"{start}{remedy}"
@@ -75,6 +76,10 @@ def told(place: Path) -> Iterator[None]:
         if not is_fault(error):
             raise
         raise UserError(in_words(error, place)) from error
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= LONGEST else f"{path[: LONGEST // 2]}...{path[-LONGEST // 2 :]}"
 
 
 def _number(error: BaseException) -> int:

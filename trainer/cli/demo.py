@@ -32,14 +32,14 @@ def main(arguments: argparse.Namespace) -> int:
     from ..events import Listener
     from ..training.run import start_run
     from .demo_report import conclude
-    from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
+    from .terminal import ProgressBar, interruptible, logged_in
 
     started = time.perf_counter()
     with interruptible() as interrupt:
         listeners: list[Listener] = [logged_in(folder), ProgressBar([r.label for r in config.rewards])]
         ending, setup = start_run(config, listeners=listeners, control=interrupt.control)
     if interrupt.pressed:
-        return INTERRUPTED
+        return interrupt.code
     seconds = time.perf_counter() - started
     complete = ending.kind == COMPLETE
     return conclude(setup, tested, folder, folder / LORA, seconds, complete=complete, as_json=arguments.json)

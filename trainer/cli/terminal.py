@@ -1,8 +1,9 @@
 """What a person at a terminal sees of a run, and how Ctrl-C ends it."""
 
+import math
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +13,8 @@ from ..training.control import Control
 from .libraries import log_into
 from .output import note, terminal
 
-INTERRUPTED = 130  # exit code, as a shell reports SIGINT
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Ctrl-C; docker, systemd, Slurm; a terminal that closes
+GRACE = 5.0  # seconds; docker kills 10 seconds after its SIGTERM
 
 
 class ProgressBar:
@@ -50,25 +52,43 @@ def logged_in(folder: Path) -> Listener:
 
 
 class Interrupt:
-    """Ctrl-C. The first asks the run to stop after its iteration, the second stops at once."""
+    """Ctrl-C, and what systems send to end a program. The first asks the run to stop, the second stops at once.
+
+    After Ctrl-C the iteration is finished, as a person waits; who sends a signal may kill soon, so an iteration that is
+    not done within GRACE is undone. Either way everything before it is saved.
+    """
 
     def __init__(self) -> None:
         self.control = Control()
-        self.pressed = False
+        self.code = 0  # to exit with, as a shell reports the first signal; 0 as long as there was none
 
-    def press(self, *_: object) -> None:
+    @property
+    def pressed(self) -> bool:
+        return self.code != 0
+
+    def press(self, number: int, _: object = None) -> None:
         if self.pressed:
             raise KeyboardInterrupt
-        self.pressed = True
-        self.control.stop()
-        print("\nfinishing this iteration, then saving (Ctrl-C again to stop at once)", file=terminal.err, flush=True)
+        self.code = 128 + number
+        self.control.stop(within=math.inf if number == signal.SIGINT else GRACE)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            print(
+                f"\nfinishing this iteration, then saving ({name} again to stop at once)", file=terminal.err, flush=True
+            )
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
+    """Signals that end a program end the run in good order meanwhile; one that is ignored (nohup) stays so."""
     interrupt = Interrupt()
-    previous = signal.signal(signal.SIGINT, interrupt.press)
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    mine = [number for number, handler in previous.items() if handler != signal.SIG_IGN]
+    for number in mine:
+        signal.signal(number, interrupt.press)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in mine:
+            signal.signal(number, previous[number])

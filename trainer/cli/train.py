@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         check_weights(reward.kind, reward.options)
     check_run(config, arguments.resume)
     from ..training.run import start_run
-    from .terminal import INTERRUPTED, ProgressBar, interruptible, logged_in
+    from .terminal import ProgressBar, interruptible, logged_in
 
     folder = Path(config.run.folder)
     last: dict[str, float] = {}  # metrics
@@ -48,5 +48,5 @@ def main(arguments: argparse.Namespace) -> int:
             sets = [word for override in arguments.set for word in ("--set", override)]
             say(f"go on with: python -m trainer train {shlex.join([str(arguments.config), *sets])} --resume")
     if interrupt.pressed:
-        return INTERRUPTED
+        return interrupt.code
     return 0 if ending.kind == COMPLETE else 1

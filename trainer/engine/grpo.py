@@ -125,6 +125,7 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     for _ in range(grpo.updates_per_rollout):
         measured.append(setup.micro_batch.fit("update", work))
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
+        state.whole = False
         norm, applied = step_optimizer(
             state.optimizer, state.gradients, max_ratio=optimizer.max_grad_ratio, lr=lr, loss_scale=LOSS_SCALE
         )
@@ -162,15 +163,19 @@ def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, 
 def all_or_nothing(setup: Setup, state: State) -> Iterator[None]:
     """An iteration that an exception cuts short leaves weights, optimiser and average as they were before it.
 
-    Nothing but the optimiser's steps changes them, so a copy is made only if there are several in an iteration.
+    Nothing but the optimiser's steps changes them, so a copy is made only if there are several in an iteration. A
+    single step that is itself cut short, within its few milliseconds, leaves a state that is not `whole`.
     """
-    restore = _remember(setup, state) if setup.config.grpo.updates_per_rollout > 1 else lambda: None
+    restore = _remember(setup, state) if setup.config.grpo.updates_per_rollout > 1 else None
     try:
         yield
     except BaseException:
         state.optimizer.zero_grad(set_to_none=True)
-        restore()
+        if restore:
+            restore()
+            state.whole = True
         raise
+    state.whole = True
 
 
 def _remember(setup: Setup, state: State) -> Callable[[], None]:

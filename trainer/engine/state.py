@@ -85,6 +85,7 @@ class State:
     skipped_in_row: int = 0  # groups, see `loop.PATIENCE`
     gradients: GradientHistory = field(default_factory=GradientHistory)
     changes: list[Change] = field(default_factory=list)  # that a person made, in the order of their iterations
+    whole: bool = True  # not amid an update: it may be saved
 
 
 def new_state(setup: Setup) -> State:

@@ -1,5 +1,6 @@
 """Stage 4: what a reward is, and the scores of several."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -7,10 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..device import is_out_of_memory
+from ..errors import brief
 from .errors import RewardError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TOLERANCE = 1e-3  # below 0 and above 1, as rounding and resizing leave it
+# what anybody's reward may raise; ComfyUI's Cancel and a run's stop are none of these
+OWN_FAULTS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError)
 
 
 class Reward(Protocol):
@@ -56,9 +61,19 @@ def scores_of(name: str, reward: Reward, images: Tensor, prompts: Sequence[str])
     """One reward's scores [N] of checked pictures, float32, on their device.
 
     Raises:
-        RewardError: it gives no [N].
+        RewardError: it gives no [N], or fails in a way that is not known to this project, which is logged.
     """
-    values = reward.score(images, prompts).to(images.device, torch.float32)
+    try:
+        values = reward.score(images, prompts)
+    except OWN_FAULTS as error:
+        if is_out_of_memory(error):
+            raise
+        logging.getLogger("fault").error("the reward %r failed", name, exc_info=True)
+        why = f"{type(error).__name__}: {brief(str(error))}" if str(error) else type(error).__name__
+        raise RewardError(f"the reward {name!r} failed ({why}): mend it, then go on with the run") from error
+    if not isinstance(values, Tensor):
+        raise RewardError(f"the reward {name!r} gave {brief(values)}, must be a tensor of [{len(images)}] scores")
+    values = values.to(images.device, torch.float32)
     if values.shape != (len(images),):
         raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
     return values

@@ -46,6 +46,14 @@ def columns_of(database: sqlite3.Connection, table: str) -> dict[str, str]:
     return {name: kind for _, name, kind, *_ in database.execute(f"PRAGMA main.table_info({table})")}
 
 
+def version_of(database: sqlite3.Connection) -> int:
+    """That of a store, 0 if it says none."""
+    if not columns_of(database, "info"):
+        return 0
+    row = database.execute("SELECT value FROM info WHERE key = 'version'").fetchone()
+    return int(row[0]) if row and str(row[0]).isdigit() else 0
+
+
 def create(database: sqlite3.Connection) -> None:
     """All tables and columns of VERSION; what an older store holds stays."""
     database.executescript(TABLES)

@@ -23,9 +23,9 @@ from ..events import (
     Waiting,
 )
 from ..pictures.convert import to_pictures
-from .database import created
+from .database import DATABASE, StoreError, created
 from .facts import facts, put
-from .schema import BETWEEN_ITERATIONS, OF_ITERATIONS, VERSION, create, insert
+from .schema import BETWEEN_ITERATIONS, OF_ITERATIONS, VERSION, create, insert, version_of
 from .tiles import EVALUATIONS, TILES, base_tiles, candidate_tiles, write_tiles
 
 
@@ -41,6 +41,11 @@ class RunStore:
         self.database = database
         self.tiles_every = tiles_every
         self.unscored: tuple[int, dict[str, str]] | None = None  # the iteration under way, and its pictures' paths
+        if (version := version_of(database)) > VERSION:
+            raise StoreError(
+                f"the run's store {folder / DATABASE} was written by a newer version (its format is {version}, this "
+                f"one knows up to {VERSION}): update this project to go on with the run"
+            )
         create(database)
         self.set_info(version=VERSION)
 

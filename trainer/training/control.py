@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ class Control:
         self._news = threading.Condition()
         self._paused = self._save = False
         self._ending: Ending | None = None
+        self._deadline = math.inf  # of a stop, time.monotonic()
         self._learning_rate: float | None = None
         self._strength: float | None = None
 
@@ -30,12 +32,14 @@ class Control:
             self._paused = False
             self._news.notify_all()
 
-    def stop(self, reason: str = "") -> None:
+    def stop(self, reason: str = "", *, within: float = math.inf) -> None:
         """Save after the iteration under way, and end the run; a pause ends as well. The first wish counts.
 
-        Without a reason somebody wants it, and may go on some day; with one the run is over.
+        Without a reason somebody wants it, and may go on some day; with one the run is over. An iteration that is not
+        done `within` so many seconds is undone at the next model call.
         """
         with self._news:
+            self._deadline = min(self._deadline, time.monotonic() + within)
             self._ending = self._ending or (Ending(CONCLUDED, reason) if reason else Ending(STOPPED))
             self._news.notify_all()
 
@@ -71,6 +75,11 @@ class Control:
     def ending(self) -> Ending | None:
         """How the run is to end; None as long as nobody wants it to."""
         return self._ending
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the time for a stop is over, and the iteration under way is to be left."""
+        return time.monotonic() >= self._deadline
 
     def wait(self, seconds: float) -> None:
         """Until there is something to do other than to pause, or for so long."""

@@ -1,8 +1,9 @@
 """The training loop: one iteration after the other, told to whoever listens, saved, and stopped in good order."""
 
+import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ..device import peak_memory, watch_memory
@@ -35,6 +36,8 @@ from .report import describe, drawn, report
 from .self_test import self_test
 from .waiting import LOOK, patient, wait_until_back
 
+log = logging.getLogger(__name__)
+
 # groups without an update, one after the other, that end a run: a reward of 0 and 1 is alike in many a group by chance
 PATIENCE = 30
 FAULTY = 10  # groups that an iteration counts for if its numbers are not finite, which is no chance
@@ -46,13 +49,15 @@ def train(
     *,
     on_event: Listener,
     save: Callable[[State], None],
+    rescue: Callable[[State], None] | None = None,
     control: Control | None = None,
 ) -> Ending:
     """Run iterations until all are done, someone asks for a stop, or PATIENCE groups in a row brought no update.
 
     `control` is obeyed between iterations. Whatever a model call runs may also raise `Stopped` (see
     `Policy.before_call`): that iteration is then undone and counts as not begun. `save` is called every `save_every`
-    iterations, before a pause and before returning.
+    iterations, before a pause and before returning, `rescue` (or else `save`) before an exception leaves:
+    whatever ends a run, every iteration that was done is kept.
 
     A phase that runs out of memory is done again with half the micro-batch, see `MicroBatch`. If one candidate is too
     many, the run saves and raises UserError with what to lower.
@@ -63,19 +68,37 @@ def train(
     The pictures of the evaluation prompts are drawn before iteration 0, then every so many iterations, and at the end
     of a run that was not simply stopped: one that goes on has no end yet.
     """
-    return _Loop(setup, state, on_event, save, control or Control()).run()
+    return _Loop(setup, state, on_event, save, rescue or save, control or Control()).run()
 
 
 class _Loop:
     """A training under way."""
 
-    def __init__(self, setup: Setup, state: State, on_event: Listener, save: Callable[[State], None], control: Control):
+    def __init__(
+        self,
+        setup: Setup,
+        state: State,
+        on_event: Listener,
+        save: Callable[[State], None],
+        rescue: Callable[[State], None],
+        control: Control,
+    ):
         self.setup = replace(setup, rewards=patient(setup.rewards, self.hold))
-        self.state, self.on_event, self.save, self.control = state, on_event, save, control
+        self.state, self.on_event, self.control = state, on_event, control
+        self.save, self.save_last = save, rescue
+        self.first = state.iteration
         self.saved: int | None = None  # the iteration whose beginning was saved last
         setup.micro_batch.on_halved = setup.scored_at_once.on_halved = self.tell_halved
 
     def run(self) -> Ending:
+        with looking(self.setup, self.control):
+            try:
+                return self.to_the_end()
+            except BaseException:
+                self.rescue()
+                raise
+
+    def to_the_end(self) -> Ending:
         self.on_event(Started(self.state.iteration, self.setup.config.run.iterations))
         ending = self.go_on()
         self.save_if_new()
@@ -87,21 +110,19 @@ class _Loop:
 
     def go_on(self) -> Ending:
         """Iterations, until one of the reasons for which a run ends."""
-        state, run, first = self.state, self.setup.config.run, self.state.iteration
+        state, run = self.state, self.setup.config.run
         while state.iteration < run.iterations:
             if ending := self.control.ending:
                 return ending
             try:
-                if state.iteration == first:
-                    self.on_event(self_test(self.setup, first))
+                if state.iteration == self.first:
+                    self.on_event(self_test(self.setup, self.first))
                 skipped = self.iterate()
             except Stopped:
                 return self.control.ending or Ending(STOPPED)
             except OutOfMemory as error:
-                self.save_if_new()
                 advice = lower(replace(self.setup.config, run=replace(run, micro_batch=1)))
-                raise UserError(f"{error}: set {advice}. Saved after {state.iteration} iterations") from error
-            state.iteration += 1
+                raise UserError(f"{error}: set {advice}") from error
             if state.skipped_in_row >= PATIENCE:
                 why = f"one iteration after the other without an update, the last time because {skipped}"
                 return Ending(GAVE_UP, why)
@@ -145,7 +166,7 @@ class _Loop:
 
     def hold(self, unavailable: RewardUnavailable) -> None:
         """Until the reward is back."""
-        self.save(self.state)
+        self.save_now()
         self.on_event(Waiting(self.state.iteration, str(unavailable)))
         self.on_event(Resumed(self.state.iteration, wait_until_back(unavailable, self.stop_if_asked)))
 
@@ -157,6 +178,17 @@ class _Loop:
     def save_now(self) -> None:
         self.save(self.state)
         self.saved = self.state.iteration
+
+    def rescue(self) -> None:
+        """Keep what was done before the error that is about to end the run."""
+        done = self.state.iteration
+        if not self.state.whole or done in (self.first, self.saved):
+            return
+        try:
+            self.save_last(self.state)
+            log.warning("saved after %d iterations, as an error ends the run", done)
+        except Exception as error:  # noqa: BLE001  whatever it is, the first error is to be told
+            log.warning("what was done since the last checkpoint could not be saved: %s", error)
 
     def save_if_new(self) -> None:
         if self.saved != self.state.iteration:
@@ -170,14 +202,35 @@ class _Loop:
         self.on_event(Halved(self.state.iteration, phase, size))
 
 
+@contextmanager
+def looking(setup: Setup, control: Control) -> Iterator[None]:
+    """A stop that is overdue is seen at each model call."""
+    ask = setup.policy.before_call
+
+    def look() -> None:
+        ask()
+        if control.overdue:
+            raise Stopped
+
+    setup.policy.before_call = look
+    try:
+        yield
+    finally:
+        setup.policy.before_call = ask
+
+
 def evaluation_due(setup: Setup, iteration: int) -> bool:
     every = setup.config.evaluation.every
     return setup.evaluation is not None and (iteration == 0 or (every > 0 and iteration % every == 0))
 
 
 def iterate(setup: Setup, state: State, on_event: Listener) -> str:
-    """One iteration, reported; returns why its update was skipped, empty if it was not."""
-    setup = setup.sized(state.iteration)
+    """One iteration, reported; returns why its update was skipped, empty if it was not.
+
+    It counts as done as soon as its update is: a listener that fails afterwards leaves a state that can be saved.
+    """
+    iteration = state.iteration
+    setup = setup.sized(iteration)
     started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
     told = 0.0  # seconds that the listeners take meanwhile
 
@@ -189,20 +242,21 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
 
     watch_memory(setup.policy.device)
     with all_or_nothing(setup, state):
-        group = collect(setup, state.iteration, clock, tell)
-        if base_due(setup, state.iteration):
+        group = collect(setup, iteration, clock, tell)
+        if base_due(setup, iteration):
             with clock.phase("base"):
                 base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
-        pairs = pairs_of(setup, group, state.iteration)
+        pairs = pairs_of(setup, group, iteration)
         with clock.phase("update"):
             metrics, skipped = improve(setup, state, group, pairs)
+        state.iteration += 1
     metrics |= describe(group)
     metrics |= {"strength": setup.config.grpo.strength, **peak_memory(setup.policy.device)}
     metrics |= {f"seconds/{k}": v for k, v in clock.seconds.items()}
     metrics["seconds"] = time.perf_counter() - started - told
-    on_event(report(setup, state.iteration, group, pairs.anchors(*group.advantages.shape), metrics, base))
+    on_event(report(setup, iteration, group, pairs.anchors(*group.advantages.shape), metrics, base))
     if skipped:
-        on_event(Skipped(state.iteration, skipped))
+        on_event(Skipped(iteration, skipped))
     return skipped
 
 

@@ -12,6 +12,7 @@ from ..diagnosis.watch import Watch
 from ..engine.state import Setup, State, new_state
 from ..errors import UserError
 from ..events import FAILED, Change, Ending, Event, Finished, Listener, Saved
+from ..faults import in_words, is_fault, told
 from ..lock import exclusive
 from ..models.lora.attach import set_weights
 from ..models.lora.export import export_lora, file_tensors
@@ -26,6 +27,7 @@ from .control import Control
 from .loop import train
 from .prepare import prepare
 from .run_folder import CHECKPOINTS, LORA, check_run
+from .safety import Reserve, made, mend, reserved, size_of
 
 
 def start_run(
@@ -43,18 +45,23 @@ def start_run(
     Raises:
         RunError, RewardError, CheckpointError: see `check_run`.
         Busy: another process is training in the folder, or on the device.
+        UserError: what a disk or a file did, in words.
     """
     folder, device = Path(config.run.folder), pick_device(config.model.device)
     taken = f"{folder} is being trained by another process: wait for it, or use another folder"
-    with exclusive(str(folder.absolute()), taken), training_on(device):
-        check_run(config, resume)
+    check_run(config, resume)
+    with told(folder), made(folder) as begin, exclusive(str(folder.absolute()), taken), training_on(device):
+        check_run(config, resume)  # again, as another process may just have left it
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
-        setup = load(config)
-        state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+        mend(folder)
         with open_store(folder, config.run.tiles_every) as store:
+            setup = load(config)
+            state = restore(setup, checkpoint) if checkpoint else new_state(setup)
+            begin()
             if not resume:
                 store.set_info(changes=[], started=None)
-            return _train(setup, state, store, listeners, control or Control()), setup
+            with reserved(folder / CHECKPOINTS, size_of(setup, state)) as reserve:
+                return _train(setup, state, store, listeners, control or Control(), reserve), setup
 
 
 def _train(
@@ -63,6 +70,7 @@ def _train(
     store: RunStore,
     listeners: Sequence[Listener],
     control: Control,
+    reserve: Reserve,
 ) -> Ending:
     config, folder = setup.config, Path(setup.config.run.folder)
     store.rewind(state.iteration)
@@ -78,13 +86,20 @@ def _train(
         for listener in everyone:
             listener(event)
 
-    def save(state: State) -> None:
+    def write(state: State) -> Path:
         save_checkpoint(folder / CHECKPOINTS, snapshot(setup, state))
-        on_event(Saved(state.iteration, str(export(setup, state, folder / LORA))))
+        return export(setup, state, folder / LORA)
+
+    def save(state: State) -> None:
+        on_event(Saved(state.iteration, str(write(state))))
+
+    def rescue(state: State) -> None:
+        reserve.give_back()
+        write(state)
 
     try:
         with tensor_cores(setup.policy.device):
-            return train(setup, state, on_event=on_event, save=save, control=control)
+            return train(setup, state, on_event=on_event, save=save, rescue=rescue, control=control)
     except BaseException as error:
         for listener in everyone:
             with suppress(Exception):  # what ends the run is to be seen, not what comes of it
@@ -93,7 +108,9 @@ def _train(
 
 
 def in_one_line(error: BaseException) -> str:
-    """A user's mistake by its own line, anything else with its kind."""
+    """A user's mistake by its own line, a machine's fault in words, anything else with its kind."""
+    if is_fault(error):
+        return in_words(error)
     lines = str(error).strip().splitlines()
     if isinstance(error, UserError) and lines:
         return lines[0]
