@@ -1,6 +1,9 @@
 """Checkpoints: whole or not at all."""
 
+import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from trainer.training.checkpoint import (
     CheckpointError,
     checkpoints,
     load,
+    load_state,
     optimizer_tensors,
     restore_optimizer,
     save,
@@ -84,6 +88,109 @@ def test_a_failure_while_saving_leaves_the_last_good_one(tmp_path, monkeypatch, 
     save(tmp_path, state(2))
     assert equal(load(tmp_path), state(2))
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_each_byte_that_changes_is_noticed(tmp_path):
+    save(tmp_path, state(1))
+    newest = save(tmp_path, state(2))
+    for file in sorted(newest.iterdir()):
+        raw = file.read_bytes()
+        for place in range(len(raw)):
+            file.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 8]) + raw[place + 1 :])
+            found = load(tmp_path)
+            # white space may change, and says the same
+            assert found.iteration == 1 or (file.name == "state.json" and equal(found, state(2))), (file.name, place)
+        file.write_bytes(raw)
+    assert load(tmp_path).iteration == 2
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, caplog):
+    save(tmp_path, state(1))
+    newest = save(tmp_path, state(2))
+    size = (newest / "lora.safetensors").stat().st_size
+    os.truncate(newest / "lora.safetensors", 8)
+    load(tmp_path)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"checkpoint {newest} is damaged ('lora.safetensors has 8 bytes of {size}'); "
+        "going on from the one after 1 iterations"
+    ]
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_and_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.training.checkpoint.FORMAT", 7)
+    newest = save(tmp_path, state(1))
+    monkeypatch.undo()
+    before = {path: path.read_bytes() for path in newest.iterdir()}
+    for read in (load, load_state):
+        with pytest.raises(CheckpointError, match=r"000001 was written by a newer version \(its format is 7, this"):
+            read(tmp_path)
+    assert {path: path.read_bytes() for path in newest.iterdir()} == before
+
+
+def test_a_checkpoint_of_an_older_version_without_digests_is_read(tmp_path):
+    path = save(tmp_path, state(1)) / "state.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("format", "digest", "sha256")}
+    path.write_text(json.dumps(old))
+    assert equal(load(tmp_path), state(1))
+    assert load_state(tmp_path) == old
+
+
+def stubborn(monkeypatch, *names):
+    """Folders that cannot be removed, as somebody has a file in them open."""
+    rmtree = shutil.rmtree
+
+    def remove(path, *rest, **options):
+        if Path(path).name in names:
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        rmtree(path, *rest, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_left_and_tried_again(tmp_path, monkeypatch):
+    for iteration in (1, 2):
+        save(tmp_path, state(iteration))
+    stubborn(monkeypatch, "000001")
+    save(tmp_path, state(3))
+    assert [p.name for p in checkpoints(tmp_path)] == ["000001", "000002", "000003"]
+    monkeypatch.undo()
+    save(tmp_path, state(4))
+    assert [p.name for p in checkpoints(tmp_path)] == ["000003", "000004"]
+
+
+def test_a_partial_one_that_cannot_be_removed_is_left_and_tried_again(tmp_path, monkeypatch):
+    (tmp_path / "000001.partial").mkdir()
+    stubborn(monkeypatch, "000001.partial")
+    save(tmp_path, state(1))
+    assert equal(load(tmp_path), state(1))
+    monkeypatch.undo()
+    save(tmp_path, state(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000001", "000002"]
+
+
+def test_a_damaged_one_that_cannot_be_removed_keeps_its_name(tmp_path, monkeypatch):
+    save(tmp_path, state(1))
+    (save(tmp_path, state(2)) / "state.json").unlink()
+    stubborn(monkeypatch, "000002")
+    assert save(tmp_path, state(2)).name == "000002-2"
+    assert equal(load(tmp_path), state(2))
+    monkeypatch.undo()
+    save(tmp_path, state(3))
+    assert [p.name for p in checkpoints(tmp_path)] == ["000002-2", "000003"]
+
+
+def test_a_rename_that_is_denied_for_an_instant_is_tried_again(tmp_path, monkeypatch):
+    replace, refusals = os.replace, iter([True, True])
+
+    def denied(*paths):
+        if next(refusals, False):
+            raise PermissionError(13, "Access is denied")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", denied)
+    monkeypatch.setattr("trainer.files.PAUSE", 0)
+    save(tmp_path, state(1))
+    assert equal(load(tmp_path), state(1))
 
 
 def test_nothing_is_removed_before_the_new_one_is_whole(tmp_path, monkeypatch):

@@ -18,7 +18,9 @@ from patience import GUARD
 from safetensors.torch import load_file
 from small_config import write_config
 
+from trainer.errors import UserError
 from trainer.lock import Busy
+from trainer.models.files.source import ModelError
 from trainer.models.lora.targets import LoraError
 from trainer.settings.config import Config, ModelSettings, RewardSettings
 from trainer.settings.config_file import load_config
@@ -195,9 +197,44 @@ def test_a_full_disk_loses_nothing(config, tmp_path, monkeypatch, whole):
         replace(*names)
 
     monkeypatch.setattr(os, "replace", fails_at_the_fourth)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="the disk is full, or has no room for another file: free some space"):
         start_run(config())
     monkeypatch.undo()
-    assert checkpoints(tmp_path / "run" / "checkpoint")
+    # two names are new at each save, the checkpoint's and the LoRA's: the third save failed, and was made up for
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoint")] == ["000004", "000006"]
     start_run(config(), resume=True)
     assert_equal(tmp_path / "run", whole)
+
+
+def test_a_damaged_store_is_set_aside_and_the_run_goes_on(config, tmp_path, whole, caplog):
+    start_run(config("run", "run.iterations=4"))
+    store = tmp_path / "run" / DATABASE
+    raw = bytearray(store.read_bytes())
+    raw[100:4096] = bytes(3996)
+    store.write_bytes(raw)
+    start_run(config(), resume=True)
+    assert [r.getMessage() for r in caplog.records if "begun anew" in r.getMessage()] == [
+        f"the store {store} is damaged (database disk image is malformed): kept as run.sqlite.damaged, and begun anew"
+    ]
+    assert (tmp_path / "run" / "run.sqlite.damaged").read_bytes() == raw
+    (tensors, metrics, _), (expected, expected_metrics, _) = results(tmp_path / "run"), results(whole)
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    assert metrics == [row for row in expected_metrics if row[1] >= 4]
+
+
+def test_a_run_that_never_began_leaves_no_folder(config, tmp_path):
+    def load(_):
+        assert (tmp_path / "new" / "run" / DATABASE).is_file()  # before the models
+        raise ModelError("no such model")
+
+    with pytest.raises(ModelError, match="no such model"):
+        start_run(config("new/run"), load=load)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ModelError):
+        start_run(config("mine/run"), load=lambda _: load_never())
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def load_never():
+    raise ModelError("no such model")

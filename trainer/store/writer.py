@@ -69,8 +69,12 @@ class RunStore:
                 self.database.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
 
     def changes(self) -> list[Change]:
-        """What a person changed during the run."""
-        return [Change(**change) for change in self.info("changes") or []]
+        """What a person changed during the run; none if the store does not say it in the form that it was written."""
+        try:
+            changes = [Change(**change) for change in self.info("changes") or []]
+        except TypeError:
+            return []
+        return changes if all(isinstance(change.iteration, int) for change in changes) else []
 
     def __call__(self, event: Event) -> None:
         values: dict[str, Any] = {} if event.state is None else {"state": event.state}
