@@ -18,6 +18,7 @@ from . import (
     settings,
     stages,
     steering,
+    trust,
 )
 
 REWARDS = (rewards, rewards_clip, rewards_judges, rewards_server)
@@ -36,5 +37,6 @@ FAMILIES = (
     board,
     cli,
     bench_gpu,
+    trust,
 )
 TARGETS = [target for family in FAMILIES for target in family.TARGETS]

@@ -114,10 +114,10 @@ TARGETS = [
                 "quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm)",
                 "combined.advantages",
             ),
-            "a stopped iteration keeps its first updates": ("        restore()\n        raise", "        raise"),
+            "a stopped iteration keeps its first updates": ("            restore()\n", ""),
             "a stopped iteration leaves gradients behind": (
-                "state.optimizer.zero_grad(set_to_none=True)\n        restore",
-                "restore",
+                "state.optimizer.zero_grad(set_to_none=True)\n        if restore",
+                "if restore",
             ),
             "the average is not updated": ("state.average.update(setup.lora)", "pass"),
         },
@@ -178,7 +178,7 @@ TARGETS = [
             "the oldest is loaded": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder):"),
             "no second try": ("for path in reversed(checkpoints(folder)):", "for path in checkpoints(folder)[-1:]:"),
             "a damaged one is taken for whole": ("target.exists() and _is_whole(target)", "target.exists()"),
-            "written in place": ('partial = folder / f"{target.name}.partial"', "partial = target"),
+            "written in place": ('partial = unused(folder / f"{name}{PARTIAL}")', "partial = folder / name"),
             "only damaged ones start anew in silence": ("    if errors:", "    if False:"),
         },
     ),
@@ -267,8 +267,8 @@ TARGETS = [
         "trainer/lock.py",
         ("test_lock.py",),
         {
-            "never locked": ("if not _within(PATIENCE, _lock, file):", "if False:"),
-            "one lock for all": ("()} {thing}", "()}"),
+            "never locked": ("            _within(end, _lock, file)\n", ""),
+            "one lock for all": ("sha256(thing.encode())", "sha256()"),
         },
     ),
     Target(
@@ -321,7 +321,7 @@ TARGETS = [
     Target(
         "trainer/training/loop.py",
         ("test_micro_batch.py",),
-        {"not saved when memory ends": ("self.save_if_new()\n                advice", "advice")},
+        {"not saved when memory ends": ("                self.rescue()\n", "")},
     ),
     Target(
         "trainer/engine/state.py",

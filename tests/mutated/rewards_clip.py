@@ -19,8 +19,8 @@ TARGETS = [
             "the first picture blamed": ('f"picture {broken[0]} has', 'f"picture 0 has'),
             "shape of scores unchecked": ("if values.shape != (len(images),):", "if values.ndim > 1:"),
             "double scores": (
-                "reward.score(images, prompts).to(images.device, torch.float32)",
-                "reward.score(images, prompts)",
+                "values.to(images.device, torch.float32)",
+                "values.to(images.device)",
             ),
         },
     ),

@@ -172,7 +172,7 @@ TARGETS = [
         ("test_waiting.py",),
         {
             "waits without saving": (
-                "        self.save(self.state)\n        self.on_event(Waiting",
+                "        self.save_now()\n        self.on_event(Waiting",
                 "        self.on_event(Waiting",
             ),
             "Cancel does not end the waiting": ("        self.setup.policy.before_call()\n", ""),

@@ -83,7 +83,7 @@ TARGETS = [
                 "if self.setup.evaluation",
             ),
             "a cancel in the last evaluation is an error": ("with suppress(Stopped):", "if True:"),
-            "base pictures every time": ("if base_due(setup, state.iteration):", "if True:"),
+            "base pictures every time": ("if base_due(setup, iteration):", "if True:"),
             "base pictures without a place to store them": ("(run.base_every, run.tiles_every))", "(run.base_every,))"),
         },
     ),

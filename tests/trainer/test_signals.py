@@ -1,0 +1,99 @@
+"""What systems send to end a program: a run ends in good order, with everything that was done."""
+
+import os
+import signal
+
+import pytest
+from signalling import Sender
+
+from trainer.__main__ import main
+from trainer.cli import terminal
+from trainer.cli.terminal import SIGNALS, interruptible
+from trainer.training.checkpoint import load
+from trainer.training.control import Control
+
+THERE = [name for name in SIGNALS if hasattr(signal, name)]
+CONFIG = """
+prompts = ["1 0"]
+rewards = [{ kind = "signalling:Sender" }]
+[model]
+path = "anything"
+family = "toy_family:ToyFlow"
+device = "cpu"
+[lora]
+rank = 1
+[sampling]
+width = 16
+height = 16
+steps = 2
+[grpo]
+prompts_per_iteration = 1
+group_size = 3
+anchors = 1
+trained_steps = 1
+[run]
+iterations = 30
+save_every = 100
+"""
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    def train(name: str) -> tuple[int, int, str]:
+        """Exit code, iterations saved, what the terminal shows."""
+        monkeypatch.setattr(Sender, "number", getattr(signal, name))
+        config = tmp_path / f"{name}.toml"
+        config.write_text(f"{CONFIG}folder = {str(tmp_path / name)!r}\n", "utf-8")
+        code = main(["train", str(config)])
+        return code, load(tmp_path / name / "checkpoint").iteration, capsys.readouterr().err
+
+    return train
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_a_signal_finishes_the_iteration_saves_and_exits_as_a_shell_reports_it(train, name):
+    code, saved, told = train(name)
+    assert (code, saved) == (128 + getattr(signal, name), 6)
+    again = "Ctrl-C" if name == "SIGINT" else name
+    assert f"finishing this iteration, then saving ({again} again to stop at once)" in told
+
+
+@pytest.mark.parametrize(("name", "saved"), [("SIGTERM", 5), ("SIGINT", 6)])
+def test_a_long_iteration_is_undone_for_who_may_kill_soon_and_finished_for_a_person(train, monkeypatch, name, saved):
+    monkeypatch.setattr(terminal, "GRACE", 0)
+    assert train(name)[1] == saved
+
+
+def test_the_second_signal_stops_at_once():
+    with interruptible() as interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.control.ending.kind == "stopped"
+        assert interrupt.code == 143
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.code == 143
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+def test_what_was_ignored_stays_ignored_and_handlers_come_back(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    try:
+        term = signal.getsignal(signal.SIGTERM)
+        with interruptible() as interrupt:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.pressed
+            assert signal.getsignal(signal.SIGTERM) == interrupt.press
+        assert signal.getsignal(signal.SIGTERM) == term
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_earliest_deadline_of_a_stop_counts():
+    control = Control()
+    control.stop()
+    assert not control.overdue
+    control.stop(within=0)
+    assert control.overdue
+    control.stop(within=1000)
+    assert control.overdue
