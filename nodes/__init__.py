@@ -19,6 +19,7 @@ class NeighborGRPO(ComfyExtension):
     async def get_node_list(self) -> "list[type[io.ComfyNode]]":
         from . import rewards, scores
         from .encode import EncodeImage
+        from .host import explained
         from .lora import SaveLora
         from .noise import CandidateNoise, NoiseNeighborhood
         from .pictures import RewardCurve, TileNeighborhood
@@ -32,7 +33,7 @@ class NeighborGRPO(ComfyExtension):
         from .training import Train
         from .values import ImageValues
 
-        return [
+        nodes: list[type[io.ComfyNode]] = [
             *(LoadPolicy, PromptSet, NoiseNeighborhood, EncodeImage, Rollout),
             *reward_nodes(),
             *(rewards.CombineRewards, rewards.BoundReward),
@@ -40,6 +41,7 @@ class NeighborGRPO(ComfyExtension):
             *(GrpoSettingsNode, Step, Train, SaveLora),
             *(TileNeighborhood, RewardCurve, CandidateNoise, MemoryPlanNode),
         ]
+        return [explained(node) for node in nodes]
 
 
 async def comfy_entrypoint() -> NeighborGRPO:

@@ -8,16 +8,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
 from comfy import model_management
 from comfy.utils import ProgressBar
+from comfy_api.latest import io
 
 from ..trainer.device import is_out_of_memory, pick_device, release
 from ..trainer.engine.micro_batch import OutOfMemory
 from ..trainer.errors import ConfigError, Stopped, UserError
 from ..trainer.events import Drawn, Event, Halved, IterationDone, SelfTested, Skipped, Started, Waiting
+from ..trainer.faults import told
 from ..trainer.pictures.convert import to_pictures
 from ..trainer.planning.advice import lower
 from ..trainer.settings.config import Config
@@ -92,6 +95,19 @@ def memory_advice(config: Config) -> Iterator[None]:
         if isinstance(error, OutOfMemory):
             what, config = str(error), replace(config, run=replace(config.run, micro_batch=1))
         raise UserError(f"{what}: set {lower(config)}. What was saved is kept") from error
+
+
+def explained(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node, of which a disk's and a file's faults are told in one line with the remedy."""
+    inner = node.execute.__func__
+
+    @functools.wraps(inner)
+    def execute(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
+        with told():
+            return inner(cls, *args, **inputs)
+
+    node.execute = classmethod(execute)
+    return node
 
 
 def runs_folder() -> Path:

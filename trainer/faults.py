@@ -64,8 +64,8 @@ def in_words(error: BaseException, place: Path | None = None) -> str:
 
 
 @contextmanager
-def told(place: Path) -> Iterator[None]:
-    """What happens to files at `place` becomes a UserError in words.
+def told(place: Path | None = None) -> Iterator[None]:
+    """What happens to files, at `place` if they do not name themselves, becomes a UserError in words.
 
     Raises:
         UserError: for any error that `is_fault`.
