@@ -1,13 +1,13 @@
 """What any machine may do to a program: one line with the path and the remedy instead of a traceback."""
 
 import errno
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError, brief
 
+DATABASES, WEIGHTS = "sqlite3.Error", "safetensors_rust.SafetensorError"  # what libraries raise
 LONGEST = 200  # characters of a path
 FULL = "the disk is full, or has no room for another file: free some space"
 REMEDIES = {
@@ -38,13 +38,7 @@ REMEDIES |= {
 
 def is_fault(error: BaseException) -> bool:
     """Whether it is a machine's or a file's fault and no mistake in the program."""
-    return isinstance(error, OSError | sqlite3.Error | UnicodeError | MemoryError) or _is_safetensors(error)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether some space would have helped."""
-    number = _number(error)
-    return number in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error)
+    return isinstance(error, OSError | UnicodeError | MemoryError) or _is(error, DATABASES) or _is(error, WEIGHTS)
 
 
 def in_words(error: BaseException, place: Path | None = None) -> str:
@@ -59,7 +53,7 @@ def in_words(error: BaseException, place: Path | None = None) -> str:
         return f"{start}not text in UTF-8 ({brief(str(error))}): save it as UTF-8"
     if isinstance(error, OSError):
         return f"{start}{error.strerror or brief(str(error)) or type(error).__name__}"
-    what = "the database" if isinstance(error, sqlite3.Error) else "the file"
+    what = "the database" if _is(error, DATABASES) else "the file"
     return f"{start}{what} cannot be read or written ({brief(str(error))})"
 
 
@@ -86,12 +80,12 @@ def _number(error: BaseException) -> int:
     """The system's number of what went wrong, 0 if nobody knows; safetensors says it in its text."""
     if isinstance(error, OSError):
         return error.errno or 0
-    if _is_safetensors(error) and "(os error " in str(error):
+    if _is(error, WEIGHTS) and "(os error " in str(error):
         digits = str(error).rpartition("(os error ")[2].partition(")")[0]
         return int(digits) if digits.isdigit() else 0
     return 0
 
 
-def _is_safetensors(error: BaseException) -> bool:
-    """By its name: whether there was an error must not import the library."""
-    return type(error).__name__ == "SafetensorError"
+def _is(error: BaseException, name: str) -> bool:
+    """By the name of a class: to look at an error must not import the library."""
+    return any(f"{cls.__module__}.{cls.__name__}" == name for cls in type(error).__mro__)

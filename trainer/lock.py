@@ -53,7 +53,7 @@ class Busy(UserError):
 
 @contextmanager
 def exclusive(thing: str, message: str) -> Iterator[None]:
-    """Own `thing` (an absolute path of a folder, which has to be there, or a device's name) while inside.
+    """Own `thing` (an absolute path of a folder, which is made if it is not there, or a device's name) while inside.
 
     Raises:
         Busy: with `message`, if another owner has it, in this process or another, and keeps it for PATIENCE.
@@ -112,6 +112,7 @@ def _taken(path: Path, end: float) -> tuple[IO[str], Lease | None]:
     Raises:
         BlockingIOError: somebody else has it, still at the time `end`.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = _opened(path)
         try:

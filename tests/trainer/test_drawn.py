@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from run_reading import read
 
+from trainer.errors import UserError
 from trainer.events import Drawn, IterationDone
 from trainer.history import candidate_tile, groups, index, summary
 from trainer.settings.config_file import load_config
@@ -101,7 +102,7 @@ def test_a_run_that_dies_before_the_scores_goes_on_and_draws_the_same_pictures(c
             raise OSError("no power")
 
     config = load_config(config_file(), ["run.iterations=2", "run.save_every=1"])
-    with pytest.raises(OSError, match="no power"):
+    with pytest.raises(UserError, match="no power"):
         start_run(config, listeners=[die])
     folder = tmp_path / "run"
     first = {path.name: path.read_bytes() for path in (folder / "tiles/000001").iterdir()}

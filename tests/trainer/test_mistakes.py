@@ -66,7 +66,7 @@ OTHERS = [
     (["train", "wide.png"], "wide.png: not a TOML file"),
     (["train", "begun.toml"], "already holds a run of 7 iterations: use --resume, or another folder"),
     (["train", "begun.toml", "--resume", "--set", "grpo.clip=0.3"], "(grpo.clip was 0.2, is 0.3): undo them"),
-    (["train", "broken.toml", "--resume"], "can be read (000003: Unterminated string"),
+    (["train", "broken.toml", "--resume"], "can be read (broken/checkpoint/000003 is damaged ('Unterminated string"),
     (["sample", "gone", "--prompts", "a"], "gone: no such file; give a run's folder"),
     (["sample", "foreign.safetensors", "--prompts", "a"], "not exported by a run of this project"),
     (["sample", "damaged.safetensors", "--prompts", "a"], "is not a whole safetensors file"),
