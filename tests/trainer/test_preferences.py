@@ -185,8 +185,8 @@ def test_dinov2_compares_class_tokens_prepared_as_its_folder_says(dino, pictures
     [
         ({"references": "EMPTY"}, r"no pictures \(.png, .* in .*: add one"),
         ({"references": []}, "no pictures"),
-        ({"references": "TEXT"}, "notes.txt cannot be read as a picture"),
-        ({"references": ["gone.png"]}, "gone.png cannot be read as a picture"),
+        ({"references": "TEXT"}, "notes.txt is no whole PNG, .* file: save it as PNG"),
+        ({"references": ["gone.png"]}, "there is no file gone.png"),
         ({"references": "EMPTY", "compare": "worst"}, "compare must be one of mean, best, got 'worst'"),
     ],
 )

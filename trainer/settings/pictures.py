@@ -83,7 +83,9 @@ class InitSettings(Section, section="init"):
         step=0.01,
     )
     mask: str = setting(
-        "", "Inpainting: a file of the pictures' size, white where they are drawn anew and trained. Empty: everywhere."
+        "",
+        "Inpainting: a file of the pictures' size, white where they are drawn anew and trained; if it has one colour, "
+        "where it is opaque. Empty: everywhere.",
     )
     reference: bool = setting(False, "The model sees the pictures while it draws, to edit them. For FLUX.1-Kontext.")
     digest: str = setting(
