@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import UserError, brief
+from .faults import in_words
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -151,8 +153,10 @@ def _regular(path: str) -> BinaryIO:
         return open(path, "rb")
     except FileNotFoundError:
         raise PictureError(f"there is no file {path}") from None
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{brief(path)} cannot be opened ({getattr(error, 'strerror', error)})") from error
+    except OSError as error:
+        raise PictureError(in_words(error, Path(path))) from error
+    except ValueError as error:  # a path that no system has
+        raise PictureError(f"{brief(path)} cannot be opened ({error})") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -8,6 +8,8 @@ TARGETS = [
         ("test_score_all.py",),
         {
             "pictures unchecked": ("    check_images(images, prompts)\n", ""),
+            "torch's writes uncounted": ("_version(images) != version or", "False or"),
+            "numpy's writes unnoticed": ("not (before is None or torch.equal(before, images))", "False"),
             "any channels": (" or images.shape[1] != 3", ""),
             "no pictures at all": (" or 0 in images.shape", ""),
             "bytes pass": ("if not images.is_floating_point():", "if images.is_complex():"),

@@ -161,16 +161,19 @@ def test_a_reward_that_fails_fails_its_own_request_only(serve):
                 raise RewardUnavailable("the judge is asleep")
             if "crash" in prompts:
                 raise RuntimeError("secret path")
+            if "write" in prompts:
+                images.add_(0.5)
             if "short" in prompts:
                 return torch.zeros(0)
             return images.flatten(1).mean(1)
 
     served = serve({"picky": Picky()}, batch_window=0.3)
-    asked = ["fine", "refuse", "fine", "crash", "later", "short"]
+    asked = ["fine", "refuse", "fine", "crash", "later", "short", "write"]
     with ThreadPoolExecutor(len(asked)) as pool:
         found = list(pool.map(lambda prompt: served.score({"prompts": [prompt]}, image(GOOD)), asked))
-    assert [answer.status for answer in found] == [200, 422, 200, 500, 503, 500]
+    assert [answer.status for answer in found] == [200, 422, 200, 500, 503, 500, 422]
     assert found[0].json["scores"] == {"picky": [0.0]}
     assert found[1].json == {"error": "no quoted text in the prompt"}
     assert found[3].json == {"error": "the server failed: RuntimeError"}
     assert found[4].headers["Retry-After"] == "1"
+    assert found[6].json["error"].startswith("reward 'picky' writes into the pictures")
