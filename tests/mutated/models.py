@@ -254,12 +254,16 @@ TARGETS = [
     ),
     Target(
         "trainer/pictures/convert.py",
-        ("test_encode_image.py",),
+        ("test_pictures.py", "test_encode_image.py"),
         {
+            "an alpha channel is a colour": ("if images.ndim == 4 and images.shape[-1] == 4:", "if False:"),
+            "whole numbers pass": ("if not (values.is_floating_point() or", "if not (True or"),
+            "any range": ("if not -OVERSHOOT <= low <= high <= 1 + OVERSHOOT:", "if False:"),
+            "overshot values wrap": (".clamp(0, 1)", ""),
             "stretched, not cut": (
                 "ImageOps.fit(picture, (width, height),",
                 "picture.resize(size,",
-            )
+            ),
         },
     ),
     Target(
