@@ -180,6 +180,7 @@ TARGETS = [
             "best is mean": ("cosines.amax(-1) if self.best", "cosines.mean(-1) if self.best"),
             "mean is best": ("else cosines.mean(-1)", "else cosines.amax(-1)"),
             "references stay behind": ("self.references = self.references.to(device)", "pass"),
+            "hidden files are pictures": (' and p.name[0] != "."', ""),
             "notes are pictures": ("if p.suffix.lower() in SUFFIXES", "if p.suffix"),
             "DINOv2 cropped as CLIP": ("Preprocess(**image_settings(folder))", "Preprocess(56)"),
             "a DINOv2 for each reward": ("encoder = _loaded.get(key)", "encoder = None"),

@@ -12,6 +12,7 @@ from server_requests import chunk
 
 from trainer.errors import ConfigError
 from trainer.picture_files import PIXELS, PictureError, Reader, TooLarge, digest, read_picture, read_pictures
+from trainer.reward_server.pictures import File, Limits, decode
 from trainer.rewards.references import pixels_of
 from trainer.settings.paths import read_init
 
@@ -123,6 +124,15 @@ def test_a_turned_picture_stands_upright(tmp_path, name, orientation):
     assert shown.shape == ((32, 16) if swapped else (16, 32))
     assert shown[row, column] > 200
     assert (shown > 200).sum() == 64
+
+
+def test_what_a_reward_server_gets_stands_upright_too():
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    (picture,) = decode([File("image/png", buffer.getvalue())], ["a"], Limits(images=1, pixels=24))
+    assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.rot90(pixels, -1))
 
 
 def test_of_an_animation_the_first_picture_is_read(tmp_path):

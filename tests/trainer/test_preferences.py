@@ -121,6 +121,7 @@ def test_similarity_is_the_mean_or_best_cosine(hps_file, open_clip_model, pictur
 def test_a_folder_is_its_pictures_and_one_file_is_enough(hps_file, pictures, references, tmp_path):
     images = pictures(CLIP_SIZE, CLIP_SIZE)
     (tmp_path / "notes.txt").write_text("no picture", "utf-8")
+    (tmp_path / "._0.png").write_text("what macOS leaves on other systems' drives", "utf-8")
 
     def score(references):
         options = {"path": str(hps_file), "references": references}

@@ -74,6 +74,7 @@ REFUSED = {
     "JPEG as PNG": ([ONE, image(pillow("RGB", "JPEG"))], 400, "images[0] is no whole PNG file"),
     "16 bits": ([ONE, image(pillow("I;16"))], 400, "images[0] is I;16: must be 8-bit RGB or greyscale"),
     "transparent": ([ONE, image(pillow("RGBA"))], 400, "images[0] is RGBA: must be 8-bit RGB or greyscale"),
+    "a transparent colour": ([ONE, image(png(64, 64, ZEROS, chunk(b"tRNS", bytes(6))))], 400, "is RGB: must be 8-bit"),
     "palette": ([ONE, image(pillow("P"))], 400, "images[0] is P: must be 8-bit RGB or greyscale"),
     "beyond the pixels": ([ONE, image(png(513, 512))], 413, "images[0] is 513 x 512: at most 262144 pixels"),
     "decompression bomb": ([ONE, image(png(60_000, 60_000, ZEROS))], 413, "is far too large"),

@@ -72,7 +72,9 @@ class InitSettings(Section, section="init"):
     """What pictures begin from beside noise: image-to-image, inpainting if there is a mask, or what is edited."""
 
     image: tuple[str, ...] = setting(
-        (), "Files of pictures to begin from: one for all prompts, or one for each. They are cut to the run's size."
+        (),
+        "Files of pictures to begin from: one for all prompts, or one for each. They are cut to the run's size. PNG, "
+        "JPEG, WebP, BMP, TIFF or GIF; transparent parts are white.",
     )
     denoise: float = setting(
         1.0,
