@@ -70,17 +70,17 @@ class EncodeImage(io.ComfyNode):
         from comfy.latent_formats import Flux
 
         from ..trainer.models.flux1 import conditions
-        from ..trainer.pictures.convert import fitted, to_grey, to_pictures
+        from ..trainer.pictures.convert import channels_first, fitted, to_grey, to_pictures, zero_to_one
 
+        pixels = channels_first(images, "Encode Image")
         if mask is not None and mask.shape != (1, *images.shape[1:3]):
             wanted = [1, *images.shape[1:3]]
             raise UserError(f"the mask has shape {list(mask.shape)}, {wanted} is needed: one, of the pictures' size")
         size = neighborhood.width, neighborhood.height
         flux = replace(policy.flux, autoencoder=autoencoder_of(policy.flux, vae))
         with host.training_mode():
-            pictures = to_pictures(images[..., :3].movedim(-1, 1).clone())
-            cut = torch.stack([fitted(picture, size) for picture in pictures])
-            grey = None if mask is None else fitted(to_grey(mask[0]), size)[0]
+            cut = torch.stack([fitted(picture, size) for picture in to_pictures(pixels)])
+            grey = None if mask is None else fitted(to_grey(zero_to_one(mask[0], "a mask")), size)[0]
             init = flux.begin_from(cut, grey, flux.geometry(*size), reference=False)
             latent = {"samples": Flux().process_out(init.latents.cpu()), REFERENCE: reference}
             if grey is not None:

@@ -117,6 +117,8 @@ def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:
             f"the latent has shape {list(samples.shape)}, {list(wanted)} is needed: encode one picture of "
             f"{geometry.width} x {geometry.height} pixels with FLUX's VAE"
         )
+    if not samples.isfinite().all():
+        raise UserError("the latent has values that are no finite numbers: encode it again, in float32 (--fp32-vae)")
     if len(samples) not in (1, prompts):
         raise UserError(f"{len(samples)} pictures for {prompts} prompts: encode one for all, or one for each")
     return samples.cpu()
@@ -124,6 +126,10 @@ def checked(samples: Tensor, geometry: Geometry, prompts: int) -> Tensor:
 
 def flat(mask: Tensor, neighborhood: Neighborhood) -> Tensor:
     """One mask [height, width] on the CPU, of [1, height, width] or the [1, 1, height, width] within a LATENT."""
+    from ..trainer.pictures.convert import zero_to_one
+
+    if mask.ndim < 2:
+        raise UserError(f"the mask has shape {list(mask.shape)}: must be [1, height, width]")
     height, width = mask.shape[-2:]
     if (width, height) != (neighborhood.width, neighborhood.height):
         raise UserError(
@@ -132,4 +138,4 @@ def flat(mask: Tensor, neighborhood: Neighborhood) -> Tensor:
         )
     if mask.numel() != width * height:
         raise UserError(f"{mask.numel() // (width * height)} masks: connect one, for all pictures")
-    return mask.reshape(height, width).cpu().float()
+    return zero_to_one(mask.reshape(height, width), "a mask")

@@ -42,8 +42,10 @@ class TileNeighborhood(io.ComfyNode):
     def execute(
         cls, images: Tensor, scores: Scored, columns: int, edge: int, settings: Settings | None = None
     ) -> io.NodeOutput:
+        from ..trainer.pictures.convert import channels_first
         from ..trainer.pictures.sheets import contact_sheet, image_tensor
 
+        pixels = channels_first(images, "Tile Neighborhood")
         expected = len(scores.of.texts)
         if len(images) != expected:
             raise UserError(
@@ -52,7 +54,7 @@ class TileNeighborhood(io.ComfyNode):
         setup, group, pairs = next_step(scores.of, scores, settings)
         prompts = [setup.config.prompts[p] for p in group.candidates.prompts]
         anchors = pairs.anchors(*group.advantages.shape)
-        sheet = contact_sheet(images.movedim(-1, 1), prompts, group.scores, group.advantages, anchors, columns, edge)
+        sheet = contact_sheet(pixels, prompts, group.scores, group.advantages, anchors, columns, edge)
         return io.NodeOutput(image_tensor(sheet))
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..trainer.errors import UserError
 from . import host
 from .reward_files import DTYPE, EMBEDDED, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
@@ -105,13 +104,11 @@ class ReferenceSimilarityReward(io.ComfyNode):
 def stored_pictures(images: Tensor) -> list[str]:
     """Files of the pictures [N, H, W, 3], each called by its content: a run says by them what it was trained on."""
     from ..trainer.files import written_whole
-    from ..trainer.pictures.convert import to_pictures
+    from ..trainer.pictures.convert import channels_first, to_pictures
 
-    if images.shape[-1] != 3:
-        raise UserError(f"Reference Similarity got pictures of {images.shape[-1]} channels: must be 3, without a mask")
     folder = host.runs_folder() / "references"
     files = []
-    for picture in to_pictures(images.movedim(-1, 1).clamp(0, 1)):
+    for picture in to_pictures(channels_first(images, "Reference Similarity")):
         content = f"{picture.size}".encode() + picture.tobytes()
         file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
         if not file.exists():

@@ -46,7 +46,10 @@ class ImageValues(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Tensor, measure: str) -> io.NodeOutput:
-        return io.NodeOutput(measured(images, measure).tolist())
+        from ..trainer.pictures.convert import channels_first
+
+        pixels = channels_first(images, "Image Values").movedim(1, -1)
+        return io.NodeOutput(measured(pixels, measure).tolist())
 
 
 def measured(images: Tensor, measure: str) -> Tensor:

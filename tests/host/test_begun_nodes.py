@@ -136,3 +136,14 @@ def test_encode_image_takes_comfyuis_vae_too(server, wide):
     graph["10"] = {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}}
     graph["11"]["inputs"]["vae"] = ["10", 0]
     assert np.abs(np.stack(pictures(server, graph)) - own).mean() < 1  # of 255
+
+
+def test_pictures_with_an_alpha_channel_are_refused(server):
+    tiny_files.write(server.base / "models")
+    Image.new("RGB", (64, 64), "white").save(server.base / "input/init.png")
+    Image.new("RGB", (64, 64), "white").save(server.base / "input/mask.png")
+    graph = from_a_picture("Rollout")
+    graph["20"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["8", 0], "alpha": ["9", 0]}}
+    graph["11"]["inputs"]["images"] = ["20", 0]
+    message = "Encode Image got pictures with an alpha channel: take it away (Split Image with Alpha)"
+    assert message in fails(server, graph)

@@ -13,10 +13,25 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/models/files/picture_files.py",
-        ("test_encode_image.py",),
+        "trainer/picture_files.py",
+        ("test_picture_files.py", "test_picture_transparency.py", "test_encode_image.py"),
         {
-            "a camera's turn ignored": ("return ImageOps.exif_transpose(picture)", "return picture.copy()"),
+            "a camera's turn ignored": ("    ImageOps.exif_transpose(picture, in_place=True)\n", ""),
+            "transparent parts on black": ('"RGBA", picture.size, "white"', '"RGBA", picture.size, "black"'),
+            "transparent parts keep their colours": ("if not picture.has_transparency_data:", "if True:"),
+            "16 bits cut": ("np.rint(values * np.float32(255 / white))", "values"),
+            "12 bits are 16": ("_tag(picture, BITS_PER_SAMPLE, 16)", "16"),
+            "signs ignored": (" - (_tag(picture, SAMPLE_FORMAT, 1) == SIGNED)", ""),
+            "any values": ("if not -TOLERANCE * white <= low <= high", "if not low <= high"),
+            "white is white": ("== WHITE_IS_ZERO:", "== -1:"),
+            "a transparent grey of 16 bits is seen": ("    if key is not None:", "    if False:"),
+            "a transparent grey of 4 bits is seen": ('raw in ("L;2", "L;4"):', 'raw == "L;2":'),
+            "a transparent colour of 16 bits is seen": ('raw == "RGB;16B":', "False:"),
+            "a mask's opacity ignored": ("        return alpha\n", "        return picture.convert('L')\n"),
+            "colours for a mask": ("if np.ptp(seen, axis=1).max() > LEVELS:", "if False:"),
+            "any pixels": ("if width * height > self.pixels:", "if False:"),
+            "any format": ("formats=self.formats)", "formats=None)"),
+            "a pipe is waited for": ("if not stat.S_ISREG(mode):", "if False:"),
             "digest of the first picture": (
                 "for picture in pictures:\n        total",
                 "for picture in pictures[:1]:\n        total",
@@ -239,12 +254,16 @@ TARGETS = [
     ),
     Target(
         "trainer/pictures/convert.py",
-        ("test_encode_image.py",),
+        ("test_pictures.py", "test_encode_image.py"),
         {
+            "an alpha channel is a colour": ("if images.ndim == 4 and images.shape[-1] == 4:", "if False:"),
+            "whole numbers pass": ("if not (values.is_floating_point() or", "if not (True or"),
+            "any range": ("if not -OVERSHOOT <= low <= high <= 1 + OVERSHOOT:", "if False:"),
+            "overshot values wrap": (".clamp(0, 1)", ""),
             "stretched, not cut": (
                 "ImageOps.fit(picture, (width, height),",
                 "picture.resize(size,",
-            )
+            ),
         },
     ),
     Target(

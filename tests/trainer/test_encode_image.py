@@ -15,7 +15,6 @@ from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, improve, pairs_of, sample_candidates
 from trainer.engine.state import new_state
 from trainer.errors import ConfigError, UserError
-from trainer.models.files.picture_files import PictureError, read_pictures
 from trainer.models.files.source import resolve
 from trainer.models.flux1.conditions import FILL
 from trainer.models.flux1.encode_image import fill_conditioning, latent_mask
@@ -23,6 +22,7 @@ from trainer.models.flux1.family import load_flux
 from trainer.models.flux1.geometry import Geometry
 from trainer.models.flux1.text import encode_prompts
 from trainer.models.storage.placement import Placement
+from trainer.picture_files import PictureError, read_pictures
 from trainer.pictures.convert import fitted
 from trainer.settings.config_file import load_config, parse
 from trainer.stages.rollout import micro_batched, rollout
@@ -97,8 +97,8 @@ def test_pictures_are_found_beside_the_file_and_belong_to_the_settings(config_fi
 
 REFUSED = [
     ("image = 'nowhere.png'", "init.image = 'nowhere.png': there is no file or folder"),
-    ("image = 'text.png'", "text.png is no picture that can be read"),
-    ("image = '.'", "there is no file"),
+    ("image = 'text.png'", "text.png is no whole PNG, JPEG, .* or GIF file: save it as PNG"),
+    ("image = '.'", "is a folder: name a picture in it"),
     ("image = 'flipped.png'\nmask = 'mask.png'", "mask.png has 96 x 64 pixels, .*flipped.png has 64 x 64: save"),
     ("image = ['wide.png', 'flipped.png']", "must be one, or one for each of 3 prompts"),
     ("image = 3", "init.image = 3: must be a list of texts"),

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.picture_files import PictureError
+from trainer.pictures.convert import channels_first, zero_to_one
 from trainer.pictures.plot import BOTTOM, LEFT, RIGHT, SMOOTH, TOP, curves, moving_average
 from trainer.pictures.sheets import GAP, LINE, MARK, PAPER, contact_sheet, image_tensor
 
@@ -70,3 +72,49 @@ def test_the_moving_average_is_that_of_the_definition():
 def test_flat_single_and_missing_values_are_drawn_too():
     for series in ([(0, 1.0)], [(0, 0.0), (1, 0.0)], [(0, None), (1, 2.0)], [(0, None)], []):
         assert curves({"odd": series}, 300, 120).size == (300, 120)
+
+
+# ---- what comes from a graph
+
+PLAIN = torch.linspace(0, 1, 2 * 4 * 5 * 3).view(2, 4, 5, 3)
+
+
+def with_value(value: float) -> torch.Tensor:
+    images = PLAIN.clone()
+    images[1, 2, 3, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 4, 5, 4), r"Here got pictures with an alpha channel: take it away \(Split Image with Alpha\)"),
+        (PLAIN[:0], r"Here got pictures of shape \[0, 4, 5, 3\]: must be \[N, height, width, 3\], N >= 1"),
+        (PLAIN[0], r"of shape \[4, 5, 3\]"),
+        (PLAIN[..., :1], r"of shape \[2, 4, 5, 1\]"),
+        (PLAIN[:, :, :0], r"of shape \[2, 4, 0, 3\]"),
+        (PLAIN.movedim(-1, 1), r"of shape \[2, 3, 4, 5\]"),
+        ((PLAIN * 255).byte(), "pictures of type torch.uint8: must be floating point, from 0 to 1"),
+        (PLAIN * 255, "pictures with values from 0 to 255: must be from 0 to 1"),
+        (PLAIN * 2 - 1, "with values from -1 to 1: must be from 0 to 1"),
+        (with_value(float("nan")), "with values from nan to nan: must be"),
+        (with_value(float("inf")), "with values from 0 to inf: must be"),
+    ],
+)
+def test_a_graphs_pictures_are_refused_with_what_does_not_fit(images, message):
+    with pytest.raises(PictureError, match=message) as caught:
+        channels_first(images, "Here")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_scaling_overshot_is_cut_off_and_half_precision_widened():
+    """Without that, 8 bits would wrap: 1.1 of white is 281, and 281 - 256 nearly black."""
+    found = channels_first(torch.stack([with_value(1.1), with_value(-0.1)]).flatten(0, 1), "Here")
+    assert (found.shape, found.dtype) == ((4, 3, 4, 5), torch.float32)
+    assert (found[1, 0, 2, 3], found[3, 0, 2, 3]) == (1, 0)
+    assert torch.equal(found[0], PLAIN[0].movedim(-1, 0))
+    assert channels_first(PLAIN.half(), "Here").dtype == torch.float32
+
+
+def test_a_mask_of_truth_values_is_black_and_white():
+    assert zero_to_one(torch.tensor([[True, False]]), "a mask").tolist() == [[1, 0]]

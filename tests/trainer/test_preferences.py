@@ -121,6 +121,7 @@ def test_similarity_is_the_mean_or_best_cosine(hps_file, open_clip_model, pictur
 def test_a_folder_is_its_pictures_and_one_file_is_enough(hps_file, pictures, references, tmp_path):
     images = pictures(CLIP_SIZE, CLIP_SIZE)
     (tmp_path / "notes.txt").write_text("no picture", "utf-8")
+    (tmp_path / "._0.png").write_text("what macOS leaves on other systems' drives", "utf-8")
 
     def score(references):
         options = {"path": str(hps_file), "references": references}
@@ -185,8 +186,8 @@ def test_dinov2_compares_class_tokens_prepared_as_its_folder_says(dino, pictures
     [
         ({"references": "EMPTY"}, r"no pictures \(.png, .* in .*: add one"),
         ({"references": []}, "no pictures"),
-        ({"references": "TEXT"}, "notes.txt cannot be read as a picture"),
-        ({"references": ["gone.png"]}, "gone.png cannot be read as a picture"),
+        ({"references": "TEXT"}, "notes.txt is no whole PNG, .* file: save it as PNG"),
+        ({"references": ["gone.png"]}, "there is no file gone.png"),
         ({"references": "EMPTY", "compare": "worst"}, "compare must be one of mean, best, got 'worst'"),
     ],
 )

@@ -74,6 +74,7 @@ REFUSED = {
     "JPEG as PNG": ([ONE, image(pillow("RGB", "JPEG"))], 400, "images[0] is no whole PNG file"),
     "16 bits": ([ONE, image(pillow("I;16"))], 400, "images[0] is I;16: must be 8-bit RGB or greyscale"),
     "transparent": ([ONE, image(pillow("RGBA"))], 400, "images[0] is RGBA: must be 8-bit RGB or greyscale"),
+    "a transparent colour": ([ONE, image(png(64, 64, ZEROS, chunk(b"tRNS", bytes(6))))], 400, "is RGB: must be 8-bit"),
     "palette": ([ONE, image(pillow("P"))], 400, "images[0] is P: must be 8-bit RGB or greyscale"),
     "beyond the pixels": ([ONE, image(png(513, 512))], 413, "images[0] is 513 x 512: at most 262144 pixels"),
     "decompression bomb": ([ONE, image(png(60_000, 60_000, ZEROS))], 413, "is far too large"),
@@ -161,16 +162,19 @@ def test_a_reward_that_fails_fails_its_own_request_only(serve):
                 raise RewardUnavailable("the judge is asleep")
             if "crash" in prompts:
                 raise RuntimeError("secret path")
+            if "write" in prompts:
+                images.add_(0.5)
             if "short" in prompts:
                 return torch.zeros(0)
             return images.flatten(1).mean(1)
 
     served = serve({"picky": Picky()}, batch_window=0.3)
-    asked = ["fine", "refuse", "fine", "crash", "later", "short"]
+    asked = ["fine", "refuse", "fine", "crash", "later", "short", "write"]
     with ThreadPoolExecutor(len(asked)) as pool:
         found = list(pool.map(lambda prompt: served.score({"prompts": [prompt]}, image(GOOD)), asked))
-    assert [answer.status for answer in found] == [200, 422, 200, 500, 503, 500]
+    assert [answer.status for answer in found] == [200, 422, 200, 500, 503, 500, 422]
     assert found[0].json["scores"] == {"picky": [0.0]}
     assert found[1].json == {"error": "no quoted text in the prompt"}
     assert found[3].json == {"error": "the server failed: RuntimeError"}
     assert found[4].headers["Retry-After"] == "1"
+    assert found[6].json["error"].startswith("reward 'picky' writes into the pictures")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.rewards import RewardError
-from trainer.rewards.base import score_all
+from trainer.rewards.base import only_read, score_all, scores_of
 
 GOOD = torch.rand(3, 3, 6, 4, generator=torch.Generator().manual_seed(0))
 
@@ -72,3 +72,66 @@ def test_a_score_that_is_no_number_is_the_business_of_the_training():
             return torch.full((len(images),), math.nan)
 
     assert score_all({"undecided": Undecided()}, GOOD, ["a"] * 3)["undecided"].isnan().all()
+
+
+# ---- pictures are there to be read
+
+
+def _in_place(images):
+    images.mul_(2)
+
+
+def _through_a_view(images):
+    images[0].flatten()[3:5].zero_()
+
+
+def _by_numpy(images):
+    images.numpy()[0, 0, 0, 0] += 0.25
+
+
+def _past_the_counter(images):
+    images.data[0, 0, 0, 0] += 0.25
+
+
+def _and_fails(images):
+    images.zero_()
+    raise OSError("the judge is away")
+
+
+WRITES = (_in_place, _through_a_view, _by_numpy, _past_the_counter, _and_fails)
+
+
+def written_by(write):
+    class Careless:
+        def score(self, images, prompts):
+            write(images)
+            return images.mean((1, 2, 3))
+
+    return Careless()
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_reward_that_writes_into_the_pictures_is_named(write):
+    with pytest.raises(RewardError, match="reward 'careless' writes into the pictures that others see too: give it im"):
+        score_all({"careless": written_by(write), "late": Brightness()}, GOOD.clone(), ["a"] * 3)
+
+
+def test_a_write_is_noticed_where_the_numbers_cannot_be_compared():
+    """On a device torch's counter is all there is."""
+    on_device = torch.empty(1, 3, 4, 4, device="meta")
+    with pytest.raises(RewardError, match="'careless' writes into the pictures"), only_read("careless", on_device):
+        on_device[0].clamp_(0, 1)
+
+
+def test_a_write_is_noticed_in_inference_mode_where_torch_does_not_count():
+    with torch.inference_mode(), pytest.raises(RewardError, match="'careless' writes into the pictures"):
+        scores_of("careless", written_by(_in_place), GOOD.clone(), ["a"] * 3)
+
+
+def test_a_reward_may_work_on_a_copy():
+    class Careful:
+        def score(self, images, prompts):
+            return images.clone().mul_(2).mean((1, 2, 3))
+
+    scores = score_all({"careful": Careful()}, GOOD.clone(), ["a"] * 3)["careful"]
+    torch.testing.assert_close(scores, 2 * GOOD.mean((1, 2, 3)))

@@ -12,13 +12,13 @@ from ..errors import ConfigError
 from ..models.conditioning import Conditioning
 from ..models.families import family_of
 from ..models.family import Geometry, Policy
-from ..models.files.picture_files import read_pictures
 from ..models.files.source import ModelSource, resolve
 from ..models.lora.attach import attach_lora, detach_lora
 from ..models.lora.start import start_from
 from ..models.lora.targets import LoraError
 from ..models.storage.placement import DTYPES, Placement
 from ..objectives.objective import objective_of
+from ..picture_files import read_pictures
 from ..pictures.convert import fitted
 from ..plugins import is_own
 from ..rewards import build

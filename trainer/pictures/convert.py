@@ -7,6 +7,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..picture_files import PictureError
+
+OVERSHOOT = 0.25  # below black and above white, as bicubic scaling leaves it
+
 
 def to_pictures(images: Tensor) -> Iterator[Image.Image]:
     """[N, 3, H, W] in [0, 1] -> N pictures. NaN shows as black."""
@@ -25,3 +29,30 @@ def fitted(picture: Image.Image, size: tuple[int, ...]) -> Tensor:
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+
+
+def channels_first(images: Tensor, where: str) -> Tensor:
+    """A graph's pictures [N, height, width, 3] -> [N, 3, height, width] float32 in [0, 1], on the CPU.
+
+    Raises:
+        PictureError: `where` got something else: no picture, an alpha channel, numbers of another range.
+    """
+    if images.ndim == 4 and images.shape[-1] == 4:
+        raise PictureError(f"{where} got pictures with an alpha channel: take it away (Split Image with Alpha)")
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+        raise PictureError(f"{where} got pictures of shape {list(images.shape)}: must be [N, height, width, 3], N >= 1")
+    return zero_to_one(images, f"{where} got pictures").movedim(-1, 1)
+
+
+def zero_to_one(values: Tensor, what: str) -> Tensor:
+    """float32 in [0, 1] on the CPU, what scaling overshot cut off.
+
+    Raises:
+        PictureError: whole numbers, NaN, or another range.
+    """
+    if not (values.is_floating_point() or values.dtype == torch.bool):
+        raise PictureError(f"{what} of type {values.dtype}: must be floating point, from 0 to 1")
+    low, high = torch.stack(values.float().aminmax()).tolist()
+    if not -OVERSHOOT <= low <= high <= 1 + OVERSHOOT:
+        raise PictureError(f"{what} with values from {low:.4g} to {high:.4g}: must be from 0 to 1")
+    return values.cpu().float().clamp(0, 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..rewards import RewardError
-from ..rewards.base import Reward
+from ..rewards.base import Reward, only_read
 from .pictures import as_float
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class Batcher:
                 for start in range(0, len(places), self.batch_size):
                     part = places[start : start + self.batch_size]
                     images = as_float([jobs[j].pictures[i] for j, i in part]).to(self.device)
-                    scores = reward.score(images, [jobs[j].prompts[i] for j, i in part])
+                    with only_read(name, images):
+                        scores = reward.score(images, [jobs[j].prompts[i] for j, i in part])
                     for (j, i), value in zip(part, scores.float().tolist(), strict=True):
                         found[j][name][i] = value
         return found

@@ -1,6 +1,8 @@
 """Bytes that came from anywhere become pictures. What they claim to be is looked at before anything is decoded."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import Refused
+from ..picture_files import PictureError, Reader, TooLarge
 from ..rewards.base import check_images
 from ..rewards.errors import RewardError
 
@@ -72,16 +75,9 @@ def _open(file: File, where: str, limits: Limits) -> Image.Image:
     """The header, read and checked; the pixels follow with `load`."""
     if file.content_type not in IMAGE_TYPES:
         raise Refused(415, f"{where} is {file.content_type!r}: must be {', '.join(IMAGE_TYPES)} or {SAFETENSORS}")
-    try:
-        image = Image.open(io.BytesIO(file.data), formats=[IMAGE_TYPES[file.content_type]])
-    except Image.DecompressionBombError:
-        raise Refused(413, f"{where} is far too large: at most {limits.pixels} pixels") from None
-    except Exception as error:  # whatever the decoder stumbles upon is the file's fault
-        raise _broken(file, where, error) from error
-    width, height = image.size
-    if width * height > limits.pixels:
-        raise Refused(413, f"{where} is {width} x {height}: at most {limits.pixels} pixels")
-    if image.mode not in MODES:
+    with _refusing():
+        image = _reader(file, limits).header(io.BytesIO(file.data), where)
+    if image.mode not in MODES or image.has_transparency_data:
         raise Refused(400, f"{where} is {image.mode}: must be 8-bit RGB or greyscale without transparency")
     if getattr(image, "is_animated", False):
         raise Refused(400, f"{where} is an animation: must be one picture")
@@ -90,12 +86,25 @@ def _open(file: File, where: str, limits: Limits) -> Image.Image:
 
 def _picture(file: File, where: str, limits: Limits) -> Tensor:
     image = _open(file, where, limits)
+    with _refusing():
+        image = _reader(file, limits).rgb(image, where)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1)
+
+
+def _reader(file: File, limits: Limits) -> Reader:
+    return Reader((IMAGE_TYPES[file.content_type],), limits.pixels)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What the reader raises, as an answer."""
     try:
-        width, height = image.size
-        data = bytearray(image.convert("RGB").tobytes())
-    except Exception as error:  # as above
-        raise _broken(file, where, error) from error
-    return torch.frombuffer(data, dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+        yield
+    except TooLarge as error:
+        raise Refused(413, str(error)) from None
+    except PictureError as error:
+        raise Refused(400, str(error)) from error
 
 
 def _tensor(data: bytes, prompts: list[str], limits: Limits) -> Tensor:
@@ -123,10 +132,6 @@ def _tensor(data: bytes, prompts: list[str], limits: Limits) -> Tensor:
 
 def _too_many(count: int, limits: Limits) -> Refused:
     return Refused(413, f"{count} images: at most {limits.images} in a request")
-
-
-def _broken(file: File, where: str, error: Exception) -> Refused:
-    return Refused(400, f"{where} is no whole {IMAGE_TYPES[file.content_type]} file ({_one_line(error)})")
 
 
 def _one_line(error: Exception) -> str:

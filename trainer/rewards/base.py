@@ -61,10 +61,12 @@ def scores_of(name: str, reward: Reward, images: Tensor, prompts: Sequence[str])
     """One reward's scores [N] of checked pictures, float32, on their device.
 
     Raises:
-        RewardError: it gives no [N], or fails in a way that is not known to this project, which is logged.
+        RewardError: it gives no [N], writes into the pictures, or fails in a way that is not known to this project,
+            which is logged.
     """
     try:
-        values = reward.score(images, prompts)
+        with only_read(name, images):
+            values = reward.score(images, prompts)
     except OWN_FAULTS as error:
         if is_out_of_memory(error):
             raise
@@ -77,6 +79,30 @@ def scores_of(name: str, reward: Reward, images: Tensor, prompts: Sequence[str])
     if values.shape != (len(images),):
         raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
     return values
+
+
+@contextmanager
+def only_read(name: str, images: Tensor) -> Iterator[None]:
+    """Inside, the reward called `name` must leave `images` as they are: other rewards and the run's tiles share them.
+
+    torch counts its own writes. On the CPU, where numpy writes into the same memory, the numbers are compared too. A
+    foreign kernel's writes on a GPU stay unnoticed, and any in inference mode there.
+
+    Raises:
+        RewardError: they were written to, even if what was inside failed.
+    """
+    before = images.clone() if images.device.type == "cpu" else None
+    version = _version(images)
+    try:
+        yield
+    finally:
+        if _version(images) != version or not (before is None or torch.equal(before, images)):
+            raise RewardError(f"reward {name!r} writes into the pictures that others see too: give it images.clone()")
+
+
+def _version(tensor: Tensor) -> int:
+    """How often torch wrote into its memory, through any view; always 0 in inference mode, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ..models.files.safe_file import unmap
+from ..picture_files import SUFFIXES, PictureError, read_picture
 from .base import pick_dtype
 from .clip import ClipEncoder, image_settings, unit
 from .clip_kinds import load_any
@@ -20,7 +20,6 @@ from .preprocess import Preprocess
 from .weights import find
 
 COMPARISONS = ("mean", "best")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class DinoEncoder:
@@ -70,9 +69,9 @@ def reference_similarity(
     """`references`: a folder of pictures, or picture files. `path`: a CLIP, or a Dinov2Model folder."""
     if compare not in COMPARISONS:
         raise RewardError(f"reference similarity: compare must be one of {', '.join(COMPARISONS)}, got {compare!r}")
-    pictures = [read_picture(file) for file in picture_files(references)]
+    files = picture_files(references)
     encoder, preprocess = load_eyes(device, path, dtype)
-    vectors = torch.cat([encoder.images(preprocess(picture)) for picture in pictures])  # each of a size of its own
+    vectors = torch.cat([encoder.images(preprocess(pixels_of(file))) for file in files])  # one in memory at a time
     return ReferenceSimilarity(encoder, preprocess, vectors, compare == "best")
 
 
@@ -102,18 +101,16 @@ def picture_files(references: str | Sequence[str]) -> list[Path]:
     """The files themselves, or the pictures of a folder by name. Raises RewardError if there are none."""
     paths = [Path(r).expanduser() for r in ([references] if isinstance(references, str) else references)]
     if len(paths) == 1 and paths[0].is_dir():
-        paths = sorted(p for p in paths[0].iterdir() if p.suffix.lower() in PICTURES)
+        paths = sorted(p for p in paths[0].iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
     if not paths:
-        raise RewardError(f"reference similarity: no pictures ({', '.join(PICTURES)}) in {references!r}: add one")
+        raise RewardError(f"reference similarity: no pictures ({', '.join(SUFFIXES)}) in {references!r}: add one")
     return paths
 
 
-def read_picture(file: Path) -> Tensor:
-    """[1, 3, H, W] in [0, 1]; transparent parts on white."""
+def pixels_of(file: Path) -> Tensor:
+    """A picture [1, 3, H, W] in [0, 1]. Raises RewardError if it cannot be read."""
     try:
-        with Image.open(file) as image:
-            image = image.convert("RGBA")
-            opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    except OSError as error:
-        raise RewardError(f"reference similarity: {file} cannot be read as a picture ({error})") from error
-    return torch.from_numpy(np.array(opaque)).movedim(-1, 0)[None] / 255
+        picture = read_picture(str(file))
+    except PictureError as error:
+        raise RewardError(f"reference similarity: {error}") from None
+    return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..models.files.picture_files import PictureError, digest, read_pictures
 from ..models.files.source import EMBEDDED, HUB, ModelError, resolve
+from ..picture_files import PictureError, digest, read_pictures
 from ..plugins import is_own
 from .described import require
 from .model import LoraSettings, ModelSettings

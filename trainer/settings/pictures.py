@@ -72,7 +72,9 @@ class InitSettings(Section, section="init"):
     """What pictures begin from beside noise: image-to-image, inpainting if there is a mask, or what is edited."""
 
     image: tuple[str, ...] = setting(
-        (), "Files of pictures to begin from: one for all prompts, or one for each. They are cut to the run's size."
+        (),
+        "Files of pictures to begin from: one for all prompts, or one for each. They are cut to the run's size. PNG, "
+        "JPEG, WebP, BMP, TIFF or GIF; transparent parts are white.",
     )
     denoise: float = setting(
         1.0,
@@ -83,7 +85,9 @@ class InitSettings(Section, section="init"):
         step=0.01,
     )
     mask: str = setting(
-        "", "Inpainting: a file of the pictures' size, white where they are drawn anew and trained. Empty: everywhere."
+        "",
+        "Inpainting: a file of the pictures' size, white where they are drawn anew and trained; if it has one colour, "
+        "where it is opaque. Empty: everywhere.",
     )
     reference: bool = setting(False, "The model sees the pictures while it draws, to edit them. For FLUX.1-Kontext.")
     digest: str = setting(

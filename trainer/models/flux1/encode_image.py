@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...picture_files import PictureError
 from ...stages.inpainting import Init
-from ..files.picture_files import PictureError
 from .conditions import FILL, REFERENCE
 from .geometry import CHANNELS, Geometry
 
