@@ -87,12 +87,33 @@ TARGETS = [
         {
             "scale of the file ignored": ("* (file.scale / scales[module])", "/ scales[module]"),
             "scale of the settings ignored": ("(file.scale / scales[module])", "file.scale"),
-            "a file without alpha is scaled by its rank": ("1.0 if alpha is None", "1.0 / rank if alpha is None"),
-            "last layer not turned": ("Factors(names.turned(module, part),", "Factors(part,"),
+            "a file without alpha is scaled by its rank": (
+                "scales.of(module, rank) if alpha is None",
+                "1.0 / rank if alpha is None",
+            ),
+            "last layer not turned": ("            names.turned(module, part),\n", "            part,\n"),
             "what is larger is cut": ("used = up.any(0)", "used = torch.arange(len(down)) < rank"),
             "a LoRA's lengths are the model's": ("row_norms(w + scales[module] * b @ a)", "row_norms(w)"),
             "the file's lengths ignored": ("magnitude *= file.dora.to(w.device) / row_norms(w)", "pass"),
             "layers left out in silence": ("    if outside:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/lora/start.py",
+        ("test_lora_headers.py",),
+        {
+            "the header's alpha ignored": ("scales.of(module, rank) if alpha is None", "1.0 if alpha is None"),
+            "NaN passes": ("        if odd:\n", "        if False:\n"),
+            "infinity by its scale passes": ("if not b.isfinite().all():", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/lora/scales.py",
+        ("test_lora_headers.py",),
+        {
+            "the last pattern counts": ("alpha = next(named, self.alpha)", "alpha = [self.alpha, *named][-1]"),
+            "a stranger's expression": ("if not PLAIN.fullmatch(plain):", "if False:"),
+            "rsLoRA is a LoRA": ('"rslora" if config', '"lora" if config'),
         },
     ),
     Target(
