@@ -48,7 +48,7 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
-        _override(table, override)
+        set_value(table, override)
     return table
 
 
@@ -93,7 +93,7 @@ def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
     return replace(reward, options={**reward.options, **found})
 
 
-def _override(table: dict[str, Any], text: str) -> None:
+def set_value(table: dict[str, Any], text: str) -> None:
     """Apply `section.key=value`; a value that is not TOML is taken as text."""
     key, equals, value = text.partition("=")
     require(bool(equals and key.strip()), "--set", text, "must be section.key=value")

@@ -1,12 +1,10 @@
 """A run on disk: a folder with its settings, checkpoints, store and LoRA; starting it and going on with it."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__
 from ..device import pick_device, tensor_cores, training_on
 from ..diagnosis.watch import Watch
 from ..engine.state import Setup, State, new_state
@@ -25,6 +23,7 @@ from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .control import Control
 from .loop import train
+from .lora_header import lora_metadata
 from .prepare import prepare
 from .run_folder import CHECKPOINTS, LORA, check_run
 from .safety import Reserve, made, mend, reserved, size_of
@@ -162,18 +161,5 @@ def export(setup: Setup, state: State, path: Path) -> Path:
         names=setup.policy.layer_names if settings.format == "kohya" else None,
         network=setup.policy.network,
     )
-    metadata = lora_metadata(config, state.iteration)
     changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]
-    return export_lora(path, tensors, {**metadata, **({"changes": changes} if changes else {})})
-
-
-def lora_metadata(config: Config, iteration: int) -> dict[str, object]:
-    settings = config.to_dict()
-    return {
-        "software": f"neighbor-grpo {__version__}",
-        "base_model": config.model.path,
-        "prompts_sha256": hashlib.sha256("\n".join(config.prompts).encode()).hexdigest(),
-        "rewards": settings["rewards"],
-        "settings": {k: v for k, v in settings.items() if k not in ("prompts", "rewards")},
-        "iteration": iteration,
-    }
+    return export_lora(path, tensors, lora_metadata(config, state.iteration, changes))

@@ -22,6 +22,16 @@ def tensor_names(path: Path) -> list[str]:
         return list(read_header(file).entries)
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a safetensors file, by its name.
+
+    Raises:
+        OSError, DamagedFile: see `tensor_names`.
+    """
+    with path.open("rb") as file:
+        return {name: entry.shape for name, entry in read_header(file).entries.items()}
+
+
 def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself.
 

@@ -1,5 +1,6 @@
 """Where a model is: the embedded one, a diffusers folder, a single file, or a hub id given on purpose."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
         return ModelSource(name, str(tiny.FLUX), hub=False, vae=vae, text_encoders=encoders)
     if name.startswith(HUB):
         return ModelSource(name, name.removeprefix(HUB), hub=True, vae=vae, text_encoders=encoders)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not (path.is_file() if name.endswith(SINGLE_FILES) else (path / "model_index.json").is_file()):
         raise ModelError(
             f"model {name!r}: no diffusers folder there (no model_index.json) and no {' or '.join(SINGLE_FILES)} file. "

@@ -1,35 +1,23 @@
 """Going on from a LoRA file, under whichever of the names that ComfyUI accepts for FLUX it was written."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..files.headers import damage
+from ..files.headers import damage, tensor_names
 from ..files.safe_file import DamagedFile, read_file
 from .attach import MAGNITUDE, lora_layers, row_norms
+from .endings import ENDINGS
 from .kinds import TEXT_ENCODERS, refuse_other_kinds, shown
 from .names import LayerNames
 from .scales import Scales, read_scales
 from .targets import LoraError, linear_layers
 
 log = logging.getLogger(__name__)
-
-# endings of names
-ENDINGS = {
-    ".lora_B.weight": "up", ".lora_A.weight": "down",  # diffusers, PEFT
-    ".lora_B.default.weight": "up", ".lora_A.default.weight": "down",
-    ".lora_up.weight": "up", ".lora_down.weight": "down",  # kohya, OneTrainer
-    "_lora.up.weight": "up", "_lora.down.weight": "down",
-    ".lora.up.weight": "up", ".lora.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up", ".lora_linear_layer.down.weight": "down",
-    ".lora_B": "up", ".lora_A": "down",
-    ".up.weight": "up", ".down.weight": "down",  # XLabs
-    ".alpha": "alpha", ".dora_scale": "dora",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,6 +101,19 @@ def layers_of(
         whose = ", but for the text encoders alone" if text else ""
         raise LoraError(f"{path} is not a LoRA: it holds no tensors for a FLUX transformer{whose}")
     return found
+
+
+def modules_in(path: Path, modules: Collection[str], names: LayerNames) -> list[str]:
+    """The modules, of these of a model, that a LoRA's file is for; its values are not read.
+
+    Raises:
+        LoraError: see `read_factors`.
+    """
+    try:
+        layers = layers_of(path, tensor_names(path), names.spellings(modules))
+    except (OSError, DamagedFile) as error:
+        raise LoraError(damage(path, error)) from error
+    return sorted({module for stacked, _ in layers.values() for module in stacked})
 
 
 def _check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
