@@ -27,6 +27,7 @@ from trainer.settings.config_file import load_config
 from trainer.store.database import DATABASE
 from trainer.training.checkpoint import checkpoints
 from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.identity import digest_of
 from trainer.training.run import start_run
 from trainer.training.run_folder import LORA, RunError, completed, differences
 
@@ -162,7 +163,7 @@ def test_a_folder_that_is_being_trained_is_refused(config, tmp_path):
     start_run(config("run", "run.iterations=1"), listeners=[intrude])
 
 
-def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, tmp_path):
+def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, tmp_path, flux_dev):
     config = config("run", "run.iterations=3")
     start_run(config)
     weights, alpha, metadata = read_lora(tmp_path / "run" / LORA)
@@ -170,6 +171,7 @@ def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, t
     assert all(torch.equal(weights[name], checkpoint.average[name]) for name in checkpoint.average)
     assert any(not torch.equal(weights[name], checkpoint.lora[name]) for name in checkpoint.lora)
     assert alpha == 8.0
+    assert metadata["base_model"] == f"sha256:{digest_of(str(flux_dev), parts_alone=True)}"
     assert metadata["iteration"] == "3"
     assert '"kind": "colourfulness"' in metadata["rewards"]
     assert json.loads(metadata["settings"])["lora"] == {

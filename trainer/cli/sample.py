@@ -12,8 +12,8 @@ from ..rewards import check_prompts, check_weights
 from ..settings.config import Config
 from ..settings.config_file import parse, set_value
 from ..settings.described import require
-from ..training.brought import Given, brought_by, table_of
-from .output import print_json, say
+from ..training.brought import Given, brought_by, other_model, table_of
+from .output import note, print_json, say
 
 OF_REWARDS = ("name", "weight", "held_out", "clip")  # what a reward has beside the options of its kind
 
@@ -78,6 +78,8 @@ def checked(arguments: argparse.Namespace) -> Config:
     if not table["init"].get("image"):
         del table["init"]  # what there was to begin from
     config = parse({**table, "prompts": arguments.prompts})
+    if other_model(brought, config.model.path):
+        note(f"{config.model.path} is not the model that {brought.source} was trained on: its digest is another")
     check_prompts((r.kind for r in config.rewards), config.prompts)
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)

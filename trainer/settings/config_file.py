@@ -54,8 +54,8 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     """A Config of plain data: a TOML document, or `Config.to_dict()` of a stored run."""
-    known = (*SECTIONS, "prompts", "rewards")
-    known_keys(table, known, "section")
+    table = {name: value for name, value in table.items() if name != "holds"}  # of a stored run: it is found anew
+    known_keys(table, (*SECTIONS, "prompts", "rewards"), "section")
     require("model" in table, "model", None, "this section is needed, with a path")
     readers = {"evaluation": read_evaluation, "init": read_init}
     table = {**table, **{name: read(table[name], folder) for name, read in readers.items() if name in table}}

@@ -24,6 +24,7 @@ from ..settings.config import GrpoSettings, SamplingSettings
 from ..store.database import StoreError
 from ..store.reader import reading
 from .checkpoint import CheckpointError, load_state
+from .identity import digest_of, found_beside, holds_of
 from .lora_header import from_json, public_settings, tree
 from .run_folder import CHECKPOINTS, LORA
 
@@ -53,6 +54,7 @@ class Brought:
     lora: Path
     settings: Mapping[str, Any]  # anybody's
     is_run: bool  # whether it is a folder, whose local files may be read
+    digest: str  # of the model it was trained on; empty if that is not known
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def brought_by(source: Path) -> Brought:
     if not lora.is_file():
         raise ConfigError(f"{lora}: no such file; give a run's folder or a LoRA that a run exported")
     if source.is_dir() and (settings := settings_of_run(source)):
-        return Brought(source, lora, settings, is_run=True)
+        found_beside(settings, source)
+        return Brought(source, lora, settings, True, holds_of(settings).get("model.path", ""))
     try:
         header = metadata(lora)
     except (OSError, DamagedFile) as error:
@@ -98,17 +101,18 @@ def brought_by(source: Path) -> Brought:
         raise ConfigError(f"{lora}: not exported by a run of this project (its settings are missing)")
     if header.get("base_model") == EMBEDDED:
         settings["model"] = {**tree(settings.get("model")), "path": EMBEDDED}
-    return Brought(source, lora, {**settings, "rewards": rewards}, is_run=False)
+    digest = header.get("base_model", "").removeprefix("sha256:")
+    return Brought(source, lora, {**settings, "rewards": rewards}, False, digest)
 
 
-def settings_of_run(folder: Path) -> Mapping[str, Any]:
+def settings_of_run(folder: Path) -> dict[str, Any]:
     """As its newest whole checkpoint has them, or its store; empty if neither does."""
     try:
         state = load_state(folder / CHECKPOINTS)
         if state:
-            return tree(state.get("settings"))
+            return dict(tree(state.get("settings")))
         with reading(folder) as store:
-            return tree(store.info().get("settings"))
+            return dict(tree(store.info().get("settings")))
     except (CheckpointError, StoreError):
         return {}
 
@@ -135,6 +139,12 @@ def table_of(brought: Brought, given: Given) -> dict[str, Any]:
     start = str(brought.lora.absolute())
     table["lora"] = {"start": start, "targets": START, "rank": largest_rank(found) or 1, "variant": variant}
     return table
+
+
+def other_model(brought: Brought, path: str) -> bool:
+    """Whether a model is known to be another than the LoRA was trained on."""
+    found = digest_of(path, parts_alone=True) if re.fullmatch(r"[0-9a-f]{64}", brought.digest) else ""
+    return bool(found) and found != brought.digest
 
 
 def lora_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -237,7 +247,9 @@ def is_local(value: object) -> bool:
 
 
 def repeated(reward: Mapping[str, Any]) -> str:
-    options = {**{k: reward[k] for k in ("name", "weight", "held_out") if reward.get(k)}, **tree(reward.get("options"))}
+    usual = {"name": "", "weight": 1.0, "held_out": False}
+    options = {key: reward[key] for key in usual if reward.get(key, usual[key]) != usual[key]}
+    options |= tree(reward.get("options"))
     words = [plain(reward.get("kind")), *(f"{plain(key)}={plain(value)}" for key, value in options.items())]
     return f"--reward {shlex.join(words[:12])}"
 

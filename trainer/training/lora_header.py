@@ -32,11 +32,12 @@ def lora_metadata(config: Config, iteration: int, changes: Sequence[Mapping[str,
         changes: that a person made during the run, see `events.Change`.
     """
     settings = config.to_dict()
-    known = {"base_model": EMBEDDED} if config.model.path == EMBEDDED else {}
+    digest = config.holds.get("model.path", {}).get("digest", "")
+    model = EMBEDDED if config.model.path == EMBEDDED else f"sha256:{digest}" if digest else ""
     numbers = numbers_of(changes)
     return {
         "software": f"neighbor-grpo {__version__}",
-        **known,
+        **({"base_model": model} if model else {}),
         "iteration": iteration,
         "rewards": public_rewards(settings["rewards"]),
         "settings": public_settings(settings),

@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .control import Control
+from .identity import identified
 from .loop import train
 from .lora_header import lora_metadata
 from .prepare import prepare
@@ -49,6 +50,7 @@ def start_run(
     folder, device = Path(config.run.folder), pick_device(config.model.device)
     taken = f"{folder} is being trained by another process: wait for it, or use another folder"
     check_run(config, resume)
+    config = identified(config)
     with told(folder), made(folder) as begin, exclusive(str(folder.absolute()), taken), training_on(device):
         check_run(config, resume)  # again, as another process may just have left it
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
