@@ -173,7 +173,7 @@ TARGETS = [
         ("test_transformer_files.py",),
         {
             "other channels trained": ("known = channels in (4 * CHANNELS, FILL_CHANNELS)", "known = True"),
-            "only the first shard": ('["weight_map"].values()))]', '["weight_map"].values()))[:1]]'),
+            "only the first shard": ('["weight_map"].values()))', '["weight_map"].values()))[:1]'),
             "misfits ignored": ("    if reason and source.file:\n", "    if False:\n"),
             "nobody is asked how to keep them": ("ready(transformer) if ready else", "widened(dtype) if keep else"),
         },
@@ -208,6 +208,44 @@ TARGETS = [
             "all rows for some": ("[quantised[r] for r in rows] or [quantised]", "[quantised]"),
             "from the file's start": ("offset=self.offset", "offset=0"),
             "kinds that are not read": ('return f"GGUF {kind.name}"', 'return "F32"'),
+        },
+    ),
+    Target(
+        "trainer/models/files/gguf_header.py",
+        ("test_model_headers.py", "test_gguf_file.py"),
+        {
+            "any count is believed": ("        if count > MOST:", "        if False:"),
+            "one over the other": ("if start < end or start + length > size:", "if start + length > size:"),
+            "beyond the end": ("if start < end or start + length > size:", "if start < end:"),
+            "any alignment": ("if alignment not in [2**n for n in range(3, 21)]:", "if not alignment:"),
+            "names twice": ("    if len(names) < len(told):", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/files/headers.py",
+        ("test_model_headers.py",),
+        {"models without end": ("if most and any(", "if False and any(")},
+    ),
+    Target(
+        "trainer/models/flux1/single_file.py",
+        ("test_model_headers.py",),
+        {
+            "counts by the largest": (
+                'return len({name.split(".")[1] for name in pieces if name.startswith(f"{blocks}.")})',
+                'return 1 + max(int(name.split(".")[1]) for name in pieces if name.startswith(f"{blocks}."))',
+            ),
+            "any number of blocks": ("if _count(pieces, blocks) > MOST_BLOCKS:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/training/identity.py",
+        ("test_identity.py",),
+        {
+            "the beginning is enough": ("for i in range(BLOCKS):", "for i in range(0):"),
+            "a size of its own is none": ('hashlib.sha256(f"{size}\\n".encode())', "hashlib.sha256()"),
+            "any name goes on": ('if _last(paths.get(name, "")) == _last(dict(paths_of(new))[name])', "if True"),
+            "what is beside is not looked at": (' == its.get("digest")', ""),
+            "a folder's notes count": ('ELSEWHERE = (".md", ', "ELSEWHERE = ("),
         },
     ),
     Target(

@@ -140,7 +140,7 @@ def transformers_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Ten
                 module, _, kind = block[3].rpartition(".")
                 yield f"{prefix}.{BLOCKS.get(module, module)}.{kind}", tensor
         elif name in ("visual.proj", "text_projection"):
-            yield PARTS[name], tensor.T
+            yield PARTS[name], tensor.t()
         else:
             module, _, kind = name.rpartition(".")
             yield PARTS.get(name) or (f"{PARTS[module]}.{kind}" if module in PARTS else name), tensor

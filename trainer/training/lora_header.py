@@ -33,7 +33,9 @@ def lora_metadata(config: Config, iteration: int, changes: Sequence[Mapping[str,
     """
     settings = config.to_dict()
     digest = config.holds.get("model.path", {}).get("digest", "")
-    model = EMBEDDED if config.model.path == EMBEDDED else f"sha256:{digest}" if digest else ""
+    model = f"sha256:{digest}" if digest else ""
+    if config.model.path == EMBEDDED:
+        model = EMBEDDED
     numbers = numbers_of(changes)
     return {
         "software": f"neighbor-grpo {__version__}",

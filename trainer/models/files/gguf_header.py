@@ -105,7 +105,7 @@ class _Header:
         elif kind == ARRAY:
             inner, count = self.number("I"), self.number("Q")
             if inner == STRING:
-                for _ in range(min(count, self.left)):  # each takes 8 bytes, or the header ends
+                for _ in range(min(count, self.left + 1)):  # each takes 8 bytes, or the header ends
                     self.take(self.number("Q"))
             elif inner in SIZES:
                 self.take(count * SIZES[inner])

@@ -10,7 +10,10 @@ from .safe_file import read_header
 CONFIG = 2**20  # bytes of a config.json, at most
 MOST_LAYERS = 500  # of a model, or blocks, or heads
 WIDEST = 2**20  # of a layer, a vocabulary, a list of channels
-COUNTS = ("layers", "layers_per_block", "blocks", "depth")  # how names of settings end that count parts of a model
+MOST = {  # how the names of settings end that may be so large
+    MOST_LAYERS: ("layers", "layers_per_block", "blocks", "depth"),
+    WIDEST: ("_size", "_dim", "channels"),
+}
 
 STARTS = {
     b"<": "it is a web page, such as a site's request to log in",
