@@ -39,7 +39,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/training/brought.py",
+        "trainer/training/taken.py",
         ("test_own_reward.py",),
         {
             "anybody's code": (
@@ -49,7 +49,7 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/training/brought.py",
+        "trainer/training/taken.py",
         ("test_sample_strangers.py",),
         {
             "a file may name servers": ("        return SENDS\n", "        return ''\n"),

@@ -75,7 +75,7 @@ TARGETS = [
         ("test_clip_files.py", "test_clip_reward.py"),
         {
             "keys before queries": ('zip("qkv", tensor.chunk(3)', 'zip("kqv", tensor.chunk(3)'),
-            "projections not transposed": ("yield PARTS[name], tensor.T", "yield PARTS[name], tensor"),
+            "projections not transposed": ("yield PARTS[name], tensor.t()", "yield PARTS[name], tensor"),
             "norms swapped": ('"ln_1": "layer_norm1"', '"ln_1": "layer_norm2"'),
             "heads of 64 in every tower": ('(VISION_HEADS if tower == "vision_model" else {})', "{}"),
             "ViT-H's heads in the text tower": ('(VISION_HEADS if tower == "vision_model" else {})', "VISION_HEADS"),

@@ -77,7 +77,7 @@ CASES = {
     "a last layer without rows": (
         lambda t: t | {"final_layer.adaLN_modulation.1.weight": torch.zeros(())}, "tensors that do not fit",
     ),
-    "a name of 100,000 letters": (lambda t: t | {"x" * 100_000: torch.zeros(1)}, "tensors that do not fit, the first is .xxx"),
+    "a name of 100,000 letters": (lambda t: t | {"x" * 100_000: torch.zeros(1)}, "do not fit, the first is .xxx"),
 }  # fmt: skip
 
 
@@ -230,10 +230,8 @@ def test_a_gguf_header_is_believed_in_nothing(case, tmp_path):
 
 def test_a_gguf_header_is_what_the_package_reads(tmp_path):
     package = pytest.importorskip("gguf")
-    path = write_gguf(
-        tmp_path / "a.gguf",
-        {"m": (np.ones((3, 64), np.float32), None), "v": (np.ones(5, np.float16), None), "c": (np.ones((2, 3, 4), np.int8), None)},
-    )  # fmt: skip
+    arrays = {"m": np.ones((3, 64), np.float32), "v": np.ones(5, np.float16), "c": np.ones((2, 3, 4), np.int8)}
+    path = write_gguf(tmp_path / "a.gguf", {name: (array, None) for name, array in arrays.items()})
     found = {name: (t.shape, t.offset, t.size) for name, t in gguf_file(path).items()}
     read = package.GGUFReader(path).tensors
     assert found == {t.name: (tuple(map(int, t.shape[::-1])), int(t.data_offset), int(t.n_bytes)) for t in read}

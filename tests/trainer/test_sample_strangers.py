@@ -21,9 +21,9 @@ from trainer.models.lora.export import export_lora
 from trainer.rewards import KINDS
 from trainer.settings.config import SECTIONS, Config, RewardSettings
 from trainer.settings.config_file import parse
-from trainer.training.brought import is_local
 from trainer.training.checkpoint import Checkpoint, save
 from trainer.training.lora_header import cleaned, lora_metadata
+from trainer.training.taken import is_local
 
 LORA = {"transformer.a.lora_A.weight": torch.zeros(3, 8), "transformer.a.lora_B.weight": torch.zeros(8, 3)}
 PLAIN = {"model": {"path": "embedded"}, "rewards": [{"kind": "tiny-clip"}], "sampling": {"width": 64, "height": 64}}

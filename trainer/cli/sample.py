@@ -12,7 +12,8 @@ from ..rewards import check_prompts, check_weights
 from ..settings.config import Config
 from ..settings.config_file import parse, set_value
 from ..settings.described import require
-from ..training.brought import Given, brought_by, other_model, table_of
+from ..training.brought import brought_by, other_model
+from ..training.taken import Given, table_of
 from .output import note, print_json, say
 
 OF_REWARDS = ("name", "weight", "held_out", "clip")  # what a reward has beside the options of its kind

@@ -94,9 +94,7 @@ def _check_sizes(where: str, config: dict[str, Any]) -> None:
     for name, value in config.items():
         if isinstance(value, dict):
             _check_sizes(where, value)
-        most = (
-            MOST_LAYERS if name.endswith(COUNTS) else WIDEST if name.endswith(("_size", "_dim", "channels")) else None
-        )
+        most = next((most for most, ends in MOST.items() if name.endswith(ends)), None)
         numbers = value if isinstance(value, list) else [value]
         if most and any(isinstance(one, int) and abs(one) > most for one in numbers):
             raise ValueError(f"{where} has {brief(name)[1:-1]} = {brief(value)}: at most {most}")
