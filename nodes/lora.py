@@ -92,6 +92,9 @@ def lora_file(policy: policies.Policy, metadata: Mapping[str, object]) -> LoraFi
 
 
 def read_lora_file(path: Path) -> LoraFile:
+    """A LoRA that a run exported, with what its header may say to others."""
     from ..trainer.models.files.safe_file import read_file
+    from ..trainer.training.lora_header import cleaned
 
-    return LoraFile(*read_file(path))
+    tensors, metadata = read_file(path)
+    return LoraFile(tensors, cleaned(metadata))

@@ -1,6 +1,7 @@
 """Names that settings choose among and stages tell apart; without torch, so that a wrong one is answered at once."""
 
 AUTO = "auto"  # the setting that is chosen for the model and the machine at hand
+START = "start"  # `lora.targets`: the layers of the LoRA that is gone on from, as its file names them
 # kinds of models: name -> module and class in trainer/models, in the order in which they are asked
 FAMILIES = {"flux1": "flux1.family:Flux1"}
 # how rollouts become a loss: name -> module and class in trainer/objectives

@@ -102,12 +102,33 @@ TARGETS = [
         {
             "scale of the file ignored": ("* (file.scale / scales[module])", "/ scales[module]"),
             "scale of the settings ignored": ("(file.scale / scales[module])", "file.scale"),
-            "a file without alpha is scaled by its rank": ("1.0 if alpha is None", "1.0 / rank if alpha is None"),
-            "last layer not turned": ("Factors(names.turned(module, part),", "Factors(part,"),
+            "a file without alpha is scaled by its rank": (
+                "scales.of(module, rank) if alpha is None",
+                "1.0 / rank if alpha is None",
+            ),
+            "last layer not turned": ("            names.turned(module, part),\n", "            part,\n"),
             "what is larger is cut": ("used = up.any(0)", "used = torch.arange(len(down)) < rank"),
             "a LoRA's lengths are the model's": ("row_norms(w + scales[module] * b @ a)", "row_norms(w)"),
             "the file's lengths ignored": ("magnitude *= file.dora.to(w.device) / row_norms(w)", "pass"),
             "layers left out in silence": ("    if outside:", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/lora/start.py",
+        ("test_lora_headers.py",),
+        {
+            "the header's alpha ignored": ("scales.of(module, rank) if alpha is None", "1.0 if alpha is None"),
+            "NaN passes": ("        if odd:\n", "        if False:\n"),
+            "infinity by its scale passes": ("if not b.isfinite().all():", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/lora/scales.py",
+        ("test_lora_headers.py",),
+        {
+            "the last pattern counts": ("alpha = next(named, self.alpha)", "alpha = [self.alpha, *named][-1]"),
+            "a stranger's expression": ("if not PLAIN.fullmatch(plain):", "if False:"),
+            "rsLoRA is a LoRA": ('"rslora" if config', '"lora" if config'),
         },
     ),
     Target(
@@ -167,7 +188,7 @@ TARGETS = [
         ("test_transformer_files.py",),
         {
             "other channels trained": ("known = channels in (4 * CHANNELS, FILL_CHANNELS)", "known = True"),
-            "only the first shard": ('["weight_map"].values()))]', '["weight_map"].values()))[:1]]'),
+            "only the first shard": ('["weight_map"].values()))', '["weight_map"].values()))[:1]'),
             "misfits ignored": ("    if reason and source.file:\n", "    if False:\n"),
             "nobody is asked how to keep them": ("ready(transformer) if ready else", "widened(dtype) if keep else"),
         },
@@ -202,6 +223,44 @@ TARGETS = [
             "all rows for some": ("[quantised[r] for r in rows] or [quantised]", "[quantised]"),
             "from the file's start": ("offset=self.offset", "offset=0"),
             "kinds that are not read": ('return f"GGUF {kind.name}"', 'return "F32"'),
+        },
+    ),
+    Target(
+        "trainer/models/files/gguf_header.py",
+        ("test_model_headers.py", "test_gguf_file.py"),
+        {
+            "any count is believed": ("        if count > MOST:", "        if False:"),
+            "one over the other": ("if start < end or start + length > size:", "if start + length > size:"),
+            "beyond the end": ("if start < end or start + length > size:", "if start < end:"),
+            "any alignment": ("if alignment not in [2**n for n in range(3, 21)]:", "if not alignment:"),
+            "names twice": ("    if len(names) < len(told):", "    if False:"),
+        },
+    ),
+    Target(
+        "trainer/models/files/headers.py",
+        ("test_model_headers.py",),
+        {"models without end": ("if most and any(", "if False and any(")},
+    ),
+    Target(
+        "trainer/models/flux1/single_file.py",
+        ("test_model_headers.py",),
+        {
+            "counts by the largest": (
+                'return len({name.split(".")[1] for name in pieces if name.startswith(f"{blocks}.")})',
+                'return 1 + max(int(name.split(".")[1]) for name in pieces if name.startswith(f"{blocks}."))',
+            ),
+            "any number of blocks": ("if _count(pieces, blocks) > MOST_BLOCKS:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/training/identity.py",
+        ("test_identity.py",),
+        {
+            "the beginning is enough": ("for i in range(BLOCKS):", "for i in range(0):"),
+            "a size of its own is none": ('hashlib.sha256(f"{size}\\n".encode())', "hashlib.sha256()"),
+            "any name goes on": ('if _last(paths.get(name, "")) == _last(dict(paths_of(new))[name])', "if True"),
+            "what is beside is not looked at": (' == its.get("digest")', ""),
+            "a folder's notes count": ('ELSEWHERE = (".md", ', "ELSEWHERE = ("),
         },
     ),
     Target(

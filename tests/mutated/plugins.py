@@ -39,11 +39,30 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/cli/sample.py",
+        "trainer/training/taken.py",
         ("test_own_reward.py",),
         {
-            "anybody's code": ("if own and not trusted:", "if False:"),
-            "nobody's code": ("if own and not trusted:", "if own:"),
+            "anybody's code": (
+                "    if kind is None:\n        return RUNS\n",
+                "    if kind is None:\n        return ''\n",
+            )
+        },
+    ),
+    Target(
+        "trainer/training/taken.py",
+        ("test_sample_strangers.py",),
+        {
+            "a file may name servers": ("        return SENDS\n", "        return ''\n"),
+            "a file may name files": ("    if not brought.is_run:\n        return READS\n", ""),
+            "a hub is local": ('"/\\\\", HUB)', '"/\\\\")'),
+        },
+    ),
+    Target(
+        "trainer/training/lora_header.py",
+        ("test_sample_strangers.py",),
+        {
+            "any word": ("return value in setting.choices", "return True"),
+            "classes by their names": ("and kind in KINDS else OWN", "else OWN"),
         },
     ),
     Target(

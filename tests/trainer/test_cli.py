@@ -45,7 +45,7 @@ def call(command):
     return run
 
 
-def test_train_then_sample(call, config_file, tmp_path, capsys):
+def test_train_then_sample(call, config_file, flux_dev, tmp_path, capsys):
     path = config_file()
     trained = call("train", path, "--json")
     assert trained.returncode == 0, trained.stderr
@@ -74,7 +74,9 @@ def test_train_then_sample(call, config_file, tmp_path, capsys):
 
     sampled = call(*sample(report["run"]))
     assert sampled.returncode == 0, sampled.stderr
-    assert main(list(map(str, sample(report["lora"])))) == 0
+    assert main(list(map(str, sample(report["lora"])))) == 2
+    assert "give others: --model PATH (the model it was trained on)" in capsys.readouterr().err
+    assert main([*map(str, sample(report["lora"])), "--model", str(flux_dev)]) == 0
     for printed in (sampled.stdout, capsys.readouterr().out):
         assert json.loads(printed)["rewards"]["colourfulness"]["standard_error"] > 0
     with Image.open(tmp_path / "sheet/grid.png") as image:

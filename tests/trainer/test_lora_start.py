@@ -160,7 +160,7 @@ def without(file, name):
             lambda file: file | {"lora_unet_double_blocks_7_img_mlp_0.alpha": torch.ones(())},
             "the first name that fits no layer is lora_unet_double_blocks_7_img_mlp_0.alpha",
         ),
-        (lambda file: file | {f"{MLP}.hada_w1_a": torch.ones(4)}, f"fits no layer is {MLP}.hada_w1_a"),
+        (lambda file: file | {f"{MLP}.hada_w1_a": torch.ones(4)}, f"is a LoHa, .* tells is {MLP}.hada_w1_a"),
         (lambda file: without(file, f"{MLP}.lora_down.weight"), f"{MLP} lacks its down half"),
         (
             lambda file: file | {f"{MLP}.lora_up.weight": torch.ones(3, 4)},

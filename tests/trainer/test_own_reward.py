@@ -16,6 +16,7 @@ from trainer.reward_server.config import load_server_config
 from trainer.rewards import RewardError, build
 from trainer.settings.config_file import load_config
 from trainer.store.database import DATABASE
+from trainer.training.checkpoint import Checkpoint, save
 
 SOURCE = '''
 import sys
@@ -91,28 +92,35 @@ def test_a_whole_training_by_the_command_line_and_it_goes_on(config_file, tmp_pa
     assert 0 < min(plain) < max(plain) < 1
 
 
-def test_its_run_is_sampled_by_its_folder(config_file, tmp_path, capsys):
+def test_its_run_is_sampled_if_the_user_repeats_it(config_file, tmp_path, capsys):
     main(["train", str(config_file(rewards=RED)), "--set", "run.iterations=1", "--json"])
     sys.modules.pop("my_rewards")
     capsys.readouterr()
-    sample = ["sample", "run", "--prompts", "a red apple", "--seeds", "1", "2", "--json"]
-    assert main(sample) == 0
+    sample = ["--prompts", "a red apple", "--seeds", "1", "2", "--json"]
+    assert main(["sample", "run", *sample]) == 2
+    told = capsys.readouterr().err
+    repeat = "--reward my_rewards:Channel colour=r scale=2.0"
+    assert told.startswith("error: run may come from anybody: repeat what you trust of it, or give others: ")
+    assert told.endswith(f": {repeat} (its code would run)\n")
+    assert sys.my_rewards == 1
+    assert main(["sample", "run", *sample, *repeat.split()]) == 0
     assert sys.my_rewards == 2
     assert json.loads(capsys.readouterr().out)["rewards"]["my_rewards:Channel"]["before"] > 0
-    assert main(["sample", "run/lora.safetensors", *sample[2:]]) == 2
-    assert "names 'my_rewards:Channel', whose code would run: give the folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["reward", "model.family", "sampling.solver", "grpo.objective"])
-def test_a_lora_of_somebody_runs_no_code_that_it_names(config_file, tmp_path, capsys, place):
+@pytest.mark.parametrize("source", ["foreign", "foreign/lora.safetensors"])
+def test_a_lora_or_a_run_of_somebody_runs_no_code_that_it_names(config_file, tmp_path, capsys, place, source):
     settings = load_config(config_file()).to_dict()
     section, _, key = place.partition(".")
     (settings["rewards"][0] if section == "reward" else settings[section])[key or "kind"] = "my_rewards:Channel"
-    metadata = {"settings": json.dumps(settings), "rewards": json.dumps(settings.pop("rewards"))}
-    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors", metadata)
-    assert main(["sample", "foreign.safetensors", "--prompts", "a"]) == 2
+    save(tmp_path / "foreign/checkpoint", Checkpoint(1, {}, {}, {}, counters={}, settings=settings))
+    metadata = {"settings": json.dumps(settings), "rewards": json.dumps(settings["rewards"])}
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign/lora.safetensors", metadata)
+    assert main(["sample", source, "--prompts", "a"]) == 2
     told = capsys.readouterr().err
-    assert "error: foreign.safetensors names 'my_rewards:Channel', whose code would run: give the folder" in told
+    if place != "grpo.objective":  # which draws nothing, and is left out
+        assert "my_rewards:Channel (its code would run)" in told
     assert sys.my_rewards == 0
 
 

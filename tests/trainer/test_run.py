@@ -27,6 +27,7 @@ from trainer.settings.config_file import load_config
 from trainer.store.database import DATABASE
 from trainer.training.checkpoint import checkpoints
 from trainer.training.checkpoint import load as load_checkpoint
+from trainer.training.identity import digest_of
 from trainer.training.run import start_run
 from trainer.training.run_folder import LORA, RunError, completed, differences
 
@@ -170,10 +171,12 @@ def test_the_exported_lora_is_the_average_and_says_where_it_comes_from(config, t
     assert all(torch.equal(weights[name], checkpoint.average[name]) for name in checkpoint.average)
     assert any(not torch.equal(weights[name], checkpoint.lora[name]) for name in checkpoint.lora)
     assert alpha == 8.0
-    assert metadata["base_model"] == str(flux_dev)
+    assert metadata["base_model"] == f"sha256:{digest_of(str(flux_dev), parts_alone=True)}"
     assert metadata["iteration"] == "3"
     assert '"kind": "colourfulness"' in metadata["rewards"]
-    assert len(metadata["prompts_sha256"]) == 64
+    assert json.loads(metadata["settings"])["lora"] == {
+        "rank": 4, "alpha": 8.0, "targets": "all-linear", "variant": "lora", "format": "diffusers",
+    }  # fmt: skip
 
 
 def test_a_run_goes_on_from_a_lora_file(config, tmp_path):

@@ -1,24 +1,22 @@
 """`python -m trainer sample RUN_OR_LORA --prompts ... -o grid.png`: before and after, side by side."""
 
 import argparse
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ..errors import ConfigError
-from ..models.files.headers import damage, metadata
-from ..models.files.safe_file import DamagedFile
-from ..plugins import is_own
 from ..rewards import check_prompts, check_weights
 from ..settings.config import Config
-from ..settings.config_file import parse
+from ..settings.config_file import parse, set_value
 from ..settings.described import require
-from ..training.run_folder import LORA
-from .output import print_json, say
+from ..training.brought import brought_by, other_model
+from ..training.taken import Given, table_of
+from .output import note, print_json, say
 
-# settings that may name a class of the user's own, beside the kinds of rewards
-CLASSES = (("model", "family"), ("sampling", "solver"), ("grpo", "objective"))
+OF_REWARDS = ("name", "weight", "held_out", "clip")  # what a reward has beside the options of its kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N", help="default: 0 1 2 3")
     parser.add_argument("-o", "--output", type=Path, default=Path("grid.png"), help="default: grid.png")
+    parser.add_argument("--model", default="", metavar="PATH", help="the model, if it moved or only the LoRA is there")
+    parser.add_argument(
+        "--reward",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("KIND", "KEY=VALUE"),
+        help="score by this one instead of the run's, as: --reward remote url=http://localhost:8000; may be repeated",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as sampling.steps=20"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -57,35 +67,42 @@ def checked(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigError, RewardError: what can be known to be wrong before anything is loaded.
     """
-    path = arguments.lora / LORA if arguments.lora.is_dir() else arguments.lora
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give a run's folder or a LoRA that a run exported")
+    brought = brought_by(arguments.lora)
     kinds = Image.registered_extensions()
     require(
         arguments.output.suffix.lower() in kinds, "--output", str(arguments.output), "must be a picture, as grid.png"
     )
-    try:
-        config = config_of(path, metadata(path), arguments.prompts, trusted=path != arguments.lora)
-    except (OSError, DamagedFile) as error:
-        raise ConfigError(damage(path, error)) from error
+    rewards = [reward_table(words) for words in arguments.reward]
+    table = table_of(brought, Given(arguments.model, rewards, names_of(arguments.set)))
+    for text in arguments.set:
+        set_value(table, text)
+    if not table["init"].get("image"):
+        del table["init"]  # what there was to begin from
+    config = parse({**table, "prompts": arguments.prompts})
+    if other_model(brought, config.model.path):
+        note(f"{config.model.path} is not the model that {brought.source} was trained on: its digest is another")
     check_prompts((r.kind for r in config.rewards), config.prompts)
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)
     return config
 
 
-def config_of(path: Path, metadata: dict[str, str], prompts: list[str], *, trusted: bool) -> Config:
-    """The settings a LoRA was trained with, which its file holds, with other prompts; it starts from the file.
+def names_of(overrides: Sequence[str]) -> set[str]:
+    """The settings that these `--set` are about."""
+    return {text.partition("=")[0].strip() for text in overrides}
 
-    Only a `trusted` file may name classes of the user's own, whose code runs: a LoRA may come from anybody.
+
+def reward_table(words: Sequence[str]) -> Mapping[str, Any]:
+    """`KIND KEY=VALUE ...` as a config's [[rewards]] has it.
+
+    Raises:
+        ConfigError: a word without a value.
     """
-    try:
-        settings, rewards = json.loads(metadata["settings"]), json.loads(metadata["rewards"])
-        names = [*(reward["kind"] for reward in rewards), *(settings[part].get(name, "") for part, name in CLASSES)]
-    except (KeyError, ValueError, TypeError):
-        raise ConfigError(f"{path}: not exported by a run of this project (its settings are missing)") from None
-    own = [name for name in names if is_own(name)]
-    if own and not trusted:
-        raise ConfigError(f"{path} names {own[0]!r}, whose code would run: give the folder of your run instead")
-    lora = {**settings["lora"], "start": str(path.absolute())}
-    return parse({**settings, "lora": lora, "rewards": rewards, "prompts": prompts})
+    kind, *options = words
+    table: dict[str, Any] = {"kind": kind}
+    for text in options:
+        try:
+            set_value(table, text if text.partition("=")[0].strip() in OF_REWARDS else f"options.{text}")
+        except ConfigError:
+            raise ConfigError(f"--reward {kind} {text}: must be KEY=VALUE, as url=http://localhost:8000") from None
+    return table

@@ -1,12 +1,13 @@
 """A Setup of loaded parts, and the parts themselves: prompts, LoRA, rewards, pictures to begin from."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..choices import AUTO
+from ..choices import AUTO, START
 from ..device import pick_device, usual_dtype
 from ..errors import ConfigError
 from ..models.conditioning import Conditioning
@@ -14,8 +15,8 @@ from ..models.families import family_of
 from ..models.family import Geometry, Policy
 from ..models.files.source import ModelSource, resolve
 from ..models.lora.attach import attach_lora, detach_lora
-from ..models.lora.start import start_from
-from ..models.lora.targets import LoraError
+from ..models.lora.start import modules_in, start_from
+from ..models.lora.targets import LoraError, linear_layers
 from ..models.storage.placement import DTYPES, Placement
 from ..objectives.objective import objective_of
 from ..picture_files import read_pictures
@@ -65,7 +66,7 @@ def add_lora(policy: Policy, settings: LoraSettings, seed: int) -> dict[str, nn.
         rank=settings.rank,
         alpha=settings.alpha,
         targets=settings.targets,
-        presets=policy.lora_targets,
+        presets={**policy.lora_targets, **layers_of_start(policy, settings)},
         seed=derive_seed(LORA_SEED, seed),
         adapter=policy.adapter,
         variant=settings.variant,
@@ -79,6 +80,14 @@ def add_lora(policy: Policy, settings: LoraSettings, seed: int) -> dict[str, nn.
             detach_lora(policy.network, policy.adapter)
             raise
     return lora
+
+
+def layers_of_start(policy: Policy, settings: LoraSettings) -> dict[str, str]:
+    """A preset for `lora.targets = "start"`: exactly the layers that the LoRA's file names."""
+    if settings.targets != START or not settings.start:
+        return {}
+    modules = [name for name, _ in linear_layers(policy.network)]
+    return {START: "|".join(map(re.escape, modules_in(Path(settings.start), modules, policy.layer_names)))}
 
 
 def assemble(

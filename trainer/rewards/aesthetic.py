@@ -10,7 +10,7 @@ from .clip import ClipEncoder
 from .clip_kinds import load_openai_clip
 from .errors import RewardError
 from .preprocess import Preprocess
-from .tensor_files import read_tensors
+from .tensor_files import MISFITS, read_tensors
 from .weights import find
 
 LAYERS = (0, 2, 4, 6, 7)  # of the file's nn.Sequential; dropouts stand between
@@ -56,7 +56,7 @@ def linear_head(layers: Mapping[str, Tensor], width: int, file: Path) -> tuple[T
         for w, b in stack:  # in double precision: five roundings would show
             weight, bias = w @ weight, w @ bias + b
         return weight[0].float(), bias.reshape(()).float()
-    except (KeyError, RuntimeError) as error:
+    except MISFITS as error:
         shapes = {name: list(tensor.shape) for name, tensor in layers.items() if name.endswith("weight")}
         raise RewardError(
             f"{file} is no aesthetic head for vectors of {width} numbers: it needs the linear layers "

@@ -10,10 +10,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel, CLIPTextConfig
 
+from ..errors import brief
+from ..models.files.headers import MOST_LAYERS, read_config
 from ..models.files.safe_file import unmap
 from .clip_tokens import END, START, VOCABULARY, Tokens, clip_tokens
 from .errors import RewardError
-from .tensor_files import read_tensors
+from .tensor_files import MISFITS, read_tensors
 
 OPEN_CLIP = "visual.conv1.weight"  # every OpenCLIP vision transformer has it
 NEEDED = ("vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight")
@@ -63,8 +65,9 @@ def read_clip(path: Path, activation: str) -> tuple[CLIPModel, Tokens]:
 
 def _from_folder(folder: Path) -> CLIPModel:
     try:
+        read_config(folder / "config.json")
         model, info = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, SafetensorError, *MISFITS) as error:
         raise RewardError(f"CLIP: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
     _refuse_misfits(folder, info["missing_keys"], info["unexpected_keys"])
     unmap(model)
@@ -76,17 +79,19 @@ def _from_file(path: Path, activation: str) -> CLIPModel:
         raise RewardError(f"CLIP: {path.parent} has neither a config.json nor a model.safetensors: download it again")
     tensors = read_tensors(path)
     ours = OPEN_CLIP not in tensors
-    renamed = dict(tensors.items() if ours else transformers_names(tensors))
-    for name in NEEDED:
-        if name not in renamed:
-            raise RewardError(f"{path} is no CLIP of a picture and a text tower: it has neither {name} nor {OPEN_CLIP}")
-    openai = ours and len(renamed[NEEDED[0]]) <= VIT_L
     try:
+        renamed = dict(tensors.items() if ours else transformers_names(tensors))
+        for name in NEEDED:
+            if name not in renamed:
+                raise RewardError(
+                    f"{path} is no CLIP of a picture and a text tower: it has neither {name} nor {OPEN_CLIP}"
+                )
+        openai = ours and len(renamed[NEEDED[0]]) <= VIT_L
         config = CLIPConfig(**configuration(renamed, activation or ("quick_gelu" if openai else "gelu")))
         with torch.device("meta"):
             model = CLIPModel(config)
         wrong = model.load_state_dict(renamed, strict=False, assign=True)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except MISFITS as error:
         raise RewardError(f"{path} is no CLIP ({' '.join(str(error).split())[:200]}): download it again") from error
     _refuse_misfits(path, wrong.missing_keys, wrong.unexpected_keys)
     for tower in (model.text_model, model.vision_model):  # not in the file
@@ -99,7 +104,8 @@ def _refuse_misfits(path: Path, missing: list[str], unexpected: list[str]) -> No
     unexpected = [name for name in unexpected if not name.endswith(BUFFERS)]
     for names, what in ((missing, "lacks"), (unexpected, "has, beside those of a CLIPModel,")):
         if names:
-            raise RewardError(f"{path} {what} {len(names)} tensors, such as {min(names)}: it is another model, or cut")
+            such = brief(min(names))[1:-1]
+            raise RewardError(f"{path} {what} {len(names)} tensors, such as {such}: it is another model, or cut")
 
 
 def _tokens(path: Path, config: CLIPTextConfig) -> Tokens:
@@ -107,9 +113,10 @@ def _tokens(path: Path, config: CLIPTextConfig) -> Tokens:
     length = config.max_position_embeddings
     if all((path / name).is_file() for name in OWN_TOKENS):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise RewardError(f"CLIP: the tokeniser in {path} does not load ({error})") from error
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        except (OSError, *MISFITS) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RewardError(f"CLIP: the tokeniser in {path} does not load ({reason})") from error
         return lambda text: tokenizer(text, truncation=True, max_length=length).input_ids
     if config.vocab_size != VOCABULARY:
         raise RewardError(
@@ -133,7 +140,7 @@ def transformers_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Ten
                 module, _, kind = block[3].rpartition(".")
                 yield f"{prefix}.{BLOCKS.get(module, module)}.{kind}", tensor
         elif name in ("visual.proj", "text_projection"):
-            yield PARTS[name], tensor.T
+            yield PARTS[name], tensor.t()
         else:
             module, _, kind = name.rpartition(".")
             yield PARTS.get(name) or (f"{PARTS[module]}.{kind}" if module in PARTS else name), tensor
@@ -169,6 +176,8 @@ def configuration(tensors: Mapping[str, Tensor], activation: str) -> dict[str, A
 
 def _tower(tensors: Mapping[str, Tensor], tower: str, width: int) -> dict[str, int]:
     layers = {name.split(".")[3] for name in tensors if name.startswith(f"{tower}.encoder.layers.")}
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"it has {len(layers)} layers")
     return {
         "hidden_size": width,
         "intermediate_size": len(tensors[f"{tower}.encoder.layers.0.mlp.fc1.weight"]),

@@ -10,10 +10,11 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
+from ..models.files.headers import MOST_LAYERS
 from .base import pick_dtype
 from .errors import RewardError
 from .preprocess import Preprocess
-from .tensor_files import read_tensors
+from .tensor_files import MISFITS, read_tensors
 from .weights import find
 
 VOCABULARY = ("vocab.txt", "bert-base-uncased/vocab.txt")  # beside the weights
@@ -114,7 +115,7 @@ def load_blip(file: Path) -> Blip:
         with torch.device("meta"):
             model = Blip(*configuration(tensors))
         model.load_state_dict(tensors, assign=True)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except MISFITS as error:
         reason = " ".join(str(error).split())[:160]
         raise RewardError(f"{file} is not ImageReward 1.0 in its original form ({reason})") from error
     positions = model.text.config.max_position_embeddings
@@ -163,7 +164,10 @@ def configuration(
 
 
 def _layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
+    count = len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
+    if count > MOST_LAYERS:
+        raise ValueError(f"it has {count} layers")
+    return count
 
 
 def load_vocabulary(file: Path, words: int) -> BertWordPieceTokenizer:

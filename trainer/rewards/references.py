@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..models.files.headers import read_config
 from ..models.files.safe_file import unmap
 from ..picture_files import SUFFIXES, PictureError, read_picture
 from .base import pick_dtype
@@ -17,6 +18,7 @@ from .clip import ClipEncoder, image_settings, unit
 from .clip_kinds import load_any
 from .errors import RewardError
 from .preprocess import Preprocess
+from .tensor_files import MISFITS
 from .weights import find
 
 COMPARISONS = ("mean", "best")
@@ -29,8 +31,9 @@ class DinoEncoder:
         from transformers import Dinov2Model
 
         try:
+            read_config(folder / "config.json")
             model, info = Dinov2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, SafetensorError, *MISFITS) as error:
             raise RewardError(f"DINOv2: {folder} does not load ({' '.join(str(error).split())[:200]})") from error
         if info["missing_keys"]:
             raise RewardError(f"DINOv2: {folder} lacks {min(info['missing_keys'])}: it is another model, or cut")

@@ -1,5 +1,6 @@
 """Files of weights that rewards need: which, how large, whose, and where they are looked for."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def find(what: str, path: str | Path = "") -> Path:
         RewardError: not there; says what to download, from where, and the folder to put it in.
     """
     if path:
-        chosen = Path(path).expanduser()
+        chosen = Path(os.path.expanduser(path))
         if not chosen.exists():
             raise RewardError(f"{what}: there is no file or folder {chosen}: correct the path, or leave it empty")
         return chosen

@@ -3,6 +3,7 @@
 Stages never see these objects: `engine/grpo.py` hands them scalars.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,7 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     init: InitSettings = field(default_factory=InitSettings)
+    holds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what paths hold, see `identity.identified`
 
     def __post_init__(self) -> None:
         require(len(self.prompts) > 0, "prompts", list(self.prompts), "at least one prompt is needed")
@@ -86,4 +88,5 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as stored with a run."""
-        return plain(self)
+        known: dict[str, Any] = plain(self)
+        return known if self.holds else {name: value for name, value in known.items() if name != "holds"}

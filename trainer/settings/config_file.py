@@ -48,14 +48,14 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     for override in overrides:
-        _override(table, override)
+        set_value(table, override)
     return table
 
 
 def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     """A Config of plain data: a TOML document, or `Config.to_dict()` of a stored run."""
-    known = (*SECTIONS, "prompts", "rewards")
-    known_keys(table, known, "section")
+    table = {name: value for name, value in table.items() if name != "holds"}  # of a stored run: it is found anew
+    known_keys(table, (*SECTIONS, "prompts", "rewards"), "section")
     require("model" in table, "model", None, "this section is needed, with a path")
     readers = {"evaluation": read_evaluation, "init": read_init}
     table = {**table, **{name: read(table[name], folder) for name, read in readers.items() if name in table}}
@@ -93,7 +93,7 @@ def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
     return replace(reward, options={**reward.options, **found})
 
 
-def _override(table: dict[str, Any], text: str) -> None:
+def set_value(table: dict[str, Any], text: str) -> None:
     """Apply `section.key=value`; a value that is not TOML is taken as text."""
     key, equals, value = text.partition("=")
     require(bool(equals and key.strip()), "--set", text, "must be section.key=value")

@@ -1,5 +1,6 @@
 """What settings name by a path: made absolute, checked to be there, and read if the settings hold what is in it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from .typed import check_type
 
 
 def absolute_path(path: str, folder: Path) -> Path:
-    return (folder / Path(path).expanduser()).absolute()
+    return (folder / os.path.expanduser(path)).absolute()
 
 
 def absolute_paths(value: Any, folder: Path, where: str) -> Any:

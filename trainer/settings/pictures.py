@@ -44,6 +44,8 @@ class SamplingSettings(Section, section="sampling"):
         (),
         "Several [width, height] in place of the two above: each iteration draws all of its prompts in one of them.",
         unit="pixel",
+        lowest=16,
+        highest=4096,
     )
 
     def check(self) -> None:

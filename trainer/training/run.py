@@ -1,12 +1,10 @@
 """A run on disk: a folder with its settings, checkpoints, store and LoRA; starting it and going on with it."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__
 from ..device import pick_device, tensor_cores, training_on
 from ..diagnosis.watch import Watch
 from ..engine.state import Setup, State, new_state
@@ -24,7 +22,9 @@ from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .checkpoint import load as load_checkpoint
 from .checkpoint import save as save_checkpoint
 from .control import Control
+from .identity import identified
 from .loop import train
+from .lora_header import lora_metadata
 from .prepare import prepare
 from .run_folder import CHECKPOINTS, LORA, check_run
 from .safety import Reserve, made, mend, reserved, size_of
@@ -50,6 +50,7 @@ def start_run(
     folder, device = Path(config.run.folder), pick_device(config.model.device)
     taken = f"{folder} is being trained by another process: wait for it, or use another folder"
     check_run(config, resume)
+    config = identified(config)
     with told(folder), made(folder) as begin, exclusive(str(folder.absolute()), taken), training_on(device):
         check_run(config, resume)  # again, as another process may just have left it
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
@@ -162,18 +163,5 @@ def export(setup: Setup, state: State, path: Path) -> Path:
         names=setup.policy.layer_names if settings.format == "kohya" else None,
         network=setup.policy.network,
     )
-    metadata = lora_metadata(config, state.iteration)
     changes = [change.to_dict() for change in state.changes if change.iteration < state.iteration]
-    return export_lora(path, tensors, {**metadata, **({"changes": changes} if changes else {})})
-
-
-def lora_metadata(config: Config, iteration: int) -> dict[str, object]:
-    settings = config.to_dict()
-    return {
-        "software": f"neighbor-grpo {__version__}",
-        "base_model": config.model.path,
-        "prompts_sha256": hashlib.sha256("\n".join(config.prompts).encode()).hexdigest(),
-        "rewards": settings["rewards"],
-        "settings": {k: v for k, v in settings.items() if k not in ("prompts", "rewards")},
-        "iteration": iteration,
-    }
+    return export_lora(path, tensors, lora_metadata(config, state.iteration, changes))

@@ -6,11 +6,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, brief
 from ..rewards import KINDS, check_prompts
 from ..settings.config import SECTIONS, Config
 from ..settings.described import Section, described
 from .checkpoint import load_state
+from .identity import changed_files, identified, same_files
 
 CHECKPOINTS = "checkpoint"
 LORA = "lora.safetensors"
@@ -37,7 +38,7 @@ def check_run(config: Config, resume: bool) -> None:
         raise RunError(
             f"{folder} already holds a run of {state['iteration']} iterations: use --resume, or another folder"
         )
-    new = json.loads(json.dumps(config.to_dict()))
+    new = json.loads(json.dumps(identified(config).to_dict()))
     changed = differences(completed(state["settings"]), completed(new))
     if changed:
         raise RunError(
@@ -57,8 +58,13 @@ def _defaults(section: type[Section]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings trees, but for what may change, as 'grpo.clip was 0.2, is 0.3'."""
-    return list(_differences(old, new, "", may_change(new)))
+    """What differs between two settings trees, but for what may change, as 'grpo.clip was 0.2, is 0.3'.
+
+    A path is another if what it holds is, see `identity`.
+    """
+    free = may_change(new) | same_files(old, new) | {"holds"}
+    others = [f"what {name} holds is not what it was" for name in changed_files(old, new)]
+    return [*_differences(old, new, "", free), *others]
 
 
 def may_change(settings: Mapping[str, Any]) -> set[str]:
@@ -85,4 +91,4 @@ def _differences(old: object, new: object, name: str, free: set[str]) -> Iterato
         for i, (a, b) in enumerate(zip(old, new, strict=True)):
             yield from _differences(a, b, f"{name}.{i}", free)
     else:
-        yield f"{name} was {old!r}, is {new!r}"
+        yield f"{name} was {brief(old)}, is {brief(new)}"

@@ -1,4 +1,4 @@
-"""GGUF files: weights quantised in blocks, made numbers again one tensor at a time. The `gguf` package reads them."""
+"""GGUF files: weights quantised in blocks, made numbers again one tensor at a time. The `gguf` package knows how."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .gguf_header import read_gguf_header
+from .safe_file import DamagedFile
 from .source import ModelError
 
 
@@ -31,7 +33,7 @@ class GgufTensor:
         # read and not mapped: mapped pages would stay in memory beside the model
         data = np.fromfile(self.path, np.uint8, self.size, offset=self.offset)
         columns = self.shape[1:] or (1,)  # numbers of a vector are rows too
-        quantised = data.reshape(quant_shape_to_byte_shape((self.shape[0], *columns), self.kind))
+        quantised = data.reshape(quant_shape_to_byte_shape((*self.shape[:1], *columns), self.kind))
         parts = [quantised[r] for r in rows] or [quantised]
         numbers = torch.cat([torch.from_numpy(dequantize(part, self.kind)).float() for part in parts])
         return numbers.reshape(-1, *self.shape[1:])
@@ -44,25 +46,18 @@ def gguf_file(path: Path) -> dict[str, GgufTensor]:
         ModelError: the gguf package is not installed, or this is not a whole GGUF file.
     """
     try:
-        from gguf import GGUFReader
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
         raise ModelError(f"{path} is a GGUF file: `pip install gguf` to read it") from error
     try:
-        found = GGUFReader(path).tensors
-    except (OSError, ValueError, IndexError) as error:
+        entries = read_gguf_header(path, {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()})
+    except (OSError, DamagedFile) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} is not a whole GGUF file ({reason}): download it again") from error
+    kinds = [GGMLQuantizationType(entry.kind) for entry in entries]
     return {
-        t.name: GgufTensor(
-            path,
-            t.name,
-            tuple(map(int, t.shape[::-1])),
-            t.tensor_type,
-            int(t.data_offset),
-            int(t.n_bytes),
-            _dtype(t.tensor_type),
-        )
-        for t in found
+        e.name: GgufTensor(path, e.name, e.shape, kind, e.start, e.size, _dtype(kind))
+        for e, kind in zip(entries, kinds, strict=True)
     }
 
 

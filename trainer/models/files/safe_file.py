@@ -10,11 +10,14 @@ and the values of all tensors without gaps (https://github.com/huggingface/safet
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ...errors import brief
 
 if TYPE_CHECKING:  # headers are read when settings are checked, without torch
     from torch import Tensor, nn
@@ -22,7 +25,8 @@ if TYPE_CHECKING:  # headers are read when settings are checked, without torch
 File = BufferedReader | FileIO
 
 LENGTH = 8  # bytes of the header's length
-LONGEST = 100_000_000  # bytes of a header, as in the library
+LONGEST = 2**24  # bytes of a header: that of 800 tensors has 100 kB, and JSON of 16 MB can take 400 MB of memory
+LARGEST = 2**60  # numbers in a tensor, sizes of 0 left out: more is no place in any memory
 METADATA = "__metadata__"
 BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 1),
@@ -78,7 +82,7 @@ def read_header(file: File) -> Header:
     if not 2 <= length <= min(LONGEST, version[0] - LENGTH):
         raise DamagedFile(f"it has {version[0]} bytes, and its header would have {length}")
     try:
-        described = json.loads(_bytes(file, length).decode("utf-8"))
+        described = json.loads(_bytes(file, length).decode("utf-8"), object_pairs_hook=_once)
         metadata = {str(key): str(value) for key, value in (described.pop(METADATA, None) or {}).items()}
         entries = {name: _entry(described[name], LENGTH + length) for name in described}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -87,10 +91,21 @@ def read_header(file: File) -> Header:
     return Header(entries, metadata, version)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON; of two tensors with one name nobody could say which counts."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it has {brief(twice)} twice")
+    return table
+
+
 def _entry(described: Mapping[str, Any], first: int) -> Entry:
     (start, end), shape = described["data_offsets"], tuple(described["shape"])
     if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
-        raise ValueError(f"shape {shape} from byte {start} to {end}")
+        raise ValueError(f"shape {brief(shape)} from byte {brief(start)} to {brief(end)}")
+    if len(shape) > 64 or math.prod(n or 1 for n in shape) > LARGEST:
+        raise ValueError(f"shape {brief(shape)}")
     return Entry(str(described["dtype"]), shape, first + start, first + end)
 
 
@@ -99,7 +114,7 @@ def _check(entries: Mapping[str, Entry], first: int, size: int) -> None:
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         needed = math.prod(entry.shape) * BYTES[entry.dtype] if entry.dtype in BYTES else entry.end - entry.start
         if entry.start != first or entry.end - entry.start != needed or needed < 0:
-            raise DamagedFile(f"{name} lies at the wrong place")
+            raise DamagedFile(f"{brief(name)} lies at the wrong place")
         first = entry.end
     if first != size:
         raise DamagedFile(f"it has {size} bytes of {first}")
@@ -115,7 +130,7 @@ def read_values(file: File, entry: Entry, rows: Sequence[slice] = ()) -> "Tensor
 
     dtype = getattr(torch, TORCH.get(entry.dtype, ""), None)
     if dtype is None:
-        raise DamagedFile(f"its numbers are {entry.dtype}, which this torch cannot read")
+        raise DamagedFile(f"its numbers are {brief(entry.dtype)[1:-1]}, which this torch cannot read")
     ranges = [range(entry.shape[0])[r] for r in rows]
     shape = (sum(map(len, ranges)), *entry.shape[1:]) if rows else entry.shape
     values = torch.empty(shape, dtype=dtype, device="cpu")

@@ -1,5 +1,6 @@
 """Where a model is: the embedded one, a diffusers folder, a single file, or a hub id given on purpose."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors import SafetensorError
 
 from ... import tiny
 from ...errors import UserError
-from .headers import damage, tensor_names
+from .headers import CONFIG, damage, read_config, tensor_names
 from .safe_file import DamagedFile, unmap
 
 EMBEDDED = "embedded"
@@ -49,7 +50,8 @@ class ModelSource:
     def says(self, part: str) -> str:
         """The configuration of one part of a folder, as text; empty if there is none."""
         try:
-            return (Path(self.location) / part / "config.json").read_text("utf-8")
+            with (Path(self.location) / part / "config.json").open("rb") as file:
+                return file.read(CONFIG).decode("utf-8")
         except (OSError, UnicodeDecodeError):
             return ""
 
@@ -81,10 +83,17 @@ class ModelSource:
         if not self.hub and not (Path(self.location) / part).is_dir():
             raise self.error(f"it has no folder {part!r}")
         try:
+            self._check_config(part)
             return cls.from_pretrained(self.location, subfolder=part, local_files_only=not self.hub, **options)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise self.error(f"its {part} does not load ({reason[:200]})") from error
+
+    def _check_config(self, part: str) -> None:
+        """Raises ValueError if a part's configuration asks for a model that would be built for hours."""
+        config = Path(self.location) / part / "config.json"
+        if not self.hub and config.is_file():
+            read_config(config)
 
     def load_model(self, cls: type[Any], part: str, **options: Any) -> Any:
         """Like `load`, for a part with weights; none of them may be missing, as it would silently be random."""
@@ -123,7 +132,7 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
         return ModelSource(name, str(tiny.FLUX), hub=False, vae=vae, text_encoders=encoders)
     if name.startswith(HUB):
         return ModelSource(name, name.removeprefix(HUB), hub=True, vae=vae, text_encoders=encoders)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not (path.is_file() if name.endswith(SINGLE_FILES) else (path / "model_index.json").is_file()):
         raise ModelError(
             f"model {name!r}: no diffusers folder there (no model_index.json) and no {' or '.join(SINGLE_FILES)} file. "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ...errors import brief
 from .stored import Stored
 
 Put = Callable[[nn.Module, str, Tensor, Tensor | None], None]  # stores a named weight, and its scale, in a model
@@ -67,12 +68,11 @@ def complaint(module: nn.Module, pieces: Mapping[str, Piece]) -> str:
         return f"lacks {len(missing)} weights, the first is {min(missing)}"
     odd = [name for name, piece in pieces.items() if wanted.get(name) != piece.shape]
     if odd:
-        return f"has {len(odd)} tensors that do not fit, the first is {odd[0]}"
+        return f"has {len(odd)} tensors that do not fit, the first is {brief(odd[0])[1:-1]}"
     coded = next((piece for piece in pieces.values() if not piece.readable), None)
     if coded:
-        return (
-            f"is quantised in a way that is not read here ({coded.stored.dtype}): bf16, fp16, fp8 and most of GGUF are"
-        )
+        kind = brief(coded.stored.dtype)[1:-1]
+        return f"is quantised in a way that is not read here ({kind}): bf16, fp16, fp8 and most of GGUF are"
     return ""
 
 

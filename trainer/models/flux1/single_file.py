@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import FluxTransformer2DModel
 
+from ...errors import brief
 from ..files.opened import open_file
 from ..files.recognise import recognise
 from ..files.source import ModelError
@@ -17,13 +18,16 @@ PREFIX = "model.diffusion_model."
 MARK = "double_blocks.0.img_attn.qkv.weight"  # every FLUX has it
 DIFFUSERS_MARK = "single_transformer_blocks.0.proj_mlp.weight"
 QKV = ("q", "k", "v")
-# parameters whose shapes tell the configuration
-TELLING = (
-    "x_embedder.weight",
-    "context_embedder.weight",
-    "time_text_embed.text_embedder.linear_1.weight",
-    "transformer_blocks.0.attn.norm_q.weight",
-)
+# parameters whose shapes tell the configuration, and how many dimensions each has
+TELLING = {
+    "x_embedder.weight": 2,
+    "context_embedder.weight": 2,
+    "time_text_embed.text_embedder.linear_1.weight": 2,
+    "transformer_blocks.0.attn.norm_q.weight": 1,
+    "proj_out.weight": 2,
+}
+MOST_BLOCKS = 200  # of a kind; FLUX.1 has 19 and 38
+WIDEST = 2**17  # FLUX.1 is 3072 wide, and its blocks 12288 within
 
 EMBEDDERS = {
     "img_in": "x_embedder",
@@ -75,6 +79,9 @@ def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piec
             f"{path} is not a FLUX transformer but {recognise(tensors)} ({untold[0]} is missing): "
             "choose FLUX.1-dev or -schnell"
         )
+    strange = _strange_sizes(pieces)
+    if strange:
+        raise ModelError(f"{path} is no plain FLUX transformer: it {strange}")
     with torch.device("meta"):
         return FluxTransformer2DModel(**configuration(pieces)), pieces
 
@@ -82,9 +89,24 @@ def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piec
 def transformer_pieces(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
     """Where diffusers' parameters are in a file with these tensors; empty if it holds no FLUX transformer."""
     tensors = under(tensors, PREFIX) or tensors
-    if MARK in tensors and "img_in.weight" in tensors:
+    if MARK in tensors and "img_in.weight" in tensors and tensors["img_in.weight"].shape:
         return dict(diffusers_names(pieces_of(tensors)))
     return pieces_of(tensors) if DIFFUSERS_MARK in tensors else {}
+
+
+def _strange_sizes(pieces: Mapping[str, Piece]) -> str:
+    """What no FLUX has, before a model of such sizes is built; empty if there is nothing."""
+    for name, dimensions in TELLING.items():
+        shape = pieces[name].shape
+        if len(shape) != dimensions or not all(0 < n <= WIDEST for n in shape):
+            return f"has {name} of the shape {brief(shape)}"
+    hidden, head = pieces["x_embedder.weight"].shape[0], pieces["transformer_blocks.0.attn.norm_q.weight"].shape[0]
+    if hidden % head or head % 2:
+        return f"has heads of {head} in a width of {hidden}"
+    for blocks in ("transformer_blocks", "single_transformer_blocks"):
+        if _count(pieces, blocks) > MOST_BLOCKS:
+            return f"has {_count(pieces, blocks)} {blocks}, of which FLUX.1 has 19 or 38"
+    return ""
 
 
 def configuration(pieces: Mapping[str, Piece]) -> dict[str, object]:
@@ -118,7 +140,7 @@ def diffusers_names(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, Piece]]:
         kind = "weight" if kind == "scale" else kind
         block = re.fullmatch(r"(double|single)_blocks\.(\d+)\.(.+)", module)
         if not block:
-            if module == "final_layer.adaLN_modulation.1":
+            if module == "final_layer.adaLN_modulation.1" and piece.shape:
                 piece = piece.part(slice(hidden, 2 * hidden), slice(0, hidden))  # shift, scale -> scale, shift
             yield f"{EMBEDDERS.get(module, module)}.{kind}", piece
         elif block[1] == "double":
@@ -141,10 +163,13 @@ def diffusers_names(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, Piece]]:
 
 
 def _split(piece: Piece, rows: int, parts: int) -> list[Piece]:
-    """`parts` pieces of `rows` rows each; the last has what is left."""
+    """`parts` pieces of `rows` rows each; the last has what is left. What has no rows fits nowhere as it is."""
+    if not piece.shape:
+        return [piece] * parts
     ends = [*(rows * n for n in range(parts)), piece.shape[0]]
     return [piece.part(slice(start, end)) for start, end in zip(ends, ends[1:], strict=False)]
 
 
 def _count(pieces: Mapping[str, Piece], blocks: str) -> int:
-    return 1 + max(int(name.split(".")[1]) for name in pieces if name.startswith(f"{blocks}."))
+    """How many there are, whatever their numbers: if those are not 0, 1, 2, ..., one is missed by its name later."""
+    return len({name.split(".")[1] for name in pieces if name.startswith(f"{blocks}.")})

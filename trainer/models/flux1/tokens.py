@@ -27,7 +27,7 @@ def text_tokens(wanted: int | str, source: ModelSource) -> int:
     try:
         options = {"subfolder": "transformer", "local_files_only": not source.hub}
         config = FluxTransformer2DModel.load_config(source.location, **options)
-    except OSError as error:
+        return DEV if config["guidance_embeds"] else SCHNELL
+    except (OSError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise source.error(f"its transformer's configuration does not load ({reason[:200]})") from error
-    return DEV if config["guidance_embeds"] else SCHNELL

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from diffusers import FluxTransformer2DModel
 
+from ...errors import brief
+from ..files.headers import read_config
 from ..files.opened import safetensors_files
 from ..files.source import ModelError, ModelSource
 from ..files.weights import Piece, Ready, complaint, fill, pieces_of, widened
@@ -15,6 +17,8 @@ from .single_file import open_single_file
 PART = "transformer"
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 WHOLE = "diffusion_pytorch_model.safetensors"
+LONGEST = 2**24  # bytes of an index
+BUILDING = (RuntimeError, ZeroDivisionError, AssertionError, IndexError, RecursionError)  # of a model of such sizes
 
 
 def load_transformer(source: ModelSource, *, dtype: torch.dtype, ready: Ready | None = None) -> FluxTransformer2DModel:
@@ -46,11 +50,11 @@ def load_transformer(source: ModelSource, *, dtype: torch.dtype, ready: Ready | 
 def _open_folder(source: ModelSource) -> tuple[FluxTransformer2DModel, dict[str, Piece]]:
     folder = source.folder(PART)
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = read_config(folder / "config.json")
         with torch.device("meta"):
             transformer = FluxTransformer2DModel.from_config(config)
         return transformer, pieces_of(safetensors_files(_shards(folder)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError, *BUILDING) as error:
         raise source.error(f"its {PART} does not load ({' '.join(str(error).split())[:200]})") from error
 
 
@@ -58,4 +62,7 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
     if not index.is_file():
         return [folder / WHOLE]
-    return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+    names = sorted(set(json.loads(index.read_bytes()[:LONGEST].decode("utf-8"))["weight_map"].values()))
+    if strange := [name for name in names if Path(name).name != name]:
+        raise ValueError(f"{INDEX} names {brief(strange[0])}, which is no file beside it")
+    return [folder / name for name in names]

@@ -1,34 +1,23 @@
 """Going on from a LoRA file, under whichever of the names that ComfyUI accepts for FLUX it was written."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..files.headers import damage
+from ..files.headers import damage, tensor_names
 from ..files.safe_file import DamagedFile, read_file
 from .attach import MAGNITUDE, lora_layers, row_norms
+from .endings import ENDINGS
+from .kinds import TEXT_ENCODERS, refuse_other_kinds, shown
 from .names import LayerNames
+from .scales import Scales, read_scales
 from .targets import LoraError, linear_layers
 
 log = logging.getLogger(__name__)
-
-# endings of names
-ENDINGS = {
-    ".lora_B.weight": "up", ".lora_A.weight": "down",  # diffusers, PEFT
-    ".lora_B.default.weight": "up", ".lora_A.default.weight": "down",
-    ".lora_up.weight": "up", ".lora_down.weight": "down",  # kohya, OneTrainer
-    "_lora.up.weight": "up", "_lora.down.weight": "down",
-    ".lora.up.weight": "up", ".lora.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up", ".lora_linear_layer.down.weight": "down",
-    ".lora_B": "up", ".lora_A": "down",
-    ".up.weight": "up", ".down.weight": "down",  # XLabs
-    ".alpha": "alpha", ".dora_scale": "dora",
-}  # fmt: skip
-TEXT_ENCODERS = ("lora_te", "text_encoder", "base_model.model.text_encoder")
 
 
 @dataclass(frozen=True)
@@ -56,33 +45,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]], names: LayerNames) -> dict[str, Factors]:
     """A file's LoRA by the modules of diffusers' transformer.
 
-    As in ComfyUI a layer without `.alpha` has scale 1. The text encoders are not trained here, so their part of a
-    file is left out with a warning: refusing it would shut out the files of whole trainers, which write it always.
+    A layer without `.alpha` has the scale that the file's header gives, see `Scales`, or 1 as in ComfyUI. The text
+    encoders are not trained here, so their part of a file is left out with a warning: refusing it would shut out the
+    files of whole trainers, which write it always.
 
     Args:
         sizes: (out, in) of every linear layer of the transformer.
         names: of the model's family.
 
     Raises:
-        LoraError: not a LoRA, a name or a shape that fits no layer; the first one is named.
+        LoraError: not a LoRA, a name or a shape that fits no layer, numbers that are none; the first one is named.
     """
-    tensors, _ = read_tensors(path)
-    text = [name for name in tensors if name.startswith(TEXT_ENCODERS)]
-    if text:
-        log.warning("%s: %d tensors for the text encoders are left out", path, len(text))
-    known = names.spellings(sizes)
-    layers: dict[str, dict[str, Tensor]] = {}
-    for name in sorted(tensors.keys() - set(text)):
-        # some end like others, but only one leaves the name of a layer
-        ending = next((e for e in ENDINGS if name.endswith(e) and name.removesuffix(e) in known), None)
-        if ending is None:
-            raise LoraError(f"{path} is not a LoRA for this FLUX: the first name that fits no layer is {name}")
-        layers.setdefault(name.removesuffix(ending), {})[ENDINGS[ending]] = tensors[name]
-    if not layers:
-        raise LoraError(f"{path} is not a LoRA: it holds no tensors for a FLUX transformer")
+    tensors, metadata = read_tensors(path)
+    layers = layers_of(path, tensors, names.spellings(sizes))
+    scales = read_scales(path, metadata)
     found: dict[str, Factors] = {}
-    for layer, parts in layers.items():
-        split = _split(f"{path}: {layer}", parts, {module: sizes[module] for module in known[layer]}, names)
+    for layer, (modules, parts) in layers.items():
+        its = {part: tensors[name] for part, name in parts.items()}
+        _check_numbers(path, {name: tensors[name] for name in parts.values()})
+        split = _split(f"{path}: {layer}", its, {module: sizes[module] for module in modules}, scales, names)
         twice = found.keys() & split.keys()
         if twice:
             raise LoraError(f"{path}: {layer} is for {min(twice)}, for which the file has another LoRA already")
@@ -90,24 +71,91 @@ def read_factors(path: Path, sizes: Mapping[str, tuple[int, int]], names: LayerN
     return found
 
 
+def layers_of(
+    path: Path, tensors: Iterable[str], known: Mapping[str, list[str]]
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """The layers that a file with these tensors is for: layer -> the modules it stacks, and part -> tensor's name.
+
+    Args:
+        known: what files call the model's layers, see `LayerNames.spellings`.
+
+    Raises:
+        LoraError: see `read_factors`.
+    """
+    text = {name for name in tensors if name.startswith(TEXT_ENCODERS)}
+    refuse_other_kinds(path, {*tensors} - text)
+    if text:
+        log.warning("%s: %d tensors for the text encoders are left out", path, len(text))
+    found: dict[str, tuple[list[str], dict[str, str]]] = {}
+    for name in sorted({*tensors} - text):
+        # some end like others, but only one leaves the name of a layer
+        ending = next((e for e in ENDINGS if name.endswith(e) and name.removesuffix(e) in known), None)
+        if ending is None:
+            raise LoraError(f"{path} is not a LoRA for this FLUX: the first name that fits no layer is {shown(name)}")
+        layer = name.removesuffix(ending)
+        _, parts = found.setdefault(layer, (known[layer], {}))
+        if ENDINGS[ending] in parts:
+            raise LoraError(f"{path}: {layer} has two halves {parts[ENDINGS[ending]]} and {name}: the file is damaged")
+        parts[ENDINGS[ending]] = name
+    if not found:
+        whose = ", but for the text encoders alone" if text else ""
+        raise LoraError(f"{path} is not a LoRA: it holds no tensors for a FLUX transformer{whose}")
+    return found
+
+
+def modules_in(path: Path, modules: Collection[str], names: LayerNames) -> list[str]:
+    """The modules, of these of a model, that a LoRA's file is for; its values are not read.
+
+    Raises:
+        LoraError: see `read_factors`.
+    """
+    try:
+        layers = layers_of(path, tensor_names(path), names.spellings(modules))
+    except (OSError, DamagedFile) as error:
+        raise LoraError(damage(path, error)) from error
+    return sorted({module for stacked, _ in layers.values() for module in stacked})
+
+
+def _check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises LoraError if some numbers are none: one NaN in a LoRA makes every picture black."""
+    for name, tensor in tensors.items():
+        alpha = name.endswith(".alpha")
+        if tensor.is_complex() or not (tensor.is_floating_point() or alpha):
+            raise LoraError(f"{path}: {name} is stored as {tensor.dtype}: only floating numbers are read")
+        if alpha and tensor.numel() != 1:
+            raise LoraError(f"{path}: {name} has {tensor.numel()} numbers and must have one: the file is damaged")
+        odd = int((~tensor.float().isfinite()).sum())
+        if odd:
+            raise LoraError(
+                f"{path}: {name} holds NaN or infinity in {odd} of {tensor.numel()} numbers: the file is damaged, or "
+                "its training broke down: use an earlier save of it"
+            )
+
+
 def _split(
-    layer: str, parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], names: LayerNames
+    layer: str, parts: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, int]], scales: Scales, names: LayerNames
 ) -> dict[str, Factors]:
     """A layer's LoRA as that of the modules it stacks: each has its rows of `up`, all have the same `down`."""
     up, down, alpha, dora = (parts.get(part) for part in ("up", "down", "alpha", "dora"))
     if up is None or down is None:
         raise LoraError(f"{layer} lacks its {'down' if down is None else 'up'} half: the file is damaged")
     rows, columns = [out for out, _ in sizes.values()], next(iter(sizes.values()))[1]
-    total, rank = sum(rows), len(down)
+    total, rank = sum(rows), down.shape[0] if down.ndim else 0
     if up.shape != (total, rank) or down.shape != (rank, columns):
         shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
         raise LoraError(f"{layer} has the shapes {shapes}, and this model's layer is {total} x {columns}")
+    if rank == 0:
+        raise LoraError(f"{layer} has rank 0: the file is damaged")
     if dora is not None and tuple(dora.shape) not in ((total,), (total, 1)):
         raise LoraError(f"{layer} is a DoRA of columns ({tuple(dora.shape)}): only those of rows can be gone on from")
-    scale = 1.0 if alpha is None else float(alpha) / rank
     doras = [None] * len(rows) if dora is None else dora.float().flatten().split(rows)
     return {
-        module: Factors(names.turned(module, part), down.float(), scale, factor)
+        module: Factors(
+            names.turned(module, part),
+            down.float(),
+            scales.of(module, rank) if alpha is None else float(alpha) / rank,
+            factor,
+        )
         for module, part, factor in zip(sizes, up.float().split(rows), doras, strict=True)
     }
 
@@ -145,6 +193,8 @@ def start_from(
         up, down = _within(path, file, len(a))
         a[: len(down)] = down
         b[:, : len(down)] = up * (file.scale / scales[module])
+        if not b.isfinite().all():
+            raise LoraError(f"{path}: with its scale of {file.scale:g} the LoRA of {module} is infinite: it is damaged")
         magnitude = parameters.get(f"{module}.{MAGNITUDE}.weight")
         if magnitude is not None:
             w = layers[module].weight.float()
