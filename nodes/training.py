@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..trainer.diagnosis import CHECKS
 from ..trainer.settings.config import Config, EvaluationSettings, GrpoSettings, InitSettings, RunSettings
+from ..trainer.settings.described import described
 from . import host, policies, service
 from .inputs import setting_input
 from .latents import begun, ready
@@ -104,6 +105,12 @@ class Train(io.ComfyNode):
                 setting_input(EvaluationSettings, "every", "evaluate_every", optional=True, default=EVALUATE_EVERY),
                 setting_input(RunSettings, "stop_on", optional=True, options=[NOTHING, ANY, *CHECKS], default=NOTHING),
                 *INIT_INPUTS,
+                io.String.Input(
+                    "keep_tiles",
+                    optional=True,
+                    default=RunSettings.keep_tiles,
+                    tooltip=described(RunSettings, "keep_tiles").help,
+                ),
             ],
             outputs=[
                 LORA.Output("lora", display_name="lora", tooltip="The trained LoRA, for Save LoRA or Load LoRA Model."),
@@ -143,6 +150,7 @@ class Train(io.ComfyNode):
         latent: dict[str, Any] | None = None,
         denoise: float = InitSettings.denoise,
         mask: Tensor | None = None,
+        keep_tiles: str = RunSettings.keep_tiles,
     ) -> io.NodeOutput:
         grpo, optimizer = chosen(
             settings,
@@ -168,6 +176,7 @@ class Train(io.ComfyNode):
                 seed=neighborhood.seed,
                 micro_batch=micro_batch,
                 save_every=save_every,
+                keep_tiles=keep_tiles,
                 offload_rewards=offload_rewards,
                 stop_on={NOTHING: (), ANY: tuple(CHECKS)}.get(stop_on, (stop_on,)),
             ),

@@ -44,6 +44,16 @@ def test_a_graph_that_did_not_change_does_not_train_again(server):
     assert not (server.base / "output/neighbor_grpo/once-2").exists()
 
 
+def test_a_training_keeps_the_pictures_that_it_is_told_to(server):
+    graph = graphs.train(name="thinned", iterations=4)
+    graph["5"]["inputs"]["keep_tiles"] = "newest 2"
+    run(server, graph)
+    kept = (server.base / "output/neighbor_grpo/thinned/tiles").iterdir()
+    assert sorted(path.name for path in kept) == ["000002", "000003"]
+    graph["5"]["inputs"]["keep_tiles"] = "some"
+    assert "run.keep_tiles = 'some': must be auto, all, or iterations such as" in fails(server, graph)
+
+
 def test_a_file_that_exists_is_kept_unless_asked(server):
     for expected in ("kept", "kept-2"):
         graph = graphs.train(name="kept", iterations=1)

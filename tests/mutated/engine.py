@@ -199,6 +199,48 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/store/retention.py",
+        ("test_retention.py",),
+        {
+            "one more of the newest": ("default=0) - self.newest", "default=0) - self.newest - 1"),
+            "the newest go as well": ("if i <= end and i % every]", "if i % every]"),
+            "older ones all go": ("if i <= end and i % every]", "if i <= end]"),
+            "the newest are never fewer": ("if self.newest > 1:", "if False:"),
+            "the older ones go first": ("newest <= BUDGET // 2 and self.every", "self.every"),
+            "tiny pictures weigh nothing": ("max(path.stat().st_size, LEAST)", "path.stat().st_size"),
+            "how far it thinned out is forgotten": ("put(self.database, {FACT: asdict(rule)})", "pass"),
+            "what an older version stored is not counted": (
+                "[(i, bytes_of(_pictures(self.folder / place(i))), 1) for",
+                "[(i, 0, 1) for",
+            ),
+            "rows promise what is gone": (
+                '"UPDATE candidates SET tile = NULL WHERE',
+                '"UPDATE candidates SET tile = tile WHERE',
+            ),
+            "the base noise's row promises what is gone": (
+                '"UPDATE groups SET base = NULL WHERE',
+                '"UPDATE groups SET base = base WHERE',
+            ),
+            "nobody remembers what is gone": ('"UPDATE tiles SET kept = 0 WHERE', '"DELETE FROM tiles WHERE'),
+            "what stays is not tried again": (
+                "                self.leaving[iteration] = None  # behind",
+                "                pass  # behind",
+            ),
+            "the first are tried for ever": (
+                "            del self.leaving[iteration]\n            if remove",
+                "            if remove",
+            ),
+            "nothing is tried when the store is opened": ("WHERE NOT kept AND bytes > 0", "WHERE 0"),
+            "links are followed": ("if folder.is_symlink():", "if False:"),
+            "whatever lies there goes": ("if path.suffix == PICTURE]", "]"),
+        },
+    ),
+    Target(
+        "trainer/store/writer.py",
+        ("test_retention.py",),
+        {"the rest is left for the next time": ("        store.retention.remove(most=None)\n", "")},
+    ),
+    Target(
         "trainer/training/loop.py",
         ("test_drawn.py",),
         {

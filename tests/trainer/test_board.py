@@ -63,7 +63,7 @@ def test_curves_are_those_of_the_store(server, runs):
 
 def test_groups_tiles_and_evaluations_are_found(server):
     index = server.get("/runs/run/groups").json
-    assert index == {"first": 0, "last": 11, "tiles": list(range(12)), "evaluations": [0, 10]}
+    assert index == {"first": 0, "last": 11, "tiles": list(range(12)), "evaluations": [0, 10], "gone": 0}
     found = server.get("/runs/run/groups/10").json
     assert (found["iteration"], [g["slot"] for g in found["groups"]]) == (10, [0, 1])
     group = found["groups"][1]
@@ -151,7 +151,13 @@ def test_missing_half_written_and_broken_runs_are_told(own, monkeypatch):
     assert states["garbage"].startswith("unreadable")
     assert states["locked"].startswith("unreadable")
     assert own.get("/runs/empty/curves").json == {"iteration": 0, "curves": {}}
-    assert own.get("/runs/empty/groups").json == {"first": None, "last": None, "tiles": [], "evaluations": []}
+    assert own.get("/runs/empty/groups").json == {
+        "first": None,
+        "last": None,
+        "tiles": [],
+        "evaluations": [],
+        "gone": 0,
+    }
     for tail in ("", "/curves", "/groups/0", "/export.csv"):
         refused(own.get(f"/runs/garbage{tail}"), 422)
         answer = own.get(f"/runs/locked{tail}")

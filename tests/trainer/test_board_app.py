@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from board_server import Served, running
-from patience import GUARD
+from patience import GUARD, until
 from run_folders import Run, write
 
 from trainer.board.app import make_app
@@ -115,6 +116,14 @@ def start(*words, **options):
     line = [sys.executable, "-m", "trainer", "board", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(line, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes, **options)
+
+
+def test_a_board_that_is_closed_leaves_no_thread_behind(tmp_path):
+    before = {*threading.enumerate()}
+    with running(make_app(lambda: tmp_path)) as served:
+        served.get("/runs")
+        assert any(thread.name.startswith("runs") for thread in {*threading.enumerate()} - before)
+    until(lambda: {*threading.enumerate()} <= before, lambda: f"left: {threading.enumerate()}")
 
 
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):

@@ -4,7 +4,10 @@ import json
 
 import pytest
 from board_page import look_at, opened, until
+from board_process import board
 from run_folders import MARKUP, Run, write
+
+from trainer.store.writer import open_store
 
 
 def test_tiles_come_best_first_and_name_rank_and_advantage(page):
@@ -68,6 +71,43 @@ def test_pictures_of_fixed_prompts_stand_before_and_after(page):
     pair = page.locator(".ng-evaluation").first
     pair.wait_for()
     assert pair.locator("figcaption").all_inner_texts() == ["after 0", "after 40"]
+
+
+def test_a_run_says_which_pictures_are_no_longer_kept(chromium, tmp_path, errors):
+    folder = write(tmp_path / "thinned", Run(iterations=12))
+    with open_store(folder, keep_tiles="every 5") as store, store.database:
+        store.retention.add(11, [])
+    with board(tmp_path) as server:
+        for page in opened(chromium, server.url, errors):
+            look_at(page, "thinned", "neighborhood")
+            page.get_by_text("pictures of 4 of 12 iterations").wait_for()
+            page.locator(".ng-iteration").fill("7")
+            page.locator(".ng-iteration").press("Enter")
+            page.get_by_text("The pictures of this iteration are no longer kept (run.keep_tiles).").wait_for()
+            assert page.locator(".ng-no-picture").all_inner_texts() == ["no longer kept"] * 12
+            assert page.locator(".ng-score b").count() == 24
+            page.locator(".ng-tile[data-candidate] button").first.click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_role("button", name="Copy noise as node").wait_for()
+            assert dialog.locator("img:visible, select:visible").count() == 0
+            page.keyboard.press("Escape")
+            page.get_by_label("Next iteration with pictures").click()
+            until(page, "document.querySelector('.ng-iteration').value === '10'")
+            until(page, "document.querySelector('.ng-tile[data-candidate] img')?.naturalWidth === 64")
+            page.locator("[data-tab=curves]").click()
+            page.locator(".ng-thumb img").first.wait_for()
+    assert errors == []
+
+
+def test_a_picture_that_is_removed_while_it_is_looked_at_leaves_a_word(chromium, tmp_path, errors):
+    write(tmp_path / "run", Run(iterations=1, prompts=("a",)))
+    with board(tmp_path) as server:
+        for page in opened(chromium, server.url, errors):
+            page.route("**/tiles/0/0/3", lambda route: route.fulfill(status=404))
+            look_at(page, "run", "neighborhood")
+            page.locator("[data-candidate='3'] .ng-no-picture").wait_for()
+            assert page.locator(".ng-tile[data-candidate] img").count() == 11
+    assert [error for error in errors if "404" not in error] == []
 
 
 def test_distances_are_drawn_and_every_anchor_has_its_arrow(page):

@@ -34,9 +34,10 @@ POLICY = {
 def make_app(runs: Callable[[], Path], host: str = "127.0.0.1", files: Path = WEB) -> web.Application:
     """The app for `host`, the address it will listen on."""
     app = web.Application(middlewares=[guarded(host)])
-    hub = app[HUB] = Hub()
+    hub, board = Hub(), Board(runs)
+    app[HUB] = hub
     app.router.add_get(f"{PREFIX}/events", answered(hub.serve))
-    app.add_routes(Board(runs).routes())
+    app.add_routes(board.routes())
     app.router.add_get("/", answered(page(files / PAGE)))
     for folder in FILES:
         if (files / folder).is_dir():
@@ -46,6 +47,7 @@ def make_app(runs: Callable[[], Path], host: str = "127.0.0.1", files: Path = WE
         task = asyncio.create_task(Watcher(runs).run(hub))
         yield
         task.cancel()
+        board.readers.shutdown(wait=False)  # their threads would live as long as the process
 
     app.cleanup_ctx.append(watching)
     return app

@@ -20,10 +20,11 @@ class Index:
     last: int | None
     tiles: list[int]  # iterations with stored pictures
     evaluations: list[int]
+    gone: int  # iterations whose pictures are no longer kept
 
 
 def index(store: Reader) -> Index:
-    return Index(*store.span(), store.pictured(), store.evaluations())
+    return Index(*store.span(), store.pictured(), store.evaluations(), store.all_gone())
 
 
 def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dict[str, Any]]:
@@ -33,13 +34,14 @@ def groups(store: Reader, iteration: int, *, geometric: bool = True) -> list[dic
 
     `geometric` adds the candidates' distances, and the points they make in a plane.
     """
-    candidates = _candidates(store, iteration)
+    candidates, gone = _candidates(store, iteration), store.gone(iteration)
     return [
         {
             "slot": slot,
             "prompt": prompt,
             "seed": str(seed),
             "base": exists(store.folder, base),
+            "gone": gone,
             "candidates": candidates[slot],
             **(geometry(distances, len(candidates[slot])) if geometric else {}),
         }

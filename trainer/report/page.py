@@ -127,6 +127,9 @@ def pictures(store: Reader) -> Markup:
         parts.append(h("h2", "Candidates, best first"))
         for iteration in dict.fromkeys((there.tiles[-1], there.tiles[0])):
             parts += album.iteration(iteration)
+    if there.gone:
+        gone = f"Iterations whose pictures are no longer kept (run.keep_tiles): {there.gone:,}."
+        parts.append(h("p", gone, class_="note"))
     if album.left_out:
         parts.append(h("p", f"{album.left_out} pictures are left out, to keep this page small.", class_="note"))
     return together(parts)

@@ -1,9 +1,13 @@
 """How long a run goes on, what it stores, and what it draws to be looked at."""
 
+import re
 from dataclasses import dataclass
 
+from ..choices import AUTO
 from ..diagnosis import CHECKS
-from .described import Section, setting
+from .described import Section, require, setting
+
+KEEP = re.compile("auto|all|(newest|every) [1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class RunSettings(Section, section="run"):
     tiles_every: int = setting(
         1, "Iterations between stored pictures; 0 stores none.", unit="iteration", least=0, may_change=True
     )
+    keep_tiles: str = setting(
+        AUTO,
+        "Iterations whose pictures stay on disk: all, newest 500, or every 10 and the newest one. auto keeps all up to "
+        "1 GiB; beyond it every second, fourth, ... of the older ones. Numbers and seeds always stay.",
+        choices=(AUTO, "all"),
+        others="newest N, or every N",
+        may_change=True,
+    )
     offload_rewards: bool = setting(
         False,
         "Reward models wait in the computer's memory while they do not score, and come one at a time. Saves their "
@@ -54,6 +66,10 @@ class RunSettings(Section, section="run"):
         choices=tuple(CHECKS),
         may_change=True,
     )
+
+    def check(self) -> None:
+        remedy = "must be auto, all, or iterations such as 'newest 500' or 'every 10'"
+        require(KEEP.fullmatch(self.keep_tiles) is not None, "run.keep_tiles", self.keep_tiles, remedy)
 
 
 @dataclass(frozen=True)

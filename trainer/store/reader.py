@@ -100,6 +100,14 @@ class Reader:
         """The iterations with stored pictures, in order."""
         return self._column("SELECT DISTINCT iteration FROM candidates WHERE tile IS NOT NULL ORDER BY 1")
 
+    def gone(self, iteration: int) -> bool:
+        """Whether it had pictures that are no longer kept."""
+        return self._value("SELECT 1 FROM tiles WHERE iteration = ? AND kept = 0", iteration) is not None
+
+    def all_gone(self) -> int:
+        """Iterations that had pictures which are no longer kept."""
+        return int(self._value("SELECT count(*) FROM tiles WHERE kept = 0"))
+
     def groups(self, iteration: int) -> list[tuple[int, str, int, str | None, bytes | None]]:
         """(slot, prompt, seed, base noise's tile, distances) of each prompt."""
         query = "SELECT slot, prompt, seed, base, distances FROM groups WHERE iteration = ? ORDER BY slot"

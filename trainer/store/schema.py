@@ -25,10 +25,11 @@ CREATE TABLE IF NOT EXISTS evaluations (
 CREATE TABLE IF NOT EXISTS evaluation_scores (
     iteration INTEGER, number INTEGER, reward TEXT, value REAL,
     PRIMARY KEY (iteration, number, reward)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tiles (iteration INTEGER PRIMARY KEY, bytes INTEGER, kept INTEGER);
 CREATE TABLE IF NOT EXISTS log (id INTEGER PRIMARY KEY, iteration INTEGER, message TEXT NOT NULL);
 """
 # of the iteration itself, and of pictures between two iterations: those come before the iteration of their number
-OF_ITERATIONS = ("metrics", "groups", "candidates", "scores", "log")
+OF_ITERATIONS = ("metrics", "groups", "candidates", "scores", "tiles", "log")
 BETWEEN_ITERATIONS = ("evaluations", "evaluation_scores")
 
 

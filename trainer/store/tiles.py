@@ -9,7 +9,13 @@ from torch import Tensor
 from ..pictures.convert import to_pictures
 
 TILES, EVALUATIONS = "tiles", "evaluations"  # folders
+PICTURE = ".webp"
 TILE_EDGE = 512  # pixels, the longest edge of a stored picture
+
+
+def place(iteration: int) -> Path:
+    """Where an iteration's pictures lie, relative to the run's folder."""
+    return Path(TILES) / f"{iteration:06d}"
 
 
 def write_tiles(run: Path, relative: Path, pictures: Mapping[str, Image.Image]) -> dict[str, str]:
@@ -17,7 +23,7 @@ def write_tiles(run: Path, relative: Path, pictures: Mapping[str, Image.Image]) 
     (run / relative).mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, picture in pictures.items():
-        path = relative / f"{name}.webp"
+        path = relative / f"{name}{PICTURE}"
         picture.thumbnail((TILE_EDGE, TILE_EDGE))
         picture.save(run / path, "WEBP", quality=90, method=0)
         paths[name] = path.as_posix()

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..choices import AUTO
 from ..events import (
     Change,
     Changed,
@@ -25,8 +26,9 @@ from ..events import (
 from ..pictures.convert import to_pictures
 from .database import DATABASE, StoreError, created
 from .facts import facts, put
+from .retention import Retention
 from .schema import BETWEEN_ITERATIONS, OF_ITERATIONS, VERSION, create, insert, version_of
-from .tiles import EVALUATIONS, TILES, base_tiles, candidate_tiles, write_tiles
+from .tiles import EVALUATIONS, base_tiles, candidate_tiles, place, write_tiles
 
 
 class RunStore:
@@ -36,7 +38,7 @@ class RunStore:
     and not scored yet lie in the folder, but no row tells of them. NaN is stored as NULL.
     """
 
-    def __init__(self, folder: Path, database: sqlite3.Connection, tiles_every: int = 1):
+    def __init__(self, folder: Path, database: sqlite3.Connection, tiles_every: int = 1, keep_tiles: str = AUTO):
         self.folder = folder
         self.database = database
         self.tiles_every = tiles_every
@@ -48,6 +50,7 @@ class RunStore:
             )
         create(database)
         self.set_info(version=VERSION)
+        self.retention = Retention(folder, database, keep_tiles)
 
     def set_info(self, **values: Any) -> None:
         """Store facts about the run (settings, state, ...) as JSON."""
@@ -67,6 +70,7 @@ class RunStore:
                 self.database.execute(f"DELETE FROM {table} WHERE iteration >= ?", (iteration,))
             for table in BETWEEN_ITERATIONS:
                 self.database.execute(f"DELETE FROM {table} WHERE iteration > ?", (iteration,))
+        self.retention.look()
 
     def changes(self) -> list[Change]:
         """What a person changed during the run; none if the store does not say it in the form that it was written."""
@@ -117,6 +121,9 @@ class RunStore:
             for reward, scores in event.scores.items():
                 values = scores.tolist()
                 insert(db, "scores", [(i, s, c, reward, values[s][c]) for s, c in cells])
+            if tiles:
+                self.retention.add(i, [self.folder / path for path in tiles.values()])
+        self.retention.remove()
 
     def _tiles(self, event: IterationDone) -> dict[str, str]:
         """Paths of the iteration's pictures by name, relative to the run's folder. Writes those that are not there."""
@@ -126,13 +133,13 @@ class RunStore:
             tiles = self._write_candidates(event, event.advantages.shape[1])
         self.unscored = None
         if event.base is not None and self._pictured(event.iteration):
-            tiles |= write_tiles(self.folder, _place(event.iteration), base_tiles(event.base))
+            tiles |= write_tiles(self.folder, place(event.iteration), base_tiles(event.base))
         return tiles
 
     def _write_candidates(self, event: Drawn | IterationDone, group_size: int) -> dict[str, str]:
         if not self._pictured(event.iteration):
             return {}
-        return write_tiles(self.folder, _place(event.iteration), candidate_tiles(event.images, group_size))
+        return write_tiles(self.folder, place(event.iteration), candidate_tiles(event.images, group_size))
 
     def _pictured(self, iteration: int) -> bool:
         return self.tiles_every > 0 and iteration % self.tiles_every == 0
@@ -159,21 +166,19 @@ def line_of(event: Event) -> str:
     return str(event)
 
 
-def _place(iteration: int) -> Path:
-    return Path(TILES) / f"{iteration:06d}"
-
-
 def _bytes(distances: Tensor | None, slot: int) -> bytes | None:
     """The G x G distances of one group, float32 little-endian, row by row."""
     return None if distances is None else distances[slot].float().cpu().numpy().astype("<f4").tobytes()
 
 
 @contextmanager
-def open_store(folder: Path, tiles_every: int = 1) -> Iterator[RunStore]:
-    """The store in `folder`, made if there is none.
+def open_store(folder: Path, tiles_every: int = 1, keep_tiles: str = AUTO) -> Iterator[RunStore]:
+    """The store in `folder`, made if there is none. The arguments are the settings `run.tiles_every`, `run.keep_tiles`.
 
     Raises:
         StoreError: it cannot be written.
     """
     with created(folder) as database:
-        yield RunStore(folder, database, tiles_every)
+        store = RunStore(folder, database, tiles_every, keep_tiles)
+        yield store
+        store.retention.remove(most=None)

@@ -55,7 +55,7 @@ def start_run(
         check_run(config, resume)  # again, as another process may just have left it
         checkpoint = load_checkpoint(folder / CHECKPOINTS)
         mend(folder)
-        with open_store(folder, config.run.tiles_every) as store:
+        with open_store(folder, config.run.tiles_every, config.run.keep_tiles) as store:
             setup = load(config)
             state = restore(setup, checkpoint) if checkpoint else new_state(setup)
             begin()

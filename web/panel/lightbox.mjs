@@ -34,6 +34,8 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
     draw();
   });
 
+  stage.hidden = second.element.hidden = !group.candidates.some((c) => c.tile);
+
   /** @param {number | "base"} candidate */
   const source = (candidate) => panel.tile(run, iteration, group.slot, candidate);
   /** @param {number} candidate */
@@ -62,6 +64,7 @@ export function lightbox(panel, { run, iteration, group }, order, first) {
   }
 
   function draw() {
+    if (stage.hidden) return say(facts, words(current));
     left.src = source(current);
     left.alt = `Candidate ${current}`;
     const pair = other !== "";

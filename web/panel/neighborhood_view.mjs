@@ -14,6 +14,8 @@ import { lightbox } from "./lightbox.mjs";
 import { scrubber } from "./scrubber.mjs";
 import { rewardNames, tileGrid } from "./tiles.mjs";
 
+const GONE = "The pictures of this iteration are no longer kept (run.keep_tiles).";
+
 /** @param {HTMLElement} parent @param {Panel} panel */
 export function mount(parent, panel) {
   const { store, memory } = panel;
@@ -116,7 +118,9 @@ export function mount(parent, panel) {
       title,
       button("Distances", () => panel.goTo("distances"), { title: "How far these candidates lie apart" }),
     );
-    return h("section", { class: "ng-group" }, heading, tileGrid(panel, { run, iteration, group }, memory.order, open));
+    const gone = group.gone && h("p", { class: "ng-quiet ng-gone" }, GONE);
+    const tiles = tileGrid(panel, { run, iteration, group }, memory.order, open);
+    return h("section", { class: "ng-group" }, heading, gone, tiles);
   }
 
   const end = store.watch(draw);

@@ -3,6 +3,7 @@
 /** @typedef {import("./panel.mjs").Panel} Panel */
 
 import { button, h, say, set } from "./dom.mjs";
+import { number } from "./format.mjs";
 import { nearest } from "./zoom.mjs";
 
 /** @param {HTMLElement} parent @param {Panel} panel */
@@ -40,7 +41,7 @@ export function scrubber(parent, panel) {
 
   return {
     draw() {
-      const tiles = panel.index()?.tiles ?? [];
+      const { tiles = [], gone = 0 } = panel.index() ?? {};
       const iteration = panel.iteration();
       element.hidden = iteration === null;
       if (iteration === null) return;
@@ -53,7 +54,8 @@ export function scrubber(parent, panel) {
       follow.checked = panel.store.state.iteration === null;
       back.disabled = at <= 0;
       on.disabled = at >= tiles.length - 1;
-      say(note, tiles.length && !tiles.includes(iteration) ? "no pictures of this iteration" : "");
+      const kept = gone ? `pictures of ${number(tiles.length, 6)} of ${number(tiles.length + gone, 6)} iterations` : "";
+      say(note, tiles.length && !tiles.includes(iteration) ? "no pictures of this iteration" : kept);
     },
   };
 }

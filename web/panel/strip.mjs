@@ -49,12 +49,13 @@ export function strip(parent, panel) {
             "aria-label": `Candidate ${c.candidate} of iteration ${iteration}, advantage ${number(c.advantage, 3)}`,
             onclick: () => panel.choose(iteration, "neighborhood"),
           },
-          h("img", {
-            src: panel.tile(run, iteration, group.slot, c.candidate),
-            alt: "",
-            loading: "lazy",
-            decoding: "async",
-          }),
+          c.tile &&
+            h("img", {
+              src: panel.tile(run, iteration, group.slot, c.candidate),
+              alt: "",
+              loading: "lazy",
+              decoding: "async",
+            }),
         ),
       ),
     );

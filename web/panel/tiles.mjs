@@ -42,9 +42,11 @@ export function tileGrid(panel, { run, iteration, group }, order, enlarge) {
   for (const c of inOrder) {
     const rank = places[group.candidates.indexOf(c)];
     const source = panel.tile(run, iteration, group.slot, c.candidate);
+    const none = h("span", { class: "ng-no-picture" }, group.gone ? "no longer kept" : "no picture stored");
+    const removed = (/** @type {Event} */ event) => /** @type {Element} */ (event.target).replaceWith(none);
     const picture = c.tile
-      ? h("img", { src: source, alt: "", loading: "lazy", decoding: "async", width, height })
-      : h("span", { class: "ng-no-picture" }, "no picture stored");
+      ? h("img", { src: source, alt: "", loading: "lazy", decoding: "async", width, height, onerror: removed })
+      : none;
     const scores = rewards.map((name) =>
       h("span", { class: "ng-score" }, h("span", {}, name), h("b", {}, number(c.scores[name]))),
     );

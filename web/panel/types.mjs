@@ -60,13 +60,19 @@
  * @property {string} prompt
  * @property {string} seed  as it has 63 bits, and a number only 53
  * @property {boolean} base  the picture of the base noise is stored
+ * @property {boolean} gone  its pictures were stored and are no longer kept
  * @property {Candidate[]} candidates
  * @property {(number | null)[][] | null} distances
  * @property {[number, number][] | null} points
  * @property {[number, number] | null} explained  shares of the variance
  *
  * @typedef {{ iteration: number, groups: Group[] }} GroupsAnswer
- * @typedef {{ first: number | null, last: number | null, tiles: number[], evaluations: number[] }} GroupIndex
+ * @typedef {object} GroupIndex
+ * @property {number | null} first  iteration with candidates
+ * @property {number | null} last
+ * @property {number[]} tiles  iterations with pictures
+ * @property {number[]} evaluations
+ * @property {number} gone  how many iterations had pictures that are no longer kept
  *
  * @typedef {{ number: number, prompt: string, seed: string, scores: Record<string, number | null> }} EvaluationPicture
  * @typedef {{ iteration: number, pictures: EvaluationPicture[] }} EvaluationAnswer
