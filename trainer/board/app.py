@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 
 from ..errors import Refused, UserError
 from ..serving import address, listen, stop_signal
-from .answers import Handler, answered, short
+from .answers import CLOSED, Handler, answered, short
 from .events import Hub
 from .routes import PREFIX, Board
 from .watch import Watcher
@@ -26,8 +26,7 @@ READING = (hdrs.METH_GET, hdrs.METH_HEAD)
 POLICY = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    **CLOSED,
 }
 
 
