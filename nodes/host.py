@@ -12,6 +12,7 @@ from pathlib import Path
 import folder_paths
 import torch
 from comfy import model_management
+from comfy.cli_args import args
 from comfy.utils import ProgressBar
 
 from ..trainer.device import is_out_of_memory, pick_device, release
@@ -96,6 +97,11 @@ def memory_advice(config: Config) -> Iterator[None]:
 
 def runs_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "neighbor_grpo"
+
+
+def served_to() -> tuple[str, str | None]:
+    """The addresses that ComfyUI listens on, with commas between them, and the foreign origin that it answers."""
+    return args.listen, args.enable_cors_header
 
 
 def loras_folder() -> Path:

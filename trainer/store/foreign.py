@@ -13,8 +13,8 @@ from ..errors import brief
 from .schema import columns
 
 GLANCE = 2.0  # seconds for what the list of runs shows; a run of 100,000 iterations takes milliseconds
-LOOK = 20.0  # seconds for one question; all curves of a run of 100,000 iterations take 2
-WHOLE = 900.0  # seconds for an export of everything
+LOOK = 30.0  # seconds for one question; the diagnosis of a run of 100,000 iterations takes 3, its curves 2
+WHOLE = 3600.0  # seconds for an export of everything, which is bounded in bytes as well; such a run takes 150
 FACTS = 16 * 2**20  # bytes of all facts of a run: its settings hold all prompts
 VALUE = 2**20  # bytes of any other value: a prompt, the distances of 512 candidates
 CACHE = 4096  # KiB of pages in memory; the file cannot ask for more

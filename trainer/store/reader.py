@@ -94,8 +94,14 @@ class Reader:
 
     def curve(self, name: str, first: int = 0, end: int = END) -> list[tuple[int, float | None]]:
         """(iteration, value) of a metric from iteration `first` to before `end`, in order."""
-        query = "SELECT iteration, value FROM metrics WHERE name = ? AND iteration >= ? AND iteration < ?"
-        return sorted(self._rows(query, name, first, end), key=itemgetter(0))
+        query = """
+            SELECT iteration, value FROM metrics WHERE name = ? AND iteration >= ? AND iteration < ?
+            AND typeof(iteration) = 'integer' AND typeof(value) IN ('real', 'integer', 'null') LIMIT ?"""
+        most, _ = OF_RUN
+        rows = self._database.execute(query, (name, max(first, 0), min(end, END), most + 1)).fetchall()
+        if len(rows) > most:
+            raise sqlite3.DatabaseError(f"a metric has more than {most:,} values")
+        return sorted(rows, key=itemgetter(0))
 
     def buckets(self, name: str, first: int, last: int, step: int) -> list[tuple[int, float, float, float]]:
         """(number, mean, lowest, highest) of each bucket of `step` iterations with finite values in `first` to `last`.
