@@ -5,6 +5,7 @@ ComfyUI imports this at every start: what is slow to import (diffusers, peft, th
 
 import logging
 import re
+from pathlib import Path
 
 MINIMUM = "0.3.75"
 
@@ -44,7 +45,14 @@ class NeighborGRPO(ComfyExtension):
         return [explained(node) for node in nodes]
 
 
-async def comfy_entrypoint() -> NeighborGRPO:
+class Nothing(ComfyExtension):
+    """What a second copy of the pack adds."""
+
+    async def get_node_list(self) -> "list[type[io.ComfyNode]]":
+        return []
+
+
+async def comfy_entrypoint() -> ComfyExtension:
     """What ComfyUI calls to get the nodes.
 
     Raises:
@@ -54,8 +62,14 @@ async def comfy_entrypoint() -> NeighborGRPO:
 
     if _numbers(found) < _numbers(MINIMUM):
         raise RuntimeError(f"Neighbor GRPO needs ComfyUI {MINIMUM} or newer, this is {found}: update ComfyUI")
+    from .routes import give_way, other_copy, register
+
+    if there := other_copy():
+        here = Path(__file__).absolute().parents[1]
+        logging.error(f"Neighbor GRPO is installed twice: {there} is used, {here} is not; remove one of them")
+        give_way(here)
+        return Nothing()
     from .reward_files import register_folder
-    from .routes import register
 
     register_folder()
     register()

@@ -13,6 +13,7 @@ from typing import Any
 import folder_paths
 import torch
 from comfy import model_management
+from comfy.cli_args import args
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
@@ -112,6 +113,11 @@ def explained(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 def runs_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "neighbor_grpo"
+
+
+def served_to() -> tuple[str, str | None]:
+    """The addresses that ComfyUI listens on, with commas between them, and the foreign origin that it answers."""
+    return args.listen, args.enable_cors_header
 
 
 def loras_folder() -> Path:

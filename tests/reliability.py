@@ -25,7 +25,7 @@ SUBJECTS = {
     "texts": "Config files and prompts",
     "pictures": "Pictures",
     "weights": "LoRA and model files",
-    "runs": "Run folders of strangers, and the board",
+    "folders": "Run folders of strangers, and the board",
     "server": "The reward server and its client",
     "levels": "Memory and open files in a long run",
 }

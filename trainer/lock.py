@@ -78,7 +78,7 @@ def held(thing: str) -> bool:
     """Whether `thing` has an owner. Whoever asks holds it for an instant at most, which `exclusive` waits out."""
     path = _path(thing)
     try:
-        with open(path) as file:
+        with open(path, opener=_plainly) as file:
             # on Windows two who ask are in each other's way as well
             _within(time.monotonic() + (4 * PAUSE if os.name == "nt" else 0), _look, file)
     except BlockingIOError:
@@ -101,9 +101,14 @@ def _lease_of(path: Path) -> Path:
 def _opened(path: Path) -> IO[str]:
     """To read where another user's file may not be written to: locks do not care."""
     try:
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        return os.fdopen(_plainly(path, os.O_RDWR | os.O_CREAT), "r+")
     except PermissionError:
-        return open(path)
+        return open(path, opener=_plainly)
+
+
+def _plainly(path: str | Path, flags: int) -> int:
+    """Without following a link, nor waiting at a pipe, that a stranger has put there."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _taken(path: Path, end: float) -> tuple[IO[str], Lease | None]:

@@ -9,7 +9,7 @@ import board_server
 import pytest
 from board_server import refused
 from patience import GUARD
-from run_folders import HELD_OUT, MARKUP, TRAINED, Run, write
+from run_folders import HELD_OUT, MARKUP, TRAINED, Run, picture, write
 
 from trainer.store.database import DATABASE
 
@@ -111,9 +111,9 @@ def test_a_tile_is_sent_once(server, runs, path):
 
 def test_a_tile_that_is_drawn_anew_is_sent_anew(own):
     first = own.get("/runs/run/tiles/0/0/0")
-    (own.runs / "run/tiles/000000/0-0.webp").write_bytes(b"another picture")
+    picture(own.runs / "run/tiles/000000/0-0.webp", 80, 0, 0.5)
     again = own.get("/runs/run/tiles/0/0/0", If_None_Match=first.headers["ETag"])
-    assert (again.status, again.data) == (200, b"another picture")
+    assert (again.status, again.data) == (200, (own.runs / "run/tiles/000000/0-0.webp").read_bytes())
 
 
 @pytest.mark.parametrize(

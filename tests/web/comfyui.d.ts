@@ -1,32 +1,54 @@
 /** The part of ComfyUI's /scripts/app.js (frontend 1.32 and newer) that the panel uses. */
-interface Extension {
-  /** Unique among all extensions. */
-  name: string;
-  commands?: { id: string; label: string; icon?: string; function: () => void | Promise<void> }[];
-  keybindings?: { commandId: string; combo: { key: string; ctrl?: boolean; alt?: boolean; shift?: boolean } }[];
-  menuCommands?: { path: string[]; commands: string[] }[];
-  /** Called once, when the page is ready. */
-  setup?(): void | Promise<void>;
+declare module "*/scripts/app.js" {
+  interface Extension {
+    /** Unique among all extensions. */
+    name: string;
+    commands?: { id: string; label: string; icon?: string; function: () => void | Promise<void> }[];
+    keybindings?: { commandId: string; combo: { key: string; ctrl?: boolean; alt?: boolean; shift?: boolean } }[];
+    menuCommands?: { path: string[]; commands: string[] }[];
+    /** Called once, when the page is ready. */
+    setup?(): void | Promise<void>;
+  }
+
+  interface SidebarTab {
+    id: string;
+    icon: string;
+    title: string;
+    tooltip?: string;
+    type: "custom";
+    /** On opening. */
+    render(element: HTMLElement): void;
+    /** On closing. */
+    destroy(): void;
+  }
+
+  interface Toast {
+    severity: "success" | "info" | "warn" | "error";
+    summary: string;
+    detail: string;
+    /** Milliseconds. */
+    life?: number;
+  }
+
+  export interface ComfyApp {
+    registerExtension(extension: Extension): void;
+    /** Those that are registered. */
+    extensions: Extension[];
+    graph: { nodes: GraphNode[]; add(node: GraphNode): void };
+    canvas: { centerOnNode(node: GraphNode): void };
+    extensionManager: {
+      registerSidebarTab(tab: SidebarTab): void;
+      sidebarTab: { toggleSidebarTab(id: string): void };
+      toast: { add(toast: Toast): void };
+    };
+  }
+
+  export const app: ComfyApp;
 }
 
-interface SidebarTab {
-  id: string;
-  icon: string;
-  title: string;
-  tooltip?: string;
-  type: "custom";
-  /** On opening. */
-  render(element: HTMLElement): void;
-  /** On closing. */
-  destroy(): void;
-}
-
-interface Toast {
-  severity: "success" | "info" | "warn" | "error";
-  summary: string;
-  detail: string;
-  /** Milliseconds. */
-  life?: number;
+interface Window {
+  /** null for a type that is not registered. */
+  LiteGraph?: { createNode(type: string): GraphNode | null };
 }
 
 interface GraphNode {
@@ -34,24 +56,4 @@ interface GraphNode {
   size: [number, number];
   widgets?: { name: string; value: unknown }[];
   serialize(): object;
-}
-
-export interface ComfyApp {
-  registerExtension(extension: Extension): void;
-  graph: { nodes: GraphNode[]; add(node: GraphNode): void };
-  canvas: { centerOnNode(node: GraphNode): void };
-  extensionManager: {
-    registerSidebarTab(tab: SidebarTab): void;
-    sidebarTab: { toggleSidebarTab(id: string): void };
-    toast: { add(toast: Toast): void };
-  };
-}
-
-export const app: ComfyApp;
-
-declare global {
-  interface Window {
-    /** null for a type that is not registered. */
-    LiteGraph?: { createNode(type: string): GraphNode | null };
-  }
 }

@@ -9,7 +9,7 @@ import typescript
 from needed import required
 
 HERE = Path(__file__).resolve().parent
-MISTAKE = 'import { app } from "/scripts/app.js";\napp.registerExtension({ nam: "x" });\n'
+MISTAKE = 'import { app } from "../../scripts/app.js";\napp.registerExtension({ nam: "x" });\n'
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -21,6 +21,12 @@ AGAIN = 1  # seconds after which a locked store is worth another try
 BODY = 64 * 1024  # bytes of a request
 BODY_TIMEOUT = 10  # seconds in which a body has to arrive
 SHOWN = 60  # characters of a wrong value that its refusal repeats
+# no page of another origin may show or frame an answer, and no browser may take it for a script or a page
+CLOSED = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 LARGEST = 10**9  # of an iteration, and of other numbers
 
 
@@ -41,7 +47,8 @@ def answered(handler: Handler) -> Handler:
                 response = error(500, f"the server failed: {type(failure).__name__}")
         if not response.prepared:
             # set here, as ComfyUI lets browsers keep whatever has a path like a picture's
-            response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")
+            for name, value in {hdrs.CACHE_CONTROL: "no-cache", **CLOSED}.items():
+                response.headers.setdefault(name, value)
         return response
 
     return answer

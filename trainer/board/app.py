@@ -1,20 +1,18 @@
 """The panel outside ComfyUI: the same routes, the panel's files, live messages; for this machine's browsers."""
 
 import asyncio
-import ipaddress
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from ..errors import Refused, UserError
+from ..errors import UserError
 from ..serving import address, listen, stop_signal
-from .answers import Handler, answered, short
+from .answers import CLOSED, Handler, answered
 from .events import Hub
+from .origins import check, own_names
 from .routes import PREFIX, Board
 from .watch import Watcher
 
@@ -22,12 +20,10 @@ WEB = Path(__file__).parents[2] / "web"
 PAGE = "board.html"
 FILES = ("panel", "lib")  # folders of WEB
 HUB = web.AppKey("hub", Hub)
-READING = (hdrs.METH_GET, hdrs.METH_HEAD)
 POLICY = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    **CLOSED,
 }
 
 
@@ -62,7 +58,7 @@ def page(path: Path) -> Handler:
 
 def guarded(host: str) -> Middleware:
     """Only pages of this server are answered: no other name that leads here, and no other page's scripts."""
-    names = {host.strip("[]").lower(), "localhost", socket.gethostname().lower()}
+    names = own_names(host.strip("[]").lower())
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -78,40 +74,6 @@ def guarded(host: str) -> Middleware:
         return response
 
     return guard
-
-
-def check(request: web.Request, names: set[str]) -> None:
-    """The request's Host and Origin.
-
-    A foreign page can make its own name lead to this machine (DNS rebinding), but then sends that name; an address of
-    numbers leads where it says. And whatever sends an Origin must come from here: to change something, or to listen.
-
-    Raises:
-        Refused: 403.
-    """
-    name = named(f"//{request.host}").hostname or ""
-    if name not in names and not is_address(name):
-        raise Refused(403, f"this server is not called {short(name)}: use the address that it was started with")
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and named(origin).netloc != request.host:
-        raise Refused(403, "this server answers its own pages only")
-    if origin is None and request.method not in READING and request.headers.get("Sec-Fetch-Site") == "cross-site":
-        raise Refused(403, "this server answers its own pages only")
-
-
-def named(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:  # [ without ]
-        return urlsplit("")
-
-
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def serve(runs: Path, host: str, port: int, ready: Callable[[str], None]) -> None:

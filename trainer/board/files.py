@@ -11,11 +11,11 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from ..errors import Refused
+from .answers import CLOSED
 
 FRESH = 60  # seconds in which a browser need not ask again: a run of the same name may take another's place
 CHUNK = 256 * 1024  # bytes
 TYPES = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
-SNIFFING = "X-Content-Type-Options"
 
 
 def tile(path: Path | None) -> web.FileResponse:
@@ -29,7 +29,6 @@ def tile(path: Path | None) -> web.FileResponse:
     headers = {
         hdrs.CONTENT_TYPE: "image/webp",
         hdrs.CACHE_CONTROL: f"private, max-age={FRESH}",
-        SNIFFING: "nosniff",
     }
     return web.FileResponse(path, headers=headers)
 
@@ -46,7 +45,7 @@ async def attachment(request: web.Request, name: str, write: Callable[[TextIO], 
                 hdrs.CONTENT_TYPE: TYPES[Path(name).suffix],
                 hdrs.CONTENT_DISPOSITION: f"attachment; filename*=UTF-8''{quote(name, safe='')}",
                 hdrs.CACHE_CONTROL: "no-store",
-                SNIFFING: "nosniff",
+                **CLOSED,
             }
         )
         response.content_length = file.tell()

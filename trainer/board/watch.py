@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..history import StoreError, reading
-from ..history.runs import described, folders, is_live, shown, signature
+from ..history.runs import described, folders, is_live, sequence, shown, signature
+from ..store.foreign import GLANCE
 from .events import Hub
 from .messages import message, of_iteration
 
@@ -39,6 +41,7 @@ class Watcher:
     def __init__(self, runs: Callable[[], Path]):
         self.runs = runs
         self.seen: dict[Path, Seen] | None = None  # None: the next look is the first
+        self.broken: dict[Path, tuple[int, ...]] = {}  # stores that cannot be read, and their signatures then
         self.looks = 0
 
     def look(self) -> list[dict[str, Any]]:
@@ -52,15 +55,24 @@ class Watcher:
         for folder in folders(self.runs()) if everything else active:
             old = before.get(folder)
             try:
+                if self.broken and self.broken.get(folder) == signature(folder):
+                    continue
                 new = see(folder, old)
                 told = [] if first or new is old else differences(folder, old, new)
-            except (OSError, StoreError):  # moved away, or locked: another time
+            except (OSError, StoreError) as error:  # moved away, or locked: another time
+                self.note(folder, error)
                 now |= {folder: old} if old else {}
                 continue
             now[folder] = new
             messages += told
         self.seen = now
         return messages
+
+    def note(self, folder: Path, error: Exception) -> None:
+        """A store that is broken is not read again before its files change: it may take long each time."""
+        if isinstance(error, StoreError) and not error.later:
+            with suppress(OSError):
+                self.broken[folder] = signature(folder)
 
     async def run(self, hub: Hub) -> None:
         """Tell `hub`, as long as somebody listens."""
@@ -79,7 +91,7 @@ def see(folder: Path, old: Seen | None) -> Seen:
     mark, live = signature(folder), is_live(folder)
     if old and not live and (old.mark, old.live) == (mark, live):
         return old
-    with reading(folder) as store:
+    with reading(folder, GLANCE) as store:
         info = store.info()
         summary = described(store, info)
         evaluated = max(store.evaluations(), default=None)
@@ -89,7 +101,7 @@ def see(folder: Path, old: Seen | None) -> Seen:
         state=shown(summary.state, live),
         iteration=summary.iteration,
         saved=info.get("saved"),
-        changes=len(info.get("changes") or ()),
+        changes=len(sequence(info.get("changes"))),
         evaluated=evaluated,
     )
     return old if old and replace(old, mark=mark) == new else new
@@ -117,7 +129,7 @@ def differences(folder: Path, old: Seen | None, new: Seen) -> list[dict[str, Any
 
 def iterations(folder: Path, first: int, end: int) -> list[dict[str, Any]]:
     found: dict[int, dict[str, float | None]] = {i: {} for i in range(first, end)}
-    with reading(folder) as store:
+    with reading(folder, GLANCE) as store:
         for name in store.names():
             for iteration, value in store.curve(name, first, end):
                 found[iteration][name] = value

@@ -137,13 +137,12 @@ class Record:
         alone. A pass with a missing value is left out.
         """
         curve, period = self.curve(name), -(-self.prompts // self.prompts_per_iteration)
-        number = curve.iterations // period
-        counts = np.bincount(number) if len(curve) else np.zeros(0, int)
-        whole = np.flatnonzero(counts == period)
-        if period == 1 or len(whole) < PASSES:
+        passes, place, counts = np.unique(curve.iterations // period, return_inverse=True, return_counts=True)
+        whole = counts == period
+        if period == 1 or whole.sum() < PASSES:
             return curve
-        sums = np.bincount(number, weights=curve.values)
-        return Curve(whole * period, sums[whole] / period, period)
+        sums = np.bincount(place, weights=curve.values)
+        return Curve(passes[whole] * period, sums[whole] / period, period)
 
 
 def standard_errors(before: Curve, after: Curve, noise: float) -> float:

@@ -5,7 +5,7 @@ from ..store.reader import Reader, reading
 from .curves import POINTS, Curve, curves
 from .findings import findings
 from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
-from .runs import NoRun, Summary, details, find, summaries, summary
+from .runs import NoRun, Summary, details, find, is_live, summaries, summary
 
 __all__ = [
     "POINTS",
@@ -24,6 +24,7 @@ __all__ = [
     "findings",
     "groups",
     "index",
+    "is_live",
     "reading",
     "summaries",
     "summary",

@@ -7,6 +7,7 @@ from ..store.facts import finite
 from ..store.reader import Reader
 
 POINTS = 800
+POINTS_IN_ALL = 400_000  # 40 metrics with 10,000 buckets
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ def curves(
 ) -> dict[str, Curve]:
     """The metrics `names` (None: all) between the iterations `first` and `last`, both included, by name.
 
-    Names that the store does not have are left out. At most `points` buckets each.
+    Names that the store does not have are left out. At most `points` buckets each, and POINTS_IN_ALL together.
     """
     end = store.done() - 1
     last = end if last is None else min(last, end)
     there = store.names()
-    wanted = there if names is None else [n for n in dict.fromkeys(names) if n in set(there)]
-    step = bucket_size(first, last, points)
+    wanted = there if names is None else [n for n in dict.fromkeys(names) if n in there]
+    step = bucket_size(first, last, max(1, min(points, POINTS_IN_ALL // max(len(wanted), 1))))
     return {name: _curve(store, name, first, last, step) for name in wanted}
 
 

@@ -3,31 +3,50 @@
 import csv
 import json
 from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
-from typing import TextIO
+from typing import Protocol, TextIO
 
+from ..store.database import StoreError
 from ..store.facts import finite
 from ..store.reader import Reader
 from .groups import evaluation, groups
 from .runs import details, log
 
+LARGEST = 2 * 2**30  # characters of an export; 100,000 iterations of 24 candidates have 300 MB
 
-def write_csv(store: Reader, file: TextIO) -> None:
+
+class Writable(Protocol):
+    def write(self, text: str, /) -> object: ...
+
+
+class Bounded:
+    """A text file that takes LARGEST characters: a small file of a stranger can be told to be endless.
+
+    Raises:
+        StoreError: there are more.
+    """
+
+    def __init__(self, file: TextIO):
+        self.file, self.left = file, LARGEST
+
+    def write(self, text: str) -> int:
+        self.left -= len(text)
+        if self.left < 0:
+            raise StoreError(f"the run has more than {LARGEST // 2**30} GB to export")
+        return self.file.write(text)
+
+
+def write_csv(store: Reader, to: TextIO) -> None:
     """One row an iteration, one column a metric; an empty cell is a missing value."""
-    names = store.names()
-    columns = {name: n for n, name in enumerate(names)}
+    file, names = Bounded(to), store.names()
     writer = csv.writer(file)
     writer.writerow(["iteration", *names])
-    for iteration, rows in by_iteration(store):
-        cells: list[float | None] = [None] * len(names)
-        for name, value in rows:
-            cells[columns[name]] = finite(value)
-        writer.writerow([iteration, *cells])
+    for iteration, values in store.metrics():
+        writer.writerow([iteration, *(finite(values.get(name)) for name in names)])
 
 
-def write_json(store: Reader, file: TextIO) -> None:
+def write_json(store: Reader, to: TextIO) -> None:
     """`{"settings", "prompts", "changes", "log", "metrics": {name: [[iteration, value]]}, "groups", "evaluations"}`"""
+    file = Bounded(to)
     facts = details(store) | {"log": log(store)}
     names = facts.pop("metrics")
     file.write(json.dumps(facts)[:-1] + ', "metrics": {')
@@ -41,12 +60,6 @@ def write_json(store: Reader, file: TextIO) -> None:
     file.write("]}\n")
 
 
-def write_list(file: TextIO, values: Iterator[object]) -> None:
+def write_list(file: Writable, values: Iterator[object]) -> None:
     for n, value in enumerate(values):
         file.write((",\n" if n else "\n") + json.dumps(value))
-
-
-def by_iteration(store: Reader) -> Iterator[tuple[int, list[tuple[str, float | None]]]]:
-    """(iteration, (name, value) of each metric), in order."""
-    for iteration, rows in groupby(store.metrics(), itemgetter(0)):
-        yield iteration, [(name, value) for _, name, value in rows]

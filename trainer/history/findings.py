@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..diagnosis import Series, diagnose
+from ..store.facts import finite
 from ..store.reader import Reader
 from .runs import tree
 
@@ -16,7 +17,7 @@ class StoredCurves(Mapping[str, Series]):
         self.store = store
 
     def __getitem__(self, name: str) -> Series:
-        rows = self.store.curve(name)
+        rows = [(iteration, finite(value)) for iteration, value in self.store.curve(name)]
         if not rows:
             raise KeyError(name)
         return rows
@@ -33,6 +34,6 @@ def findings(store: Reader) -> list[dict[str, Any]]:
     settings = tree(store.info().get("settings"))
     try:
         found = diagnose(StoredCurves(store), settings)
-    except (KeyError, TypeError):  # half written, or of another version
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):  # half written, or of another version
         return []
     return [asdict(finding) for finding in found]

@@ -9,9 +9,8 @@ import numpy as np
 
 from ..store.facts import finite
 from ..store.reader import Reader
+from .picture import inside, shown
 from .projection import project
-
-PICTURE = ".webp"
 
 
 @dataclass(frozen=True)
@@ -96,28 +95,17 @@ def evaluation(store: Reader, iteration: int) -> list[dict[str, Any]]:
 
 
 def candidate_tile(store: Reader, iteration: int, slot: int, candidate: int) -> Path | None:
-    return inside(store.folder, store.candidate_tile(iteration, slot, candidate))
+    return shown(inside(store.folder, store.candidate_tile(iteration, slot, candidate)))
 
 
 def base_tile(store: Reader, iteration: int, slot: int) -> Path | None:
     """The picture of the base noise itself."""
-    return inside(store.folder, store.base_tile(iteration, slot))
+    return shown(inside(store.folder, store.base_tile(iteration, slot)))
 
 
 def evaluation_tile(store: Reader, iteration: int, number: int) -> Path | None:
-    return inside(store.folder, store.evaluation_tile(iteration, number))
+    return shown(inside(store.folder, store.evaluation_tile(iteration, number)))
 
 
 def exists(folder: Path, relative: object) -> bool:
     return inside(folder, relative) is not None
-
-
-def inside(folder: Path, relative: object) -> Path | None:
-    """A picture of the run, links followed; None if there is none, or where it lies elsewhere."""
-    if not isinstance(relative, str) or not relative.endswith(PICTURE) or "\0" in relative:
-        return None
-    try:
-        path = (folder / relative).resolve(strict=True)
-    except (OSError, RuntimeError):  # missing, too long, a circle of links
-        return None
-    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None

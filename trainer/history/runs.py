@@ -4,14 +4,14 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..events import PAUSED, RUNNING, WAITING, kind_of
 from ..lock import held
 from ..store.database import DATABASE, StoreError
-from ..store.reader import Reader, reading
+from ..store.foreign import GLANCE
+from ..store.reader import END, Reader, reading
 
 TRASH = ".trash"
 INTERRUPTED = "interrupted"  # the state of a run that nobody trains any more, and that was not ended
@@ -19,10 +19,19 @@ AT_WORK = ("", RUNNING, PAUSED, WAITING)  # kinds of states; a run that was just
 LOG_LINES = 200
 LONGEST = 255  # characters of a folder's name
 SETTLED = 2  # seconds after which a file's time tells whether it has changed
+REMEMBERED = 60  # seconds in which a store that could not be read is not tried again, unless its files change
+PATIENCE, LEAST = 3.0, 0.2  # seconds that the list waits for runs that cannot be read in time: all, and the last ones
+LABELS = 100  # rewards in the list
+WORDS = 1000  # characters of a stored text in it
+LATEST = 1e11  # seconds; the year 5138
+MEMORY = 4096  # runs
 
 
 class NoRun(Exception):
     """There is no run of this name."""
+
+
+_memory: dict[Path, tuple["Summary | StoreError", tuple[int, ...], float]] = {}  # of its files' marks, and when
 
 
 @dataclass(frozen=True)
@@ -78,27 +87,27 @@ def folders(runs: Path) -> Iterator[Path]:
 
 
 def summaries(runs: Path) -> list[Summary]:
-    """Of all runs, newest first; one that cannot be read says so in its state."""
-    found = []
+    """Of all runs, newest first; one that cannot be read, or not in time, says so in its state."""
+    found, left = [], PATIENCE
     for folder in folders(runs):
+        began = time.monotonic()
         try:
-            found.append(summary(folder))
+            found.append(summary(folder, min(GLANCE, max(left, LEAST))))
         except OSError:  # moved away in the meantime
             continue
         except StoreError as error:
+            left -= time.monotonic() - began
             found.append(_unreadable(folder, error))
     return sorted(found, key=lambda s: (s.started or s.updated, s.id), reverse=True)
 
 
-def summary(folder: Path) -> Summary:
-    """What a run is, and whether it is at work.
+def summary(folder: Path, seconds: float = GLANCE) -> Summary:
+    """What a run is, and whether it is at work; found out within `seconds`.
 
     Raises:
         StoreError: its store cannot be read.
     """
-    mark = signature(folder)
-    fresh = time.time() - updated(folder) < SETTLED
-    known = _read(folder) if fresh else _cached(folder, mark)
+    known = _known(folder, signature(folder), seconds)
     live = is_live(folder)
     return replace(known, state=shown(known.state, live), live=live)
 
@@ -128,39 +137,64 @@ def updated(folder: Path) -> float:
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
-    yield (folder / DATABASE).stat()
+    yield (folder / DATABASE).lstat()
     wal = folder / f"{DATABASE}-wal"
-    if wal.exists() and (found := wal.stat()).st_size:
+    if os.path.lexists(wal) and (found := wal.lstat()).st_size:
         yield found
 
 
-@lru_cache(maxsize=4096)
-def _cached(folder: Path, _: tuple[int, ...]) -> Summary:
-    return _read(folder)
+def _known(folder: Path, mark: tuple[int, ...], seconds: float) -> Summary:
+    """What was read when the store was as it is now, or what it says now."""
+    now = time.monotonic()
+    found, of, since = _memory.get(folder, (None, (), now))
+    if isinstance(found, StoreError) and of == mark and now - since < REMEMBERED:
+        raise found
+    if isinstance(found, Summary) and of == mark:
+        return found
+    settled = not 0 <= time.time() - updated(folder) < SETTLED
+    try:
+        found = read(folder, seconds)
+    except StoreError as error:
+        if not error.later:
+            _remember(folder, (error, mark, now))
+        raise
+    if settled:
+        _remember(folder, (found, mark, now))
+    return found
 
 
-def _read(folder: Path) -> Summary:
-    with reading(folder) as store:
+def _remember(folder: Path, what: tuple[Summary | StoreError, tuple[int, ...], float]) -> None:
+    if len(_memory) >= MEMORY:
+        _memory.clear()
+    _memory[folder] = what
+
+
+def read(folder: Path, seconds: float = GLANCE) -> Summary:
+    """The stored part of a summary.
+
+    Raises:
+        StoreError: its store cannot be read.
+    """
+    with reading(folder, seconds) as store:
         return described(store, store.info())
 
 
 def described(store: Reader, info: dict[str, Any]) -> Summary:
     """The stored part; `info` are the store's facts, of which each may be missing or of another kind."""
     settings = tree(info.get("settings"))
-    rewards = [tree(r) for r in settings.get("rewards") or () if isinstance(r, dict)]
-    labels = [(str(r.get("name") or r.get("kind")), bool(r.get("held_out"))) for r in rewards]
-    model, started, planned = tree(settings.get("model")).get("path"), info.get("started"), info.get("iterations")
-    done = store.done()
+    rewards = [r for r in sequence(settings.get("rewards"))[:LABELS] if isinstance(r, dict)]
+    labels = [(text(r.get("name")) or text(r.get("kind")), bool(r.get("held_out"))) for r in rewards]
+    started, planned, done = info.get("started"), info.get("iterations"), store.done()
     return Summary(
         id=store.folder.name,
-        title=str(info.get("title") or store.folder.name),
-        state=str(info.get("state") or ""),
+        title=text(info.get("title")) or store.folder.name,
+        state=text(info.get("state")),
         live=False,
         iteration=done,
-        iterations=planned if isinstance(planned, int) else done,
-        started=float(started) if isinstance(started, (int, float)) else None,
+        iterations=planned if isinstance(planned, int) and 0 <= planned < END else done,
+        started=float(started) if isinstance(started, (int, float)) and 0 <= started < LATEST else None,
         updated=updated(store.folder),
-        model=model if isinstance(model, str) else "",
+        model=text(tree(settings.get("model")).get("path")),
         trained=tuple(label for label, held_out in labels if not held_out),
         held_out=tuple(label for label, held_out in labels if held_out),
         path=str(store.folder),
@@ -188,12 +222,11 @@ def details(store: Reader) -> dict[str, Any]:
     """What a run's page shows besides its summary."""
     info = store.info()
     settings = tree(info.get("settings"))
-    prompts, changes = settings.get("prompts"), info.get("changes")
     return {
         "settings": settings,
-        "prompts": prompts if isinstance(prompts, list) else [],
+        "prompts": sequence(settings.get("prompts")),
         "metrics": store.names(),
-        "changes": changes if isinstance(changes, list) else [],
+        "changes": sequence(info.get("changes")),
         "log": log(store, LOG_LINES),
     }
 
@@ -205,3 +238,12 @@ def log(store: Reader, lines: int = -1) -> list[dict[str, Any]]:
 
 def tree(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """A stored text for a line, empty if it is none."""
+    return value[:WORDS] if isinstance(value, str) else ""

@@ -57,7 +57,7 @@ def report(folder: Path) -> str:
         h("body", body),
         lang="en",
     )
-    return f"<!doctype html>\n{page}\n"
+    return f"<!doctype html>\n{page}\n".encode("utf-8", "replace").decode()  # a prompt may hold half a character
 
 
 def head(summary: Summary, facts: Mapping[str, Any]) -> Markup:

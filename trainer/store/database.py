@@ -1,5 +1,6 @@
 """The run's database as a file: its name, how it is opened, and what the user is told if it fails."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -7,9 +8,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, brief
 from ..faults import FULL
 from ..files import replace
+from .foreign import LOOK, WHOLE, limit, refuse_odd_files, refuse_odd_tables, unlimited
 
 DATABASE = "run.sqlite"
 BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite appends to the names of the files that make a database
@@ -22,6 +24,8 @@ REMEDIES = {  # what SQLite says -> what to do; the first match counts
     "unable to open": "check the permissions of the file and its folder",
     "disk I/O error": "the disk or its connection fails: check it, or choose another folder",
 }
+REASON = 200  # characters
+WORDS = {"interrupted": "it takes too long", "string or blob too big": "a value in it is too large"}
 
 
 class StoreError(UserError):
@@ -37,22 +41,31 @@ def explained(path: Path, what: str) -> Iterator[None]:
     """What goes wrong with the database at `path` becomes a StoreError; `what` is "read" or "written"."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # a message that quotes the file may be no text
         remedy = next((f"; {text}" for hint, text in REMEDIES.items() if hint in str(error)), "")
         busy = "locked" in str(error) or "busy" in str(error)
-        raise StoreError(f"the run's store {path} cannot be {what} ({error}){remedy}", later=busy) from error
+        reason = WORDS.get(str(error)) or short(str(error))
+        raise StoreError(f"the run's store {path} cannot be {what} ({reason}){remedy}", later=busy) from error
+
+
+def short(reason: str) -> str:
+    """SQLite's own words on one line; they may quote the file at any length."""
+    return reason if len(reason) <= REASON and reason.isprintable() else brief(reason)
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database in `folder`, to read.
+def opened(folder: Path, seconds: float = LOOK) -> Iterator[sqlite3.Connection]:
+    """The database in `folder`, to read within `seconds` in all.
 
     Raises:
-        StoreError: there is none, it is locked as a whole, or it is no database (any more).
+        StoreError: there is none, it is locked as a whole, it is no database (any more), or none of a run.
     """
     path = folder / DATABASE
-    with explained(path, "read"), closing(_read_only(path)) as database:
-        yield database
+    with explained(path, "read"):
+        refuse_odd_files(path)
+        with closing(_read_only(path, seconds)) as database:
+            refuse_odd_tables(database)
+            yield database
 
 
 @contextmanager
@@ -60,12 +73,17 @@ def created(folder: Path) -> Iterator[sqlite3.Connection]:
     """The database in `folder`, to write while others read; made if there is none. One for all threads.
 
     Raises:
-        StoreError: it cannot be written, or is no database.
+        StoreError: it cannot be written, or is no database of a run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DATABASE
-    with explained(path, "written"), closing(_writable(path)) as database:
-        yield database
+    with explained(path, "written"):
+        refuse_odd_files(path)
+        with closing(_writable(path)) as database:
+            limit(database, LOOK)
+            refuse_odd_tables(database)
+            unlimited(database)
+            yield database
 
 
 def _writable(path: Path) -> sqlite3.Connection:
@@ -98,10 +116,13 @@ def _writable(path: Path) -> sqlite3.Connection:
 def damage(folder: Path) -> str:
     """What is wrong with the database in `folder`; empty if nothing is, or there is none."""
     path = folder / DATABASE
-    if not path.exists():
+    if not os.path.lexists(path):
         return ""
     try:
+        refuse_odd_files(path)
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as database:
+            limit(database, WHOLE)
+            refuse_odd_tables(database)
             found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
             return "" if found == "ok" else str(found)
     except sqlite3.OperationalError:  # nothing that another try, or another drive, could not mend
@@ -114,7 +135,7 @@ def set_aside(folder: Path) -> Path:
     """Rename a damaged database, with what belongs to it; returns its new path."""
     aside = _free_name(folder)
     for end in BESIDE:
-        if (folder / f"{DATABASE}{end}").exists():
+        if os.path.lexists(folder / f"{DATABASE}{end}"):
             replace(folder / f"{DATABASE}{end}", aside.with_name(f"{aside.name}{end}"))
     return aside
 
@@ -129,29 +150,38 @@ def changed(folder: Path) -> Iterator[sqlite3.Connection]:
     """The database in `folder`, for one small change, which is kept if the block ends well.
 
     Raises:
-        StoreError: there is none, or it is locked or broken.
+        StoreError: there is none, it is locked or broken, or none of a run.
     """
     path = folder / DATABASE
     # rw, not rwc: a run that has just been moved away is not to come back as an empty store
     address = f"{path.absolute().as_uri()}?mode=rw"
-    with explained(path, "written"), closing(sqlite3.connect(address, uri=True, timeout=WRITING)) as database, database:
-        yield database
+    with explained(path, "written"):
+        refuse_odd_files(path)
+        with closing(sqlite3.connect(address, uri=True, timeout=WRITING)) as database, database:
+            limit(database, LOOK)
+            refuse_odd_tables(database)
+            yield database
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def _read_only(path: Path, seconds: float) -> sqlite3.Connection:
     """As a plain file in a folder that cannot be written to, where SQLite has no place for its index."""
     options: dict[str, Any] = {"uri": True, "timeout": READING, "isolation_level": None, "check_same_thread": False}
     address = f"{path.absolute().as_uri()}?mode=ro"
-    database = sqlite3.connect(address, **options)
     try:
-        database.execute("SELECT count(*) FROM sqlite_master")
+        return _limited(sqlite3.connect(address, **options), seconds)
     except sqlite3.OperationalError as error:
-        database.close()
-        wal = path.with_name(f"{path.name}-wal")
-        unwritten = wal.exists() and wal.stat().st_size  # what is not in the file itself yet
+        beside = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal"))  # what is not in the file itself yet
+        unwritten = any(file.exists() and file.stat().st_size for file in beside)
         if unwritten or not path.is_file() or not any(hint in str(error) for hint in ("unable to open", "readonly")):
             raise
-        return sqlite3.connect(f"{address}&immutable=1", **options)
+        return _limited(sqlite3.connect(f"{address}&immutable=1", **options), seconds)
+
+
+def _limited(database: sqlite3.Connection, seconds: float) -> sqlite3.Connection:
+    """The same; closed if it cannot be read."""
+    try:
+        limit(database, seconds)
+        database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.Error:
         database.close()
         raise

@@ -11,7 +11,7 @@ const LIFE = 8000; // milliseconds of a notice
 const THEME = "neighbor_grpo.theme"; // in localStorage
 
 loadStyles();
-const store = new Store(webTransport(location.origin));
+const store = new Store(webTransport(new URL(".", location.href).href.slice(0, -1))); // a proxy may add to the path
 const told = h("p", { class: "ng-root ng-notice", role: "status", hidden: true });
 document.body.append(told);
 theme();

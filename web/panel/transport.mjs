@@ -61,12 +61,12 @@ export function comfyTransport(api) {
 }
 
 /**
- * @param {string} origin  e.g. `location.origin`
+ * @param {string} page  the address that the page is at, without the slash at its end
  * @param {typeof WebSocket} [Socket]
  * @returns {Transport}
  */
-export function webTransport(origin, Socket = WebSocket) {
-  const base = origin + PREFIX;
+export function webTransport(page, Socket = WebSocket) {
+  const base = page + PREFIX;
   return {
     send: (path, init) => fetch(base + path, init),
     url: (path) => base + path,
