@@ -265,11 +265,15 @@ TARGETS = [
     ),
     Target(
         "trainer/models/files/nf4_file.py",
-        ("test_nf4.py",),
+        ("test_nf4.py", "test_model_headers.py"),
         {
             "all rows for some": ("torch.cat([numbers[r] for r in rows]) if rows else numbers", "numbers"),
-            "the parts are weights too": ("            used |= parts.keys()\n", ""),
-            "without bitsandbytes": ("            _require(tensor)\n", ""),
+            "the parts are weights too": (
+                "        if whose is None:\n            others[name]",
+                "        if True:\n            others[name]",
+            ),
+            "parts of any size": ("            if found != count:", "            if False:"),
+            "without bitsandbytes": ("        _require(state)\n", ""),
         },
     ),
     Target(

@@ -237,6 +237,48 @@ def test_a_gguf_header_is_what_the_package_reads(tmp_path):
     assert found == {t.name: (tuple(map(int, t.shape[::-1])), int(t.data_offset), int(t.n_bytes)) for t in read}
 
 
+# ---- weights in 4 bits
+
+
+def packed(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """As bitsandbytes stores it, with scales in 8 bits."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    codes, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    return {"w.weight": codes} | {f"w.weight.{name}": part for name, part in state.as_dict(packed=True).items()}
+
+
+STATE = "w.weight.quant_state.bitsandbytes__nf4"
+
+
+def said(parts, **changes):
+    """The parts with another text beside them."""
+    state = json.loads(bytes(parts[STATE].tolist())) | changes
+    return parts | {STATE: torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (lambda p: said(p, shape=[64, 2**40]), "numbers of"),
+        (lambda p: said(p, shape=[-1, 64]), "shape (-1, 64)"),
+        (lambda p: said(p, blocksize=0), "shape (64, 64)"),
+        (lambda p: said(p, dtype="no such"), "cannot be read"),
+        (lambda p: p | {STATE: torch.tensor([91] * 60_000, dtype=torch.uint8)}, "cannot be read"),
+        (lambda p: p | {STATE: torch.zeros(4, dtype=torch.uint8)}, "cannot be read"),
+        (lambda p: p | {"w.weight.absmax": torch.zeros(2, dtype=torch.uint8)}, ".absmax has 2 numbers of 64"),
+        (lambda p: p | {"w.weight.quant_map": torch.zeros(2)}, ".quant_map has 2 numbers of 16"),
+        (lambda p: p | {"w.weight": torch.zeros(10, 1, dtype=torch.uint8)}, "its weight has 10 numbers of 2048"),
+        (lambda p: {n: t for n, t in p.items() if n != "w.weight.absmax"}, "'w.weight.absmax'"),
+    ],
+)
+def test_parts_of_a_weight_in_4_bits_that_do_not_fit_are_told_before_they_are_read(change, answer, tmp_path):
+    whole = packed(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+    (stored,) = safetensors_files([write(tmp_path / "whole.safetensors", whole)]).values()
+    assert stored.read().shape == (64, 64)
+    path = write(tmp_path / "w.safetensors", change(whole))
+    assert answer in told(lambda: [t.read() for t in safetensors_files([path]).values()])
+
+
 # ---- rewards' weights
 
 
