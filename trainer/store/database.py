@@ -172,7 +172,9 @@ def _read_only(path: Path, seconds: float) -> sqlite3.Connection:
     try:
         return _limited(sqlite3.connect(address, **options), seconds)
     except sqlite3.OperationalError as error:
-        beside = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal"))  # what is not in the file itself yet
+        beside = (
+            path.with_name(f"{path.name}{end}") for end in ("-wal", "-journal")
+        )  # what is not in the file itself yet
         unwritten = any(file.exists() and file.stat().st_size for file in beside)
         if unwritten or not path.is_file() or not any(hint in str(error) for hint in ("unable to open", "readonly")):
             raise
