@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +19,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = unused(path.with_name(path.name + PARTIAL))
     try:
-        yield partial
+        with usual_mode(partial):
+            yield partial
         replace(partial, path)
     finally:
         remove(partial)
+
+
+@contextmanager
+def usual_mode(path: Path) -> Iterator[None]:
+    """What a library writes to `path` meanwhile may be read as any other new file: safetensors' only by its owner."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # by the umask, or whatever else the folder wants
+    yield
+    with suppress(OSError):  # a drive that knows no modes
+        path.chmod(mode)
 
 
 def replace(source: Path, target: Path) -> None:

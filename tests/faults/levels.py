@@ -44,14 +44,14 @@ class Level:
     """What this process holds."""
 
     files: int  # open
-    threads: int
+    threads: int  # pools of a few fill up when they are needed
     mapped: int  # files
     objects: int  # bytes of Python's objects
     resident: int  # bytes of memory, tensors and libraries with it
 
 
-# what may come on top in the last third: bytes that do not depend on the times, and bytes for each time
-SLACK = Level(files=0, threads=0, mapped=0, objects=256 * 1024, resident=16 * 2**20)
+# what may come on top in the last third: what does not depend on the times, and bytes for each time
+SLACK = Level(files=0, threads=4, mapped=0, objects=256 * 1024, resident=16 * 2**20)
 EACH = Level(files=0, threads=0, mapped=0, objects=1024, resident=4096)  # an iteration's numbers, for the diagnosis
 
 

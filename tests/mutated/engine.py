@@ -199,6 +199,16 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/files.py",
+        ("test_modes.py",),
+        {"LoRAs and checkpoints for their owner alone": ("        path.chmod(mode)", "        pass")},
+    ),
+    Target(
+        "trainer/store/database.py",
+        ("test_modes.py",),
+        {"no one else of a group writes to the store": ('        path.open("ab").close()', "        pass")},
+    ),
+    Target(
         "trainer/store/retention.py",
         ("test_retention.py",),
         {

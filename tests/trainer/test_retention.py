@@ -199,6 +199,7 @@ def test_the_base_noises_picture_goes_with_the_candidates_and_evaluations_stay(t
         assert read(tmp_path, groups, 0)[0]["base"] is True
         store(done(1))
     assert (read(tmp_path, groups, 0)[0]["base"], on_disk(tmp_path)) == (False, [1])
+    assert [base for _, _, _, base, _ in read(tmp_path, Reader.groups, 0)] == [None]
     assert [path.name for path in (tmp_path / "evaluations/000000").iterdir()] == ["0.webp"]
 
 

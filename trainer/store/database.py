@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,8 @@ def _writable(path: Path) -> sqlite3.Connection:
     """With a write-ahead log, for which readers never wait; where the drive has no shared memory, with a rollback
     journal; where it has no locks either, without them: the run's folder has one owner anyway.
     """
+    with suppress(OSError):  # SQLite itself would let no one else of a group write to it, whatever the umask says
+        path.open("ab").close()
     address = path.absolute().as_uri()
     ways = ((address, "WAL"), (address, "DELETE"), (f"{address}?nolock=1", "DELETE"))
     errors = []

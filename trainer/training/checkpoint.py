@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UserError, brief
 from ..faults import in_words, is_fault
-from ..files import PARTIAL, remove, replace, unused
+from ..files import PARTIAL, remove, replace, unused, usual_mode
 from ..models.files.safe_file import read_file
 
 if TYPE_CHECKING:  # whether a run may go on is checked without torch
@@ -88,9 +88,9 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
     folder.mkdir(parents=True)
     for name in TENSORS:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in getattr(checkpoint, name).items()}, folder / _file(name)
-        )
+        tensors = {k: v.detach().cpu().contiguous() for k, v in getattr(checkpoint, name).items()}
+        with usual_mode(folder / _file(name)):
+            save_file(tensors, folder / _file(name))
     state = {
         "format": FORMAT,
         "iteration": checkpoint.iteration,
