@@ -24,7 +24,10 @@ TARGETS = [
             "not of one moment": ('database.execute("BEGIN")', "pass"),
             "old stores unreadable": ("if not found.keys() >= names.keys():", "if False:"),
             "one iteration less": ("max((n + 1 for n in last", "max((n for n in last"),
-            "the log from its end": ("for _, iteration, message in sorted(rows)]", "for _, iteration, message in sorted(rows)[::-1]]"),
+            "the log from its end": (
+                "for _, iteration, message in sorted(rows)]",
+                "for _, iteration, message in sorted(rows)[::-1]]",
+            ),
             "the first name only": (
                 "UNION ALL",
                 "UNION ALL SELECT NULL WHERE 0 UNION ALL SELECT NULL WHERE found = '' OR",
@@ -117,7 +120,10 @@ TARGETS = [
             "a dead run runs": ("    if not live:\n        return INTERRUPTED\n", ""),
             "a wait with its reason is an end": ("if kind_of(state) not in AT_WORK:", "if state not in AT_WORK:"),
             "never live": ("return held(str(folder.absolute()))", "return False"),
-            "a summary from long ago": ("if isinstance(found, Summary) and of == mark:", "if isinstance(found, Summary):"),
+            "a summary from long ago": (
+                "if isinstance(found, Summary) and of == mark:",
+                "if isinstance(found, Summary):",
+            ),
             "held out is trained": ("for label, held_out in labels if not held_out", "for label, held_out in labels"),
             "all of the log": ("log(store, LOG_LINES)", "log(store)"),
         },
@@ -197,7 +203,7 @@ TARGETS = [
         ("test_board.py",),
         {
             "kept forever": ("FRESH = 60", "FRESH = 6000"),
-            "a picture is anything": ("hdrs.CONTENT_TYPE: \"image/webp\"", "hdrs.CONTENT_TYPE: \"text/html\""),
+            "a picture is anything": ('hdrs.CONTENT_TYPE: "image/webp"', 'hdrs.CONTENT_TYPE: "text/html"'),
         },
     ),
     Target(
