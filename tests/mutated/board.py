@@ -23,8 +23,11 @@ TARGETS = [
         {
             "not of one moment": ('database.execute("BEGIN")', "pass"),
             "old stores unreadable": ("if not found.keys() >= names.keys():", "if False:"),
-            "one iteration less": ("int(last) + 1", "int(last)"),
-            "the log from its end": ('LIMIT ?", lines)[::-1]', 'LIMIT ?", lines)'),
+            "one iteration less": ("max((n + 1 for n in last", "max((n for n in last"),
+            "the log from its end": (
+                "for _, iteration, message in sorted(rows)]",
+                "for _, iteration, message in sorted(rows)[::-1]]",
+            ),
             "the first name only": (
                 "UNION ALL",
                 "UNION ALL SELECT NULL WHERE 0 UNION ALL SELECT NULL WHERE found = '' OR",
@@ -39,7 +42,7 @@ TARGETS = [
                 "iteration / {step}",
                 "(iteration - {first}) / {step} + {first // step}",
             ),
-            "infinite values count": ("AND value > -9e999 AND value < 9e999", ""),
+            "infinite values count": ("AND value > -{LARGEST} AND value < {LARGEST}", ""),
             "the last iteration is left out": ("iteration BETWEEN ? AND ?", "iteration >= ? AND iteration < ?"),
         },
     ),
@@ -64,7 +67,7 @@ TARGETS = [
         ("test_history.py", "test_history_keeping.py"),
         {
             "no JSON breaks the run": ("except (ValueError, TypeError, RecursionError):", "except RecursionError:"),
-            "infinity is a number": ("and math.isfinite(value) else", "else"),
+            "infinity is a number": ("or not abs(value) <= LARGEST:", "or False:"),
         },
     ),
     Target(
@@ -99,8 +102,6 @@ TARGETS = [
         "trainer/history/groups.py",
         ("test_history.py", "test_history_keeping.py", "test_history_curves.py"),
         {
-            "pictures from anywhere": ("and path.is_relative_to(folder.resolve()) else", "else"),
-            "any file is a picture": ("or not relative.endswith(PICTURE)", ""),
             "scores of the neighbour": ("scores[slot, candidate],", "scores[slot, candidate - 1],"),
             "another size of group": ("or len(raw) != 4 * size * size", ""),
             "big-endian": ('"<f4"', '">f4"'),
@@ -119,7 +120,10 @@ TARGETS = [
             "a dead run runs": ("    if not live:\n        return INTERRUPTED\n", ""),
             "a wait with its reason is an end": ("if kind_of(state) not in AT_WORK:", "if state not in AT_WORK:"),
             "never live": ("return held(str(folder.absolute()))", "return False"),
-            "a summary from long ago": ("_read(folder) if fresh else _cached(folder, mark)", "_cached(folder, ())"),
+            "a summary from long ago": (
+                "if isinstance(found, Summary) and of == mark:",
+                "if isinstance(found, Summary):",
+            ),
             "held out is trained": ("for label, held_out in labels if not held_out", "for label, held_out in labels"),
             "all of the log": ("log(store, LOG_LINES)", "log(store)"),
         },
@@ -143,8 +147,7 @@ TARGETS = [
             "test_history_keeping.py",
         ),
         {
-            "a row for each value": ("itemgetter(0)", "itemgetter(1)"),
-            "columns shifted": ("cells[columns[name]]", "cells[columns[name] - 1]"),
+            "columns shifted": ("for name in names)])", "for name in [*names[1:], names[0]])])"),
             "NaN in JSON": ("[[iteration, finite(value)]", "[[iteration, value]"),
         },
     ),
@@ -159,7 +162,7 @@ TARGETS = [
             "digits of all scripts": ('re.fullmatch("[0-9]{1,9}", text)', "text.isdigit()"),
             "a locked store is for good": ("case StoreError(later=True):", "case StoreError(later=3):"),
             "a failure tells its details": ("type(failure).__name__", "failure"),
-            "kept as ComfyUI likes": ('response.headers.setdefault(hdrs.CACHE_CONTROL, "no-cache")', "pass"),
+            "kept as ComfyUI likes": ('{hdrs.CACHE_CONTROL: "no-cache", **CLOSED}', "CLOSED"),
             "waits forever": ("_read(request), BODY_TIMEOUT", "_read(request), None"),
         },
     ),
@@ -180,8 +183,8 @@ TARGETS = [
         ("test_board.py", "test_board_changes.py", "test_board_paths.py"),
         {
             "on the event loop": (
-                "await asyncio.get_running_loop().run_in_executor(self.readers, lambda: function(*arguments))",
-                "function(*arguments)",
+                "await asyncio.get_running_loop().run_in_executor(self.readers, function)",
+                "function()",
             ),
             "pages overlap": ("found[offset : offset + limit]", "found[offset : offset + limit + 1]"),
             "total of the page": ('"total": len(found)', '"total": len(page)'),
@@ -200,7 +203,7 @@ TARGETS = [
         ("test_board.py",),
         {
             "kept forever": ("FRESH = 60", "FRESH = 6000"),
-            "sniffed": ('SNIFFING: "nosniff",\n    }\n    return web', "}\n    return web"),
+            "a picture is anything": ('hdrs.CONTENT_TYPE: "image/webp"', 'hdrs.CONTENT_TYPE: "text/html"'),
         },
     ),
     Target(
@@ -238,13 +241,41 @@ TARGETS = [
     ),
     Target(
         "trainer/board/app.py",
-        ("test_board_app.py", "test_board_events.py"),
+        ("test_board_app.py",),
+        {"framed": ("frame-ancestors 'none'; ", "")},
+    ),
+    Target(
+        "trainer/board/origins.py",
+        ("test_board_app.py", "test_board_events.py", "test_origins.py"),
         {
             "any name": ("if name not in names and not is_address(name):", "if False:"),
             "any origin": ("if origin is not None and named(origin).netloc != request.host:", "if False:"),
             "another port's pages": ("named(origin).netloc != request.host", "named(origin).hostname != name"),
-            "requests from elsewhere": ('== "cross-site":', '== "nowhere":'),
-            "framed": ("frame-ancestors 'none'; ", ""),
+            "requests from elsewhere": ('.get(SITE) == "cross-site":', '.get(SITE) == "nowhere":'),
+            "any name behind a proxy": ("if local and not known and site is None:", "if False:"),
+            "any origin behind a proxy": ("    elif site not in", "    elif False and site not in"),
+            "a form of another page": ('site in ("cross-site", "same-site")', "False"),
+        },
+    ),
+    Target(
+        "trainer/store/foreign.py",
+        ("test_hostile_runs.py",),
+        {
+            "pipes are waited for": ("if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):", "if False:"),
+            "views run": ("if (text is not None and not str(text).startswith(STARTS)) or not root:", "if False:"),
+            "computed columns": ("            if hidden:", "            if False:"),
+            "values of any length": ('    _set_limit(database, "LENGTH", most)', "    pass"),
+            "journals delete": ("return file.read() == ENDING", "return False"),
+        },
+    ),
+    Target(
+        "trainer/history/picture.py",
+        ("test_history.py", "test_hostile_runs.py"),
+        {
+            "pictures from anywhere": ("and path.is_relative_to(folder.resolve()) else", "else"),
+            "any file is a picture": ("or not relative.endswith(PICTURE)", ""),
+            "of any size": ("and found.st_size <= BYTES", ""),
+            "of any width": ("if size and max(size) <= EDGE else", "if size else"),
         },
     ),
     Target(

@@ -17,7 +17,7 @@ TARGETS = [
             "the best lies in the last window": ("len(self) - len(self.last())", "len(self)"),
             "the best is the worst": ("means.argmax()", "means.argmin()"),
             "the sign is ignored": ("math.copysign(1 / length, sign)", "1 / length"),
-            "passes begin anywhere": ("whole = np.flatnonzero(counts == period)", "whole = np.flatnonzero(counts > 0)"),
+            "passes begin anywhere": ("whole = counts == period", "whole = counts > 0"),
             "a pass is a prompt too short": (
                 "-(-self.prompts // self.prompts_per_iteration)",
                 "(self.prompts // self.prompts_per_iteration)",

@@ -10,7 +10,7 @@ TARGETS = (
             "no patience with who looks": ("time.monotonic() + PATIENCE)", "time.monotonic())"),
             "a lock on a file that is gone": ("if _is_at(file, path):", "if True:"),
             "left behind": ("                path.unlink()", "                pass"),
-            "only for who may write": ("        return open(path)", "        raise"),
+            "only for who may write": ("        return open(path, opener=_plainly)", "        raise"),
             "no lease is looked at": ("and is_alive(_lease_of(path))", "and False"),
             "a lease is kept for ever": ("                lease.end()", "                pass"),
         },

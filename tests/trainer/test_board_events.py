@@ -66,6 +66,7 @@ def told(watcher, looks=1):
 
 def test_a_run_is_told_from_its_start_to_its_end(tmp_path, watcher):
     loss = lambda i: {"loss": i / 2, "grad_norm": None}  # noqa: E731
+    (tmp_path / "run").mkdir()
     with exclusive(str((tmp_path / "run").absolute()), "busy"), metrics.open_store(tmp_path / "run") as store:
         store(Started(0, 5))
         assert told(watcher, ALL) == [("started", "run", 0, None)]
@@ -90,6 +91,7 @@ def test_a_run_is_told_from_its_start_to_its_end(tmp_path, watcher):
 
 
 def test_a_run_that_dies_is_told_as_interrupted(tmp_path, watcher):
+    (tmp_path / "run").mkdir()
     with exclusive(str((tmp_path / "run").absolute()), "busy"), metrics.open_store(tmp_path / "run") as store:
         store(Started(0, 5))
         store(done(0))
@@ -198,6 +200,7 @@ def test_a_browser_hears_of_an_iteration_within_a_second(board, tmp_path):
     async def main():
         async with aiohttp.ClientSession() as session, session.ws_connect(address(board)) as socket:
             await until_looked(board)
+            (tmp_path / "live").mkdir()
             with exclusive(str((tmp_path / "live").absolute()), "busy"), metrics.open_store(tmp_path / "live") as store:
                 store(Started(0, 5))
                 started = await asyncio.wait_for(socket.receive_json(), GUARD)

@@ -42,7 +42,7 @@ def refuse_odd_files(path: Path) -> None:
             continue
         except OSError as error:
             raise sqlite3.DatabaseError(f"{name}: {error.strerror}") from error
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # SQLite itself says that it opens no folder
             raise sqlite3.DatabaseError(f"{name} is no plain file")
     if _names_another_file(path.with_name(f"{path.name}-journal")):
         raise sqlite3.DatabaseError("its journal names another file")

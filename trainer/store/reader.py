@@ -145,11 +145,11 @@ class Reader:
 
     def gone(self, iteration: int) -> bool:
         """Whether it had pictures that are no longer kept."""
-        return self._value("SELECT 1 FROM tiles WHERE iteration = ? AND kept = 0", iteration) is not None
+        return self._value("SELECT iteration FROM tiles WHERE iteration = ? AND kept = 0", iteration) is not None
 
     def all_gone(self) -> int:
         """Iterations that had pictures which are no longer kept."""
-        return int(self._value("SELECT count(*) FROM tiles WHERE kept = 0"))
+        return int(self._value("SELECT count(*) AS number FROM tiles WHERE kept = 0"))
 
     def groups(self, iteration: int) -> list[tuple[int, str, int, str | None, bytes | None]]:
         """(slot, prompt, seed, base noise's tile, distances) of each prompt."""
