@@ -105,18 +105,23 @@ TARGETS = [
     ),
     Target(
         "trainer/rewards/remote.py",
-        ("test_remote_reward.py", "test_remote_faults.py"),
+        ("test_remote_reward.py", "test_remote_faults.py", "test_remote_answers.py"),
         {
             "always one request": ("size = max(1, min(offer.images, room))", "size = len(pixels)"),
-            "null is zero": ("math.nan if s is None", "0.0 if s is None"),
+            "null is zero": ("if value is None:\n        return math.nan", "if value is None:\n        return 0.0"),
             "in half precision": ("images.detach().float().cpu()", "images.detach().half().float().cpu()"),
             "the first reward where several are": ("if not self.reward and len(names) != 1:", "if False:"),
             "pictures unchecked": ("        check_images(images, prompts)\n", ""),
+            "words are numbers": ("if not isinstance(value, int | float):", "if False:"),
+            "infinite in float32": (
+                "if abs(score) <= torch.finfo(torch.float32).max else",
+                "if abs(score) < math.inf else",
+            ),
         },
     ),
     Target(
         "trainer/rewards/transport.py",
-        ("test_remote_reward.py", "test_remote_faults.py", "test_vlm_judge.py"),
+        ("test_remote_reward.py", "test_remote_faults.py", "test_remote_answers.py", "test_vlm_judge.py"),
         {
             "one try fewer": ("tries_left, pause = self.retries,", "tries_left, pause = self.retries - 1,"),
             "pauses do not grow": ("pause * 2", "pause"),
@@ -126,7 +131,7 @@ TARGETS = [
                 "max(again.after, backoff)",
             ),
             "refusals tried again": ("if response.status != 200:", "if response.status != 200 and 0:"),
-            "503 ends the run": ("(408, 429, 502, 503, 504)", "(408, 429, 502, 504)"),
+            "503 ends the run": ("(408, 429, *range(500, 505))", "(408, 429, 502, 504)"),
             "a password passes": ("if parts.username is not None:", "if False:"),
             "waits for ever": ("sock_read=timeout,", ""),
             "an answer may take for ever": ("total=CONNECT_TIMEOUT + 3 * timeout,", ""),
@@ -137,13 +142,12 @@ TARGETS = [
             "connections are kept": ("force_close=True", "force_close=False"),
             "one body for all tries": ("data=make_body()", "data=self.__dict__.setdefault('body', make_body())"),
             "brackets end the run": ("(ValueError, RecursionError)", "ValueError"),
+            "the second of two keys counts": (", object_pairs_hook=_without_twins", ""),
+            "a server without TLS is waited for": ("if _speaks_no_tls(error):", "if False:"),
+            "what is no HTTP is waited for": ("(aiohttp.ClientResponseError, ValueError)", "ZeroDivisionError"),
             "Cancel unheard while an answer is awaited": (
-                "                self.while_waiting()\n            return",
-                "                pass\n            return",
-            ),
-            "Cancel unheard between two tries": (
-                "            self.while_waiting()\n            time",
-                "            time",
+                "                self.while_waiting()\n",
+                "                pass\n",
             ),
             "always back": (
                 "        except _Again:\n            return False",
@@ -166,6 +170,8 @@ TARGETS = [
             "ever more rarely": ("min(2 * pause, LONGEST_PAUSE)", "2 * pause"),
             "back at once": ("if unavailable.is_back():", "if True:"),
             "a stop unheard": ("            look()\n", ""),
+            "a stop unheard while an answer is awaited": ("with looked_at(self.reward, self.look):", "if True:"),
+            "asked anew as soon as ever": ("                    times += 1\n", ""),
         },
     ),
     Target(
@@ -181,7 +187,7 @@ TARGETS = [
                 "        if self.control.ending:\n            raise Stopped",
                 "        pass",
             ),
-            "ends where a reward is gone": ("rewards=patient(setup.rewards, self.hold)", "rewards=setup.rewards"),
+            "ends where a reward is gone": ("patient(setup.rewards, self.hold, self.stop_if_asked)", "setup.rewards"),
         },
     ),
 ]
