@@ -135,7 +135,7 @@ def test_a_stop_while_waiting_is_answered_and_loses_nothing(make, how):
         setup.policy.before_call = cancel
     reason, state, events = run(setup, **({"control": Asked(stop)} if how == "control" else {}))
     assert (reason, state.iteration, state.updates) == ("stopped", 1, 1)
-    assert events[-2:] == [("saved", 1), Finished(1, Ending("stopped"))]
+    assert events[-3:] == [("saved", 1), Waiting(1, "the judge is asleep"), Finished(1, Ending("stopped"))]
     setup.policy.before_call = lambda: None
     assert run(setup, state)[0] == "complete"
     assert same(setup, whole)
