@@ -23,6 +23,6 @@ class RewardUnavailable(RewardError):
 
 def in_words(said: object, most: int = 300) -> str:
     """What a server or a library says, on one line of at most so many characters that any console and file takes."""
-    text = (said if isinstance(said, str) else str(said) if isinstance(said, Exception) else brief(said))[: 2 * most]
-    words = "".join(c if c.isprintable() else " " for c in text).split()
+    text = str(said) if isinstance(said, str | Exception) else brief(said)
+    words = "".join(c if c.isprintable() else " " for c in text[: 2 * most]).split()
     return " ".join(words)[:most] or type(said).__name__
