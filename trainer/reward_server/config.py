@@ -10,7 +10,7 @@ from ..settings.described import Section, require, setting
 from ..settings.learning import different_labels
 from ..settings.typed import known_keys, parse_section
 
-PIXEL_BYTES = 64  # 12 of a picture in float32, and the rest for its decoder and for what a reward computes of it
+PIXEL_BYTES = 80  # 12 of a picture in float32, and the rest for its decoder and for what a reward computes of it
 CONNECTION_BYTES = 2**20  # buffers
 
 
@@ -54,7 +54,8 @@ class ServerSettings(Section, section="server"):
     @property
     def memory(self) -> int:
         """Bytes that requests take at most, all together and beside the rewards' own weights."""
-        return self.queue_bytes + PIXEL_BYTES * self.batch_pixels + CONNECTION_BYTES * self.connections
+        bodies = self.queue_bytes + self.queue_bytes // 4  # one that grows takes more than it holds
+        return bodies + PIXEL_BYTES * self.batch_pixels + CONNECTION_BYTES * self.connections
 
 
 def load_server_config(path: Path) -> tuple[tuple[RewardSettings, ...], ServerSettings]:
