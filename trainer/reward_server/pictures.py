@@ -15,6 +15,7 @@ from ..picture_files import PictureError, Reader, TooLarge
 IMAGE_TYPES = {"image/png": "PNG", "image/webp": "WEBP"}
 SAFETENSORS = "application/x-safetensors"
 MODES = ("RGB", "L")
+ORIENTATION, ON_ITS_SIDE = 0x0112, range(5, 9)  # of EXIF
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Limits:
 
 
 def check(files: list[File], prompts: list[str], limits: Limits) -> list[tuple[int, int]]:
-    """Width and height of each picture file. Nothing is decoded.
+    """Width and height of each picture file, upright. Nothing is decoded.
 
     Raises:
         Refused: 400 for what is no such picture, 413 for what is beyond the limits, 415 for another type.
@@ -41,7 +42,7 @@ def check(files: list[File], prompts: list[str], limits: Limits) -> list[tuple[i
         raise Refused(400, f"{len(files)} images and {len(prompts)} prompts: each image needs its own prompt")
     if len(files) > limits.images:
         raise too_many(len(files), limits)
-    return [_open(file, f"images[{i}]", limits).size for i, file in enumerate(files)]
+    return [_size(_open(file, f"images[{i}]", limits), f"images[{i}]") for i, file in enumerate(files)]
 
 
 def decode(file: File, where: str, limits: Limits, out: Tensor) -> None:
@@ -50,7 +51,10 @@ def decode(file: File, where: str, limits: Limits, out: Tensor) -> None:
     Raises:
         Refused: as `check`, for what only shows now.
     """
-    out.copy_(_picture(file, where, limits)).div_(255)
+    picture = _picture(file, where, limits)
+    if picture.shape != out.shape:  # an EXIF behind the pixels
+        raise Refused(400, f"{where} is turned by its EXIF: send it upright")
+    out.copy_(picture).div_(255)
 
 
 def _open(file: File, where: str, limits: Limits) -> Image.Image:
@@ -64,6 +68,17 @@ def _open(file: File, where: str, limits: Limits) -> Image.Image:
     if getattr(image, "is_animated", False):
         raise Refused(400, f"{where} is an animation: must be one picture")
     return image
+
+
+def _size(image: Image.Image, where: str) -> tuple[int, int]:
+    width, height = image.size
+    if "exif" not in image.info:  # Pillow would look for one behind the pixels, and decode them
+        return width, height
+    try:
+        turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    except Exception as error:  # whatever the reader stumbles upon is the file's fault
+        raise Refused(400, f"{where} has an EXIF that is none ({type(error).__name__})") from error
+    return (height, width) if turned else (width, height)
 
 
 def _picture(file: File, where: str, limits: Limits) -> Tensor:

@@ -28,6 +28,8 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
         ServeError: the address cannot be listened on.
         KeyboardInterrupt: at a second signal, at once.
     """
+    for name in LOUD:
+        logging.getLogger(name).addFilter(Sparing())
     service = make()
     runner = make_runner(service)
     await runner.setup()
@@ -42,8 +44,6 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
 
 
 def make_runner(service: Service) -> web.AppRunner:
-    for name in LOUD:
-        logging.getLogger(name).addFilter(Sparing())
     # a request whose client went away is dropped, and not scored for nobody
     return web.AppRunner(service.app(), handler_cancellation=True, shutdown_timeout=SHUTDOWN)
 
