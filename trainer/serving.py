@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,9 +19,10 @@ class ServeError(UserError):
     """An address that cannot be listened on."""
 
 
-async def listen(runner: web.AppRunner, host: str, port: int) -> None:
+async def listen(runner: web.AppRunner, host: str, port: int, site: web.BaseSite | None = None) -> None:
+    """By `site`, if it is another than aiohttp's own."""
     try:
-        await web.TCPSite(runner, host, port).start()
+        await (site or web.TCPSite(runner, host, port)).start()
     except (OSError, OverflowError) as error:
         code = (error.errno or 0) if isinstance(error, OSError) else 0
         reason = os.strerror(code).lower() if code in errno.errorcode else str(error)
@@ -42,6 +45,24 @@ def stop_signal() -> Iterator[asyncio.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Sparing(logging.Filter):
+    """Lets `most` records of a logger pass in `period` seconds, so that nobody fills a disk from outside."""
+
+    def __init__(self, most: int = 5, period: float = 60.0):
+        super().__init__()
+        self.most, self.period = most, period
+        self.began, self.seen = time.monotonic(), 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now - self.began > self.period:
+            if self.seen > self.most:
+                record.msg, record.args = f"{record.getMessage()} (and {self.seen - self.most} more before)", ()
+            self.began, self.seen = now, 0
+        self.seen += 1
+        return self.seen <= self.most
 
 
 def address(host: str, port: int) -> str:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import socket
 import threading
 import time
@@ -58,3 +59,49 @@ def endless(status_line=b"HTTP/1.0 200 OK\r\n\r\n", part=b"[", pause=0.0):
 
     threading.Thread(target=answer, daemon=True).start()
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def raw(answer: bytes) -> str:
+    """The address of a server that answers every request with these bytes, and hangs up."""
+    return listening(lambda: answer)
+
+
+@contextmanager
+def each(answer):
+    """A server that answers every request with the bytes that `answer()` gives, and hangs up."""
+    going = [True]
+    try:
+        yield listening(answer, lambda: going[0])
+    finally:
+        going.clear()
+        going.append(False)
+
+
+def listening(answer, goes_on=lambda: True) -> str:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while goes_on():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.settimeout(5)
+                whole_request(connection)
+                connection.sendall(answer())
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def whole_request(connection: socket.socket) -> None:
+    """Read one; aiohttp's client sends a body with its length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    left = int(length[1]) - len(body) if length else 0
+    while left > 0:
+        left -= len(connection.recv(65536))

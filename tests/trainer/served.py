@@ -15,13 +15,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp import web
 from patience import GUARD
 from PIL import Image
 
 from trainer.reward_server.app import Service
 from trainer.reward_server.config import ServerSettings
-from trainer.reward_server.serve import make_runner
+from trainer.reward_server.serve import make_runner, make_site
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -95,7 +94,7 @@ def running(rewards, token="", port=0, **settings):
         service = Service(rewards, dict.fromkeys(rewards, "test"), ServerSettings(**settings), token=token)
         runner = make_runner(service)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await make_site(service, runner, "127.0.0.1", port).start()
         host, bound = runner.addresses[0]
         found["served"] = Served(f"http://{host}:{bound}", service, asyncio.get_running_loop())
         begun.set()

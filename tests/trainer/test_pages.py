@@ -22,7 +22,10 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SUFFIXES = r"\.(?:py|md|toml|json|sqlite|safetensors|png|txt)"
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 from served import image_file, servers
 from server_requests import PNG, TENSORS, pixels
@@ -57,6 +58,18 @@ def test_greyscale_and_pictures_of_several_sizes_come_in_one_request(serve, rewa
     answer = serve(rewards).score({"prompts": PROMPTS, "rewards": ["colourfulness"]}, *files)
     alone = torch.cat([rewards["colourfulness"].score(i[None].float() / 255, [""]) for i in images])
     close(answer.json["scores"]["colourfulness"], alone)
+
+
+def test_a_picture_on_its_side_is_scored_upright(serve, rewards):
+    """Next to one of the same file size, which stands."""
+    images = pixels(2, size=(48, 80))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    files = [("images", PNG, image_file(images[0], exif=exif)), ("images", PNG, image_file(images[1]))]
+    upright = [images[0].rot90(-1, (1, 2)), images[1]]
+    answer = serve(rewards).score({"prompts": ["a", "b"], "rewards": ["jpeg-compressibility"]}, *files)
+    alone = torch.cat([rewards["jpeg-compressibility"].score(i[None].float() / 255, [""]) for i in upright])
+    close(answer.json["scores"]["jpeg-compressibility"], alone)
 
 
 def test_a_score_that_is_no_number_is_null(serve):

@@ -3,12 +3,12 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
-import torch
 from patience import GUARD, until
 from served import image_file, multipart, servers
-from server_requests import GOOD, ONE, PNG, image
+from server_requests import GOOD, ONE, PNG, image, pixels
 
 serve = pytest.fixture(servers)
 
@@ -74,21 +74,88 @@ def test_a_full_queue_answers_429_with_retry_after_and_recovers(serve):
     assert served.score(ONE, image(GOOD)).status == 200
 
 
-def test_the_queue_is_bounded_in_bytes_with_what_pictures_decode_to(serve):
-    plain = ("images", PNG, image_file(torch.zeros(3, 500, 500, dtype=torch.uint8)))  # 750,000 bytes of a few hundred
-    slow = Slow()
-    served = serve({"slow": slow}, max_bytes=10_000, queue_bytes=1_000_000)
-    accepted = [ThreadPoolExecutor(1).submit(served.score, ONE, plain)]
+def noise(size: int) -> tuple:
+    """A picture whose file is about as large as its pixels."""
+    return ("images", PNG, image_file(pixels(1, size=(size, size))[0]))
+
+
+def test_the_queue_is_bounded_in_the_bytes_that_came(serve):
+    slow, large = Slow(), noise(100)  # 30,000 bytes
+    served = serve({"slow": slow}, max_bytes=40_000, queue_bytes=50_000)
+    accepted = [ThreadPoolExecutor(1).submit(served.score, ONE, large)]
     assert slow.begun.wait(GUARD)
-    assert served.score(ONE, plain).status == 429
+    refused = served.score(ONE, large)
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
     accepted += together(served, 1)  # a small one still fits
     until(lambda: served.service.admission.requests == 2)
     slow.gate.set()
     assert [future.result().status for future in accepted] == [200] * 2
-    never = served.score({"prompts": ["a", "b"]}, plain, plain)
-    assert never.status == 413
-    assert "bytes with the decoded images: at most 1000000" in never.json["error"]
     assert served.service.admission.bytes == 0
+
+
+def test_large_pictures_are_decoded_and_scored_a_few_at_a_time(serve):
+    slow = Slow()
+    slow.gate.set()
+    served = serve({"slow": slow}, batch_size=8, max_pixels=10_000, batch_pixels=20_000)
+    sent = [noise(size) for size in (100, 100, 100, 64, 64, 100, 64, 64)]
+    answer = served.score({"prompts": ["a"] * 8}, *sent)
+    assert answer.status == 200
+    assert sorted(slow.sizes) == [2, 2, 4]
+    assert all(0.4 < score < 0.6 for score in answer.json["scores"]["slow"])
+
+
+def announced(served, count: int) -> list[socket.socket]:
+    """Connections with requests whose bodies do not come."""
+    host, port = served.url.removeprefix("http://").split(":")
+    head = "POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    connections = [socket.create_connection((host, int(port)), timeout=GUARD) for _ in range(count)]
+    for connection in connections:
+        connection.sendall(f"{head}Content-Length: {2**28}\r\n\r\n--b\r\n".encode())
+    return connections
+
+
+def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(serve):
+    slow = Slow()
+    slow.gate.set()
+    served = serve({"slow": slow}, queue_requests=4)
+    idle = announced(served, 12)
+    until(lambda: len(served.service.connections.busy) == 12)
+    assert served.service.admission.bytes == 0
+    assert served.score(ONE, image(GOOD)).status == 200
+    for connection in idle:
+        connection.close()
+    until(lambda: not served.service.connections.busy)
+
+
+def test_a_body_that_comes_in_drops_is_given_up(serve, monkeypatch):
+    monkeypatch.setattr("trainer.reward_server.app.PATIENCE", 0.3)
+    served = serve({"slow": Slow()})
+    (connection,) = announced(served, 1)
+    with connection:
+        connection.sendall(b'Content-Disposition: form-data; name="images"\r\n\r\n')
+        connection.settimeout(0.05)
+        answer = b""
+        while not answer:
+            connection.sendall(b"a" * 10)
+            with suppress(TimeoutError):
+                answer = connection.recv(100)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    until(lambda: served.service.admission.bytes == 0)
+
+
+def test_a_client_that_leaves_between_two_batches_of_its_request_is_scored_no_further(serve):
+    slow = Slow()
+    served = serve({"slow": slow}, batch_size=2, batch_window=0.0)
+    host, port = served.url.removeprefix("http://").split(":")
+    body, kind = multipart({"prompts": ["a"] * 9}, *[image(GOOD)] * 9)
+    head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        assert slow.begun.wait(GUARD)
+    until(lambda: served.service.admission.bytes == 0)
+    slow.gate.set()
+    assert served.score(ONE, image(GOOD)).status == 200
+    assert slow.sizes == [2, 1]
 
 
 def test_a_request_whose_client_went_away_is_never_scored(serve):

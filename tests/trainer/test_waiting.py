@@ -1,19 +1,23 @@
 """A reward that does not answer pauses a run: nothing is lost, nothing is scored twice, and the result is the same."""
 
+import asyncio
 import json
 import sqlite3
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 from asked import Asked
+from patience import GUARD
 from served import servers
 
 from trainer.engine.state import new_state
 from trainer.errors import Stopped
 from trainer.events import Ending, Finished, Resumed, Waiting
 from trainer.rewards import RewardUnavailable, build
+from trainer.rewards.transport import Server
 from trainer.settings.config_file import load_config
 from trainer.store.database import DATABASE
 from trainer.training import waiting
@@ -131,7 +135,7 @@ def test_a_stop_while_waiting_is_answered_and_loses_nothing(make, how):
         setup.policy.before_call = cancel
     reason, state, events = run(setup, **({"control": Asked(stop)} if how == "control" else {}))
     assert (reason, state.iteration, state.updates) == ("stopped", 1, 1)
-    assert events[-2:] == [("saved", 1), Finished(1, Ending("stopped"))]
+    assert events[-3:] == [("saved", 1), Waiting(1, "the judge is asleep"), Finished(1, Ending("stopped"))]
     setup.policy.before_call = lambda: None
     assert run(setup, state)[0] == "complete"
     assert same(setup, whole)
@@ -166,3 +170,50 @@ def test_a_run_goes_on_with_a_server_that_has_moved(config_file, tmp_path, serve
     with pytest.raises(RunError, match=r"rewards\.0\.options\.reward was 'colourfulness', is 'other'"):
         start_run(config(moved, "rewards.0.options.reward=other"), resume=True)
     assert start_run(config(moved, "rewards.0.options.timeout=500"), resume=True)[0].kind == "complete"
+
+
+@pytest.mark.parametrize("how", ["control", "before_call"])
+def test_a_stop_is_heard_while_an_answer_is_awaited(make, how):
+    """Ctrl-C and the panel by the control, ComfyUI's Cancel by what every model call asks."""
+    asked = threading.Event()
+
+    class Silent:
+        """A server's reward whose first answers come and whose later ones do not."""
+
+        def __init__(self):
+            self.server, self.calls = Server("http://127.0.0.1:9", timeout=GUARD, retries=0), 0
+
+        def score(self, images, prompts):
+            self.calls += 1
+            if self.calls > 1:
+                self.server.wait_for(self.never())
+            return torch.zeros(len(images))
+
+        async def never(self):
+            asked.set()
+            await asyncio.sleep(GUARD)
+
+    def cancel() -> None:
+        if asked.is_set():
+            raise Stopped
+
+    setup = make(Silent())
+    if how == "before_call":
+        setup.policy.before_call = cancel
+    reason, state, events = run(setup, **({"control": Asked(asked.is_set)} if how == "control" else {}))
+    assert (reason, state.iteration) == ("stopped", 1)
+    assert events[-2:] == [("saved", 1), Finished(1, Ending("stopped"))]
+    setup.rewards["colourfulness"].server.while_waiting()  # as before: it belongs to whoever asks next
+
+
+def test_a_reward_that_is_back_and_fails_again_is_asked_more_rarely(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(waiting, "FIRST_PAUSE", 1.0)
+    monkeypatch.setattr(waiting, "LONGEST_PAUSE", 30.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + 0.5))
+    waits = []
+    wait = lambda unavailable: waits.append(waiting.wait_until_back(unavailable, lambda: None))  # noqa: E731
+    rewards = waiting.patient({"shaky": Shaky(set(range(1, 9)), back_after=1)}, wait, lambda: None)
+    rewards["shaky"].score(torch.rand(1, 3, 16, 16), ["a"])
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]

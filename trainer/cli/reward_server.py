@@ -27,9 +27,12 @@ A config names the rewards as a run's does, and may set limits:
   max_pixels = 4194304          # of a picture
   max_bytes = 268435456         # of a request's body
   queue_requests = 256          # accepted and not answered; more get 429
-  queue_bytes = 2147483648      # that these hold in memory; more get 429
+  queue_bytes = 1073741824      # of their bodies, as they come; more get 429
   batch_size = 32               # pictures scored at once
+  batch_pixels = 16777216       # decoded and scored at once
   batch_window = 0.005          # seconds that a batch waits to be filled
+  connections = 512             # the one that is idle longest makes room
+  client_connections = 256      # of one address
 
 A run scores there by
 
@@ -82,7 +85,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"url": url, "rewards": list(built)})
         else:
-            say(f"{', '.join(built)}: {url}")
+            say(f"{', '.join(built)}: {url} (requests take at most {settings.memory / 2**30:.1f} GiB of memory)")
 
     make = lambda: Service(built, kinds, settings, device=device, token=token)  # noqa: E731
     asyncio.run(serve(make, arguments.host, arguments.port, ready))

@@ -11,7 +11,10 @@ STOPPING_FOR = 10
 
 
 class Admission:
-    """Counts what is accepted and not answered yet. All of it happens on the event loop."""
+    """Counts whole requests that are not answered yet, and the bytes of all bodies. All of it on the event loop.
+
+    What a request only announces counts for nothing: bytes are held as they come.
+    """
 
     def __init__(self, max_requests: int, max_bytes: int):
         self.max_requests = max_requests
@@ -22,25 +25,27 @@ class Admission:
         self._nothing_left = asyncio.Event()
 
     @contextmanager
-    def enter(self, size: int) -> Iterator["Ticket"]:
-        """Accept a request with a body of `size` bytes until the block ends.
+    def enter(self) -> Iterator["Ticket"]:
+        """A ticket for a request whose body is about to come, until the block ends.
 
         Raises:
-            Refused: 503 while stopping, 429 if the queue is full, 413 if it could never take so much.
+            Refused: 503 while stopping, 429 if the queue is full.
         """
+        self.check()
+        ticket = Ticket(self)
+        try:
+            yield ticket
+        finally:
+            self.requests -= ticket.accepted
+            self.bytes -= ticket.bytes
+            self._tell()
+
+    def check(self) -> None:
+        """Raises Refused if no request is accepted now."""
         if self.stopping:
             raise Refused(503, "the server is stopping", STOPPING_FOR)
         if self.requests >= self.max_requests:
             raise Refused(429, f"the queue is full: {self.requests} requests", FULL_FOR)
-        ticket = Ticket(self)
-        ticket.take(size)
-        self.requests += 1
-        try:
-            yield ticket
-        finally:
-            self.requests -= 1
-            self.bytes -= ticket.bytes
-            self._tell()
 
     async def drained(self) -> None:
         """Accept nothing more; returns when everything accepted is answered."""
@@ -54,18 +59,25 @@ class Admission:
 
 
 class Ticket:
-    """The bytes that one request holds."""
+    """What one request holds."""
 
     def __init__(self, admission: Admission):
         self.admission = admission
+        self.accepted = False
         self.bytes = 0
 
     def take(self, size: int) -> None:
-        """Hold more. Raises Refused as `Admission.enter` does."""
+        """Hold so many bytes more, as they come. Raises Refused: 503 while stopping, 429 if there is no room."""
         admission = self.admission
-        if self.bytes + size > admission.max_bytes:
-            raise Refused(413, f"{self.bytes + size} bytes with the decoded images: at most {admission.max_bytes}")
+        if admission.stopping:
+            raise Refused(503, "the server is stopping", STOPPING_FOR)
         if admission.bytes + size > admission.max_bytes:
             raise Refused(429, f"the queue is full: {admission.bytes} bytes", FULL_FOR)
         self.bytes += size
         admission.bytes += size
+
+    def accept(self) -> None:
+        """The body is whole: it will be answered, also while stopping. Raises Refused as `Admission.check`."""
+        self.admission.check()
+        self.accepted = True
+        self.admission.requests += 1

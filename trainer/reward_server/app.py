@@ -4,23 +4,27 @@ import asyncio
 import hmac
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import hdrs, web
 
 from ..errors import Refused
 from ..rewards import RewardError, RewardUnavailable
 from ..rewards.base import Reward
-from .admission import FULL_FOR, Admission
+from .admission import FULL_FOR, Admission, Ticket
 from .batching import Batcher, Scores
 from .config import ServerSettings
-from .parsing import check_head, read
-from .pictures import Limits, check, decode
+from .connections import Connections, room_for
+from .parsing import Query, check_head, read
+from .pictures import Limits
+from .stored import stored
 
 log = logging.getLogger(__name__)
 BODY_TIMEOUT = 120  # seconds in which a body has to arrive
+PATIENCE, LEAST = 10, 2**16  # seconds, and bytes of its parts that come meanwhile
 DECODERS = 2  # threads
 T = TypeVar("T")
 
@@ -51,11 +55,21 @@ class Service:
         self.token = token
         self.limits = Limits(settings.max_images, settings.max_pixels)
         self.admission = Admission(settings.queue_requests, settings.queue_bytes)
-        self.batcher = Batcher(rewards, device=device, batch_size=settings.batch_size, window=settings.batch_window)
+        self.batcher = Batcher(
+            rewards,
+            device=device,
+            batch_size=settings.batch_size,
+            batch_pixels=settings.batch_pixels,
+            window=settings.batch_window,
+        )
         self.decoders = ThreadPoolExecutor(DECODERS, "decoding")
+        most = room_for(settings.connections)
+        self.connections = Connections(most, min(most, settings.client_connections))
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=self.settings.max_bytes, middlewares=[as_json, self.authorised])
+        app = web.Application(
+            client_max_size=self.settings.max_bytes, middlewares=[self.at_work, as_json, self.authorised]
+        )
         app.router.add_get("/health", self.health)
         app.router.add_get("/v1/rewards", self.rewards)
         app.router.add_post("/v1/score", self.score)
@@ -70,8 +84,15 @@ class Service:
         self.batcher.worker.shutdown(wait=False, cancel_futures=True)
 
     @web.middleware
+    async def at_work(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        with self.connections.at_work(request.protocol):
+            return await handler(request)
+
+    @web.middleware
     async def authorised(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """/health says nothing worth a token; everything else needs it."""
+        """/health says nothing worth a token; everything else needs it. A web page has no business here."""
+        if hdrs.ORIGIN in request.headers:
+            raise Refused(403, "a web page asks: only programs may")
         if self.token and request.path != "/health":
             given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
             if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
@@ -87,22 +108,32 @@ class Service:
         limits = {
             "images": self.settings.max_images,
             "pixels": self.settings.max_pixels,
-            "bytes": min(self.settings.max_bytes, self.settings.queue_bytes // 2),  # a body, and what it decodes to
+            "bytes": min(self.settings.max_bytes, self.settings.queue_bytes // 2),  # so that two fit
         }
         return web.json_response({"rewards": [{"name": n, "kind": k} for n, k in self.kinds.items()], "limits": limits})
 
     async def score(self, request: web.Request) -> web.Response:
-        size = check_head(request, self.settings.max_bytes)
-        with self.admission.enter(size) as ticket:
-            try:
-                query = await asyncio.wait_for(read(request, list(self.kinds)), BODY_TIMEOUT)
-            except asyncio.TimeoutError:
-                raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT} s") from None
-            ticket.take(await self.aside(check, query.files, query.prompts, self.limits))
-            pictures = await self.aside(decode, query.files, query.prompts, self.limits)
-            query.files.clear()
+        check_head(request, self.settings.max_bytes)
+        with self.admission.enter() as ticket:
+            query = await self.arrived(read(request, list(self.kinds), self.limits.images, ticket.take), ticket)
+            ticket.accept()
+            pictures = await self.aside(stored, query.files, query.prompts, self.limits)
             scores = await self.batcher.score(pictures, query.prompts, query.rewards)
         return web.json_response({"scores": finite(scores)})
+
+    async def arrived(self, reading: Coroutine[Any, Any, Query], ticket: Ticket) -> Query:
+        """What is read, if it comes in time and not in drops. Raises Refused: 408 if not."""
+        task, end = asyncio.ensure_future(reading), time.monotonic() + BODY_TIMEOUT
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may ask, if the client left
+        try:
+            while not task.done():
+                before, left = ticket.bytes, end - time.monotonic()
+                await asyncio.wait([task], timeout=min(PATIENCE, left))
+                if not task.done() and (left <= PATIENCE or ticket.bytes < before + LEAST):
+                    raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT} s, or too slowly")
+            return task.result()
+        finally:
+            task.cancel()
 
     async def aside(self, function: Callable[..., T], *arguments: object) -> T:
         """Off the event loop."""

@@ -10,6 +10,9 @@ from ..settings.described import Section, require, setting
 from ..settings.learning import different_labels
 from ..settings.typed import known_keys, parse_section
 
+PIXEL_BYTES = 80  # 12 of a picture in float32, and the rest for its decoder and for what a reward computes of it
+CONNECTION_BYTES = 2**20  # buffers
+
 
 @dataclass(frozen=True)
 class ServerSettings(Section, section="server"):
@@ -21,14 +24,38 @@ class ServerSettings(Section, section="server"):
     max_bytes: int = setting(256 * 2**20, "The most bytes of a request's body.", unit="byte", least=1)
     queue_requests: int = setting(256, "The most requests that wait for their answer.", unit="request", least=1)
     queue_bytes: int = setting(
-        2 * 2**30, "The most bytes that these hold: their bodies and decoded pictures.", unit="byte"
+        2**30, "The most bytes that these hold: their bodies as they came, and those on their way.", unit="byte"
     )
     batch_size: int = setting(32, "Pictures that are scored at once.", unit="picture", least=1)
+    batch_pixels: int = setting(
+        2**24,
+        "The most pixels that are decoded and scored at once: a batch of large pictures is smaller.",
+        unit="pixel",
+    )
     batch_window: float = setting(0.005, "How long a batch waits to be filled.", unit="second", least=0, most=1)
+
+    connections: int = setting(
+        512,
+        "The most connections; fewer if the process may open fewer than twice as many files. A new one takes the place "
+        "of the one that has been without a request for longest.",
+        unit="connection",
+        least=1,
+    )
+    client_connections: int = setting(
+        256, "The most connections of one address. A proxy in front counts as one.", unit="connection", least=1
+    )
 
     def check(self) -> None:
         least = f"must be at least server.max_bytes = {self.max_bytes}"
         require(self.queue_bytes >= self.max_bytes, "server.queue_bytes", self.queue_bytes, least)
+        least = f"must be at least server.max_pixels = {self.max_pixels}"
+        require(self.batch_pixels >= self.max_pixels, "server.batch_pixels", self.batch_pixels, least)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that requests take at most, all together and beside the rewards' own weights."""
+        bodies = self.queue_bytes + self.queue_bytes // 4  # one that grows takes more than it holds
+        return bodies + PIXEL_BYTES * self.batch_pixels + CONNECTION_BYTES * self.connections
 
 
 def load_server_config(path: Path) -> tuple[tuple[RewardSettings, ...], ServerSettings]:

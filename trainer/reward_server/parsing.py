@@ -1,7 +1,8 @@
 """Reading a request: multipart/form-data with a JSON part `request` and parts `images`."""
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -12,6 +13,7 @@ from ..errors import Refused
 from .pictures import File
 
 JSON_BYTES = 2**20  # of the part `request`
+CHUNK = 2**16  # bytes that are read at once
 KEYS = ("prompts", "rewards")
 # what aiohttp raises for a form that is broken, or whose client goes away before its end
 BROKEN = (
@@ -29,8 +31,8 @@ class Query:
     files: list[File] = field(repr=False)
 
 
-def check_head(request: web.Request, max_bytes: int) -> int:
-    """The body's length; looks at the headers only.
+def check_head(request: web.Request, max_bytes: int) -> None:
+    """Looks at the headers only.
 
     Raises:
         Refused: 411 without a length, 413 for too long a body, 415 for one of another type.
@@ -43,30 +45,32 @@ def check_head(request: web.Request, max_bytes: int) -> int:
         raise Refused(411, "the body has no Content-Length: send it in one piece")
     if request.content_length > max_bytes:
         raise Refused(413, f"the body has {request.content_length} bytes: at most {max_bytes}")
-    return request.content_length
 
 
-async def read(request: web.Request, names: Sequence[str]) -> Query:
+async def read(request: web.Request, names: Sequence[str], max_images: int, take: Callable[[int], None]) -> Query:
     """The body's parts, none of them decoded.
 
     Args:
         names: of the server's rewards.
+        take: told of bytes before they are kept; may raise Refused.
 
     Raises:
-        Refused: 400 for a body that is no such form, 404 for a reward that the server does not have.
+        Refused: 400 for a body that is no such form, 404 for a reward that the server does not have, 413 for too much.
     """
     wanted: dict[str, Any] | None = None
-    files = []
+    files: list[File] = []
     try:
         form = await request.multipart()
         while (part := await form.next()) is not None:
             if not isinstance(part, BodyPartReader) or part.name not in ("request", "images"):
                 raise Refused(400, f"part {getattr(part, 'name', None)!r}: must be 'request' or 'images'")
-            data = bytes(await part.read())
             if part.name == "images":
-                files.append(File(part.headers.get(hdrs.CONTENT_TYPE, "").lower(), data))
+                if len(files) == max_images:
+                    raise Refused(413, f"more than {max_images} images in a request")
+                kind = part.headers.get(hdrs.CONTENT_TYPE, "").lower()
+                files.append(File(kind, await read_part(part, request.content_length or 0, take)))
             elif wanted is None:
-                wanted = parse_json(data)
+                wanted = parse_json(await read_part(part, JSON_BYTES, take))
             else:
                 raise Refused(400, "there are two parts 'request': must be one")
     except BROKEN as error:
@@ -76,9 +80,19 @@ async def read(request: web.Request, names: Sequence[str]) -> Query:
     return Query(prompts(wanted), rewards(wanted, names), files)
 
 
+async def read_part(part: BodyPartReader, most: int, take: Callable[[int], None]) -> bytes:
+    """A part's bytes, which `take` is told of. Raises Refused: 413 if they are more than `most`."""
+    data = io.BytesIO()
+    while not part.at_eof():
+        chunk = await part.read_chunk(CHUNK)
+        take(len(chunk))
+        if data.tell() + len(chunk) > most:
+            raise Refused(413, f"the part {part.name!r} has more than {most} bytes")
+        data.write(chunk)
+    return data.getvalue()  # which copies nothing
+
+
 def parse_json(data: bytes) -> dict[str, Any]:
-    if len(data) > JSON_BYTES:
-        raise Refused(413, f"the part 'request' has {len(data)} bytes: at most {JSON_BYTES}")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -5,8 +5,15 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from ..serving import address, listen, stop_signal
+from ..serving import Sparing, address, listen, stop_signal
+from . import app, batching
 from .app import Service
+from .connections import Site
+
+LOUD = (app.__name__, batching.__name__, "asyncio")  # loggers that a stranger's requests may make write
+LINE = 4096  # bytes of a request's line or header
+LINGERING = 5  # seconds in which the rest of a refused body is read, so that its client reads the answer
+SHUTDOWN = 5.0  # seconds for bodies that are under way when the server ends
 
 
 async def serve(make: Callable[[], Service], host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -21,11 +28,13 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
         ServeError: the address cannot be listened on.
         KeyboardInterrupt: at a second signal, at once.
     """
+    for name in LOUD:
+        logging.getLogger(name).addFilter(Sparing())
     service = make()
     runner = make_runner(service)
     await runner.setup()
     try:
-        await listen(runner, host, port)
+        await listen(runner, host, port, make_site(service, runner, host, port))
         with stop_signal() as stop:
             ready(address(*runner.addresses[0][:2]))
             await stop.wait()
@@ -35,12 +44,22 @@ async def serve(make: Callable[[], Service], host: str, port: int, ready: Callab
 
 
 def make_runner(service: Service) -> web.AppRunner:
+    # a request whose client went away is dropped, and not scored for nobody
+    return web.AppRunner(service.app(), handler_cancellation=True, shutdown_timeout=SHUTDOWN)
+
+
+def make_site(service: Service, runner: web.AppRunner, host: str, port: int) -> Site:
     protocol = logging.getLogger(f"{__name__}.protocol")
     protocol.setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400; a stack trace of each helps nobody
-    return web.AppRunner(
-        service.app(),
-        handler_cancellation=True,  # a request whose client went away is dropped, and not scored for nobody
+    return Site(
+        runner,
+        host,
+        port,
+        service.connections,
         auto_decompress=False,  # such a body is refused; it must not grow in memory before
+        max_line_size=LINE,
+        max_field_size=LINE,
+        lingering_time=LINGERING,
         access_log=None,
         logger=protocol,
     )

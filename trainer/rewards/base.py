@@ -1,9 +1,9 @@
 """Stage 4: what a reward is, and the scores of several."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +43,23 @@ def move(rewards: Iterable[Reward], device: str | torch.device) -> None:
     for reward in rewards:
         if hasattr(reward, "to"):
             reward.to(device)
+
+
+@contextmanager
+def looked_at(reward: Reward, look: Callable[[], None]) -> Iterator[None]:
+    """`look` is called many times a second while `reward` waits for a server; what it raises ends the waiting.
+
+    For a reward with a `server` (see `transport.Server`); the others wait for nobody.
+    """
+    server: Any = getattr(reward, "server", None)
+    if not hasattr(server, "while_waiting"):
+        yield
+        return
+    before, server.while_waiting = server.while_waiting, look
+    try:
+        yield
+    finally:
+        server.while_waiting = before
 
 
 def score_all(rewards: Mapping[str, Reward], images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:

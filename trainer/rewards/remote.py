@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ..errors import brief
 from .base import check_images
-from .errors import RewardError, RewardUnavailable
+from .errors import RewardError, RewardUnavailable, in_words
 from .transport import Server, token_in
 
 FORM_BYTES = 2**16  # of a request, beside the pictures and prompts
@@ -80,11 +81,11 @@ class RemoteReward:
         wanted, pictures = json.dumps({"prompts": list(prompts), "rewards": [reward]}), save({"images": images})
         answer = self.server.ask("POST", "/v1/score", lambda: form(wanted, pictures))
         try:
-            scores = [math.nan if s is None else float(s) for s in answer["scores"][reward]]
-        except (KeyError, TypeError, ValueError):
-            scores = []
+            scores = [_score(value) for value in answer["scores"][reward]]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self._no_reward_server(answer) from None
         if len(scores) != len(images):
-            raise RewardError(f"{self.server.url} is no reward server: it answered {str(answer)[:80]}")
+            raise self._no_reward_server(answer)
         return scores
 
     def _ask_offer(self) -> _Offer:
@@ -92,13 +93,17 @@ class RemoteReward:
         try:
             names = [str(r["name"]) for r in answer["rewards"]]
             images, size = int(answer["limits"]["images"]), int(answer["limits"]["bytes"])
-        except (KeyError, TypeError, ValueError):
-            raise RewardError(f"{self.server.url} is no reward server: it answered {str(answer)[:80]}") from None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise self._no_reward_server(answer) from None
+        has = in_words(", ".join(names[:20]) or "none")
         if not self.reward and len(names) != 1:
-            raise RewardError(f"remote reward: {self.server.url} has {', '.join(names)}: name one of them as reward")
+            raise RewardError(f"remote reward: {self.server.url} has {has}: name one of them as reward")
         if self.reward and self.reward not in names:
-            raise RewardError(f"remote reward: {self.server.url} has no {self.reward!r}: it has {', '.join(names)}")
+            raise RewardError(f"remote reward: {self.server.url} has no {brief(self.reward)}: it has {has}")
         return _Offer(self.reward or names[0], images, size)
+
+    def _no_reward_server(self, answer: object) -> RewardError:
+        return RewardError(f"{self.server.url} is no reward server: it answered {brief(answer)}")
 
 
 def form(wanted: str, pictures: bytes) -> aiohttp.FormData:
@@ -109,10 +114,20 @@ def form(wanted: str, pictures: bytes) -> aiohttp.FormData:
     return parts
 
 
+def _score(value: object) -> float:
+    """NaN for null and for what is no finite number in float32. Raises what `float` does, TypeError for no number."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float):
+        raise TypeError
+    score = float(value)
+    return score if abs(score) <= torch.finfo(torch.float32).max else math.nan
+
+
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        raise RewardError(f"remote reward: {name} = {value!r}: {remedy}")
+        raise RewardError(f"remote reward: {name} = {brief(value)}: {remedy}")

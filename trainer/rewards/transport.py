@@ -6,25 +6,37 @@ import io
 import json
 import os
 import random
+import re
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from asyncio import sleep
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+import yarl
 
-from .errors import RewardError, RewardUnavailable
+from ..errors import brief
+from .errors import RewardError, RewardUnavailable, in_words
 
-AGAIN = (408, 429, 502, 503, 504)  # what may be otherwise a little later
+AGAIN = (408, 429, *range(500, 505))  # what may be otherwise a little later
+REMEDIES = {
+    401: "token_env must name the environment variable that holds the server's token",
+    403: "the token in token_env's environment variable is not allowed this",
+    404: "is url the server's address?",
+}
 CONNECT_TIMEOUT = 10.0  # seconds
 HEALTH_TIMEOUT = 5.0  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries; each is up to twice as long as the one before
 LOOK = 0.1  # seconds between two calls of `while_waiting`
 LARGEST = 2**24  # bytes of an answer: scores and a model's words are far smaller
+HOST = r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?"  # a name or an address of IPv4, or one of IPv6
+T = TypeVar("T")
 
 # makes what aiohttp sends as a request's body, for each try anew
 MakeBody = Callable[[], aiohttp.Payload | aiohttp.FormData | None]
@@ -42,7 +54,9 @@ class _Again(Exception):
 class _Answer:
     status: int
     reason: str
-    retry_after: str  # a header
+    retry_after: str  # three headers, empty if they are not there
+    location: str
+    content_type: str
     data: bytes
 
 
@@ -74,42 +88,56 @@ class Server:
             RewardError: it refuses the request; with its reason.
             RewardUnavailable: it answered to none of the tries.
         """
+        return self.wait_for(self.answer(method, path, make_body))
+
+    def wait_for(self, answers: Coroutine[Any, Any, T]) -> T:
+        """What comes of `answer` and coroutines that await it. If `while_waiting` raises, they are cancelled."""
+        asked = asyncio.run_coroutine_threadsafe(answers, _loop())
+        try:
+            while not wait([asked], LOOK).done:
+                self.while_waiting()
+            return asked.result()
+        finally:
+            asked.cancel()
+
+    async def answer(self, method: str, path: str, make_body: MakeBody = lambda: None) -> dict[str, Any]:
+        """As `ask`, in a coroutine for `wait_for`."""
         tries_left, pause = self.retries, FIRST_PAUSE
         while True:
             try:
-                return self._once(method, path, make_body, self.timeout)
+                return await self._once(method, path, make_body, self.timeout)
             except _Again as again:
                 if not tries_left:
                     raise RewardUnavailable(f"the server {self.url} {again}", self.is_back) from again
                 backoff = pause * self.jitter.uniform(0.5, 1)
-                self._pause(min(max(again.after, backoff), LONGEST_PAUSE))
+                await sleep(min(max(again.after, backoff), LONGEST_PAUSE))
                 tries_left, pause = tries_left - 1, pause * 2
 
     def is_back(self) -> bool:
         """Whether it takes requests, asked once."""
         try:
-            self._once("GET", "/health", lambda: None, HEALTH_TIMEOUT)
+            self.wait_for(self._once("GET", "/health", lambda: None, HEALTH_TIMEOUT))
         except _Again:
             return False
         except RewardError:
             return True  # it refuses the question, as one without /health does, but it is there
         return True
 
-    def _once(self, method: str, path: str, make_body: MakeBody, timeout: float) -> dict[str, Any]:
-        asked = asyncio.run_coroutine_threadsafe(self._exchange(method, path, make_body, timeout), _loop())
+    async def _once(self, method: str, path: str, make_body: MakeBody, timeout: float) -> dict[str, Any]:
         try:
-            while not wait([asked], LOOK).done:
-                self.while_waiting()
-            return self._read(asked.result())
-        except aiohttp.ClientConnectorCertificateError as error:
-            reason = error.certificate_error
+            return self._read(await self._exchange(method, path, make_body, timeout))
+        except ssl.CertificateError as error:
+            reason = in_words(getattr(error, "certificate_error", error))
             raise RewardError(f"the server {self.url} shows an untrusted certificate ({reason})") from error
         except asyncio.TimeoutError as error:
             raise _Again(f"did not answer within {timeout:g} s") from error
+        except (aiohttp.ClientResponseError, ValueError) as error:
+            what = in_words(getattr(error, "message", error))
+            raise RewardError(f"the server {self.url} answered no proper HTTP ({what}): is it its address?") from error
         except (OSError, aiohttp.ClientError) as error:
+            if _speaks_no_tls(error):
+                raise RewardError(f"the server {self.url} does not speak TLS ({_cause(error)}): try http://") from error
             raise _Again(f"cannot be reached ({_cause(error)})") from error
-        finally:
-            asked.cancel()
 
     async def _exchange(self, method: str, path: str, make_body: MakeBody, timeout: float) -> _Answer:
         limits = aiohttp.ClientTimeout(
@@ -133,27 +161,22 @@ class Server:
                 data += part
                 if len(data) > LARGEST:
                     raise RewardError(f"the server {self.url} answered more than {LARGEST >> 20} MiB")
-            retry_after = response.headers.get("Retry-After", "")
-            return _Answer(response.status, response.reason or "", retry_after, bytes(data))
+            after, location, kind = (response.headers.get(n, "") for n in ("Retry-After", "Location", "Content-Type"))
+            return _Answer(response.status, response.reason or "", after, location, kind, bytes(data))
 
     def _read(self, response: _Answer) -> dict[str, Any]:
         try:
-            answer = json.loads(response.data)
+            answer = json.loads(response.data, object_pairs_hook=_without_twins)
         except (ValueError, RecursionError):
             answer = None
         if response.status in AGAIN:
             raise _Again(f"answered {_reason(response, answer)}", _seconds(response.retry_after))
         if response.status != 200:
-            raise RewardError(f"the server {self.url} answered {_reason(response, answer)}")
+            raise RewardError(f"the server {self.url} answered {_reason(response, answer)}{_remedy(response)}")
         if not isinstance(answer, dict):
-            raise RewardError(f"the server {self.url} answered no JSON object but {response.data[:40]!r}")
+            page = " (a web page: is url the server's address?)" if "html" in response.content_type.lower() else ""
+            raise RewardError(f"the server {self.url} answered no JSON object but {response.data[:40]!r}{page}")
         return answer
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.while_waiting()
-            time.sleep(min(LOOK, left))
 
 
 @cache
@@ -172,11 +195,12 @@ def check_url(url: str) -> None:
     """Raises RewardError if it is no address of a server, or holds a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        _ = parts.port, yarl.URL(url), (parts.hostname or "").encode("idna")
     except ValueError as error:
-        raise RewardError(f"url {url!r} is no address ({error}): write http://host:port") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise RewardError(f"url {url!r} is no address of a server: write http://host:port")
+        raise RewardError(f"url {brief(url)} is no address ({in_words(error)}): write http://host:port") from None
+    known = parts.scheme in ("http", "https") and re.fullmatch(HOST, parts.hostname or "")
+    if not known or parts.query or parts.fragment:
+        raise RewardError(f"url {brief(url)} is no address of a server: write http://host:port")
     if parts.username is not None:
         raise RewardError("url must hold no user or password, a run stores it: use token_env")
 
@@ -188,26 +212,51 @@ def token_in(variable: str) -> str:
         raise RewardError(
             f"token_env = {variable!r}: this environment variable is not set: put the server's token there"
         )
+    if not token.isprintable():
+        raise RewardError(f"token_env = {variable!r}: this environment variable holds control characters, no token")
     return token
 
 
 def _cause(error: Exception) -> str:
     """In the system's words if it has some."""
     number = getattr(error, "errno", None) or 0
-    own_words = " ".join(str(error).split()) or type(error).__name__
-    return os.strerror(number) if number > 0 else own_words  # those below are a resolver's
+    if isinstance(getattr(error, "os_error", error), ssl.SSLError):
+        return in_words(error)  # its numbers are not the system's
+    return os.strerror(number) if number > 0 else in_words(error)  # those below are a resolver's
+
+
+def _speaks_no_tls(error: Exception) -> bool:
+    """Whether it answered to the first bytes of TLS with something else; one that hangs up may only be busy."""
+    reason = getattr(error, "os_error", error)
+    return isinstance(reason, ssl.SSLError) and not isinstance(reason, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _reason(response: _Answer, answer: object) -> str:
     reason = answer.get("error") if isinstance(answer, dict) else None
-    return f"{response.status}: {str(reason or response.reason)[:300]}"
+    if isinstance(reason, dict):  # as OpenAI's
+        reason = reason.get("message", reason)
+    return f"{response.status}: {in_words(reason or response.reason)}"
+
+
+def _remedy(response: _Answer) -> str:
+    if 300 <= response.status < 400 and response.location:
+        return f" (it leads to {brief(response.location)}: url must be the server's own address)"
+    return f" ({REMEDIES[response.status]})" if response.status in REMEDIES else ""
 
 
 def _seconds(retry_after: str) -> float:
     """Of a header's number or date; 0 if there is none."""
-    if retry_after.strip().isdigit():
+    if re.fullmatch("[0-9]{1,9}", retry_after.strip()):
         return float(retry_after)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return 0.0
+
+
+def _without_twins(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError if a key is there twice: nobody knows which of the two is meant."""
+    pairs = list(pairs)
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found

@@ -1,18 +1,19 @@
 """A vision language model as a judge, behind any server with OpenAI's chat completions: vLLM, SGLang, llama.cpp, ..."""
 
+import asyncio
 import base64
 import io
 import logging
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..errors import brief
 from .errors import RewardError
 from .transport import Server, json_body, token_in
 
@@ -95,18 +96,28 @@ class VlmJudge:
         """Scores [N], in [0, 1] or NaN. Raises RewardError if the server refuses, RewardUnavailable
         if it does not answer."""
         pictures = [as_data_url(image, self.size) for image in images]
-        pool = ThreadPoolExecutor(self.concurrency)
-        try:
-            scores = list(pool.map(self.judge, pictures, prompts))
-        finally:
-            pool.shutdown(wait=False)  # if one fails, map drops what has not begun, and the rest is not waited for
-        return torch.tensor(scores, device=images.device)
+        return torch.tensor(self.server.wait_for(self.judge_all(pictures, prompts)), device=images.device)
 
-    def judge(self, picture: str, prompt: str) -> float:
+    async def judge_all(self, pictures: Sequence[str], prompts: Sequence[str]) -> list[float]:
+        """Of all, `concurrency` at once. If one fails, the others are left."""
+        free = asyncio.Semaphore(self.concurrency)
+
+        async def judge(picture: str, prompt: str) -> float:
+            async with free:
+                return await self.judge(picture, prompt)
+
+        asked = [asyncio.ensure_future(judge(*pair)) for pair in zip(pictures, prompts, strict=True)]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for one in asked:
+                one.cancel()
+
+    async def judge(self, picture: str, prompt: str) -> float:
         """Of one picture, as a data URL."""
         question = self.template.replace(PROMPT, prompt)
         for temperature in TEMPERATURES:
-            answer = self.ask(picture, question, temperature)
+            answer = await self.ask(picture, question, temperature)
             score = self.read(answer)
             if math.isfinite(score):
                 return score
@@ -124,7 +135,7 @@ class VlmJudge:
             return math.nan
         return value / self.scale if 0 <= value <= self.scale else math.nan
 
-    def ask(self, picture: str, question: str, temperature: float) -> str:
+    async def ask(self, picture: str, question: str, temperature: float) -> str:
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
         request = {
             "model": self.model,
@@ -132,12 +143,12 @@ class VlmJudge:
             "temperature": temperature,
             "max_tokens": ANSWER_TOKENS,
         }
-        answer = self.server.ask("POST", "/v1/chat/completions", lambda: json_body(request))
+        answer = await self.server.answer("POST", "/v1/chat/completions", lambda: json_body(request))
         try:
             text = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise RewardError(
-                f"VLM judge: {self.server.url} has no chat completions like OpenAI's: it answered {str(answer)[:80]}"
+                f"VLM judge: {self.server.url} has no chat completions like OpenAI's: it answered {brief(answer)}"
             ) from None
         return text if isinstance(text, str) else ""
 
@@ -165,4 +176,4 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        raise RewardError(f"VLM judge: {name} = {value!r}: {remedy}")
+        raise RewardError(f"VLM judge: {name} = {brief(value)}: {remedy}")

@@ -63,7 +63,7 @@ def train(
     many, the run saves and raises UserError with what to lower.
 
     A reward that is unavailable holds the run up: it saves, says so, and scores the same candidates when the reward is
-    back. A stop, asked in any way, ends the waiting and a pause.
+    back. A stop, asked in any way, ends the waiting and a pause, also the waiting for a server's answer.
 
     The pictures of the evaluation prompts are drawn before iteration 0, then every so many iterations, and at the end
     of a run that was not simply stopped: one that goes on has no end yet.
@@ -83,7 +83,7 @@ class _Loop:
         rescue: Callable[[State], None],
         control: Control,
     ):
-        self.setup = replace(setup, rewards=patient(setup.rewards, self.hold))
+        self.setup = replace(setup, rewards=patient(setup.rewards, self.hold, self.stop_if_asked))
         self.state, self.on_event, self.control = state, on_event, control
         self.save, self.save_last = save, rescue
         self.first = state.iteration
