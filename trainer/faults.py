@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import UserError, brief
 
-DATABASES, WEIGHTS = "sqlite3.Error", "safetensors_rust.SafetensorError"  # what libraries raise
+DATABASES, WEIGHTS = "sqlite3.Error", "safetensors.SafetensorError"  # what libraries raise
 LONGEST = 200  # characters of a path
 FULL = "the disk is full, or has no room for another file: free some space"
 REMEDIES = {
@@ -88,4 +88,5 @@ def _number(error: BaseException) -> int:
 
 def _is(error: BaseException, name: str) -> bool:
     """By the name of a class: to look at an error must not import the library."""
-    return any(f"{cls.__module__}.{cls.__name__}" == name for cls in type(error).__mro__)
+    packages = ((cls.__module__.partition(".")[0].removesuffix("_rust"), cls.__name__) for cls in type(error).__mro__)
+    return any(f"{package}.{cls}" == name for package, cls in packages)

@@ -96,6 +96,26 @@ def test_the_lora_is_exported_and_gone_on_from_bit_for_bit(config, tmp_path):
     assert rewards(whole) == rewards(halved)
 
 
+def test_a_run_of_ones_own_parts_is_sampled_if_they_are_named_again(config, tmp_path, capsys):
+    run = tmp_path / "run"
+    start_run(load_config(config, [f"run.folder={str(run)!r}", "run.iterations=20"]))
+    words = ["sample", str(run), "--prompts", "0.5 -1", "-o", str(tmp_path / "grid.png"), "--json"]
+    assert main(words) == 2
+    assert "its code would run" in capsys.readouterr().err
+    repeated = [
+        "--set",
+        "model.family='toy_family:ToyFlow'",
+        "--reward",
+        "toy_reward:Green",
+        "most=0.9",
+        "--model",
+        "anything",
+    ]
+    assert main([*words, *repeated]) == 0
+    assert json.loads(capsys.readouterr().out)["rewards"]["toy_reward:Green"]["difference"] > 0
+    assert (tmp_path / "grid.png").is_file()
+
+
 def test_a_run_goes_on_with_its_own_objective_and_family_only(config, tmp_path):
     folder = f"run.folder={str(tmp_path / 'run')!r}"
     start_run(load_config(config, [folder, "run.iterations=1"]))

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainer.models.conditioning import Conditioning
 from trainer.models.lora.attach import activate_lora, enable_loras
+from trainer.models.lora.names import OwnNames
 
 WIDTH = 0.3  # standard deviation of the data
 
@@ -44,7 +45,7 @@ class ToyPolicy:
     network: Centres
     adapter: str = ""
     before_call: Callable[[], None] = lambda: None
-    device, dtype, layer_names = torch.device("cpu"), torch.float32, None
+    device, dtype, layer_names = torch.device("cpu"), torch.float32, OwnNames()
 
     @property
     def lora_targets(self):

@@ -20,3 +20,19 @@ class LayerNames(Protocol):
 
     def turned(self, module: str, rows: Tensor) -> Tensor:
         """A module's rows in the other program's order, if the two differ."""
+
+
+class OwnNames:
+    """Of a family whose LoRAs no other program writes: diffusers' and PEFT's names, and nothing is stacked."""
+
+    def fused_layers(self, modules: Collection[str]) -> dict[str, list[str]]:
+        return {}
+
+    def spellings(self, modules: Collection[str]) -> dict[str, list[str]]:
+        return {f"{prefix}{m}": [m] for m in modules for prefix in ("transformer.", "base_model.model.", "")}
+
+    def stacked_rows(self, module: str, hidden: int) -> int:
+        raise ValueError(f"{module} is in no layer that stacks several")
+
+    def turned(self, module: str, rows: Tensor) -> Tensor:
+        return rows
