@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..trainer.errors import brief
 from .reward_files import DTYPE, known, path_of, reward_folders, weights_input
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
@@ -69,7 +70,7 @@ class ClipReward(io.ComfyNode):
         if model.startswith("embedded") or model in reward_folders():
             return True
         return (
-            f"there is no reward model {model!r}: put its folder (config.json, "
+            f"there is no reward model {brief(model)}: put its folder (config.json, "
             "model.safetensors, ...) into models/rewards"
         )
 

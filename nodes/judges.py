@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..trainer.errors import brief
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
 from .rewards import REWARD_OUTPUT, build
 from .wires import CATEGORY, searched_by
@@ -84,7 +85,7 @@ class VlmJudge(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, question: str) -> bool | str:
         fits = not question.strip() or PROMPT in question
-        return fits or f"the question must have {PROMPT} where the prompt belongs, it is {question[:80]!r}"
+        return fits or f"the question must have {PROMPT} where the prompt belongs, it is {brief(question)}"
 
     @classmethod
     def execute(

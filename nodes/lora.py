@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..trainer.errors import UserError
+from ..trainer.errors import UserError, brief
 from ..trainer.settings.config import LoraSettings
 from . import host, policies
 from .inputs import setting_input
@@ -47,7 +47,7 @@ class SaveLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str) -> bool | str:
-        return valid(name) or f"name {name!r} must be a file's name, or folder/name, inside models/loras"
+        return valid(name) or f"name {brief(name)} must be a file's name, or folder/name, inside models/loras"
 
     @classmethod
     def execute(
@@ -60,7 +60,7 @@ class SaveLora(io.ComfyNode):
         from ..trainer.models.lora.export import kohya_layout
 
         if not valid(name):
-            raise UserError(f"name {name!r} must be a file's name, or folder/name, inside models/loras")
+            raise UserError(f"name {brief(name)} must be a file's name, or folder/name, inside models/loras")
         path = target(host.loras_folder() / (name.strip().removesuffix(SUFFIX) + SUFFIX), overwrite)
         metadata = {"format": "pt", **getattr(lora, "metadata", {})}
         tensors = kohya_layout(lora, lora_names) if layout == "kohya" else lora

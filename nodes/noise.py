@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..trainer.errors import UserError
+from ..trainer.errors import UserError, brief
 from ..trainer.settings.config import GrpoSettings, RunSettings, SamplingSettings
+from ..trainer.settings.run import SEEDS
 from . import host
 from .inputs import setting_input, setting_inputs
 from .wires import CATEGORY, NEIGHBORHOOD, Neighborhood, searched_by
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 STRENGTH = setting_input(GrpoSettings, "strength")
 GROUP_SIZE = setting_input(GrpoSettings, "group_size")
 BASE = -1  # the base noise, in the place of a candidate's number
-SEEDS = 2**63
 CHANNELS = 16  # of a FLUX latent
 
 
@@ -69,7 +69,7 @@ def read_sizes(text: str) -> tuple[tuple[int, int], ...]:
     for part in filter(None, re.split(r"[,;\s]+", text)):
         size = re.fullmatch(r"(\d+)[x×](\d+)", part)
         if not size:
-            raise UserError(f"more_sizes has {part!r}: write width x height, as in 768x512, 512x768")
+            raise UserError(f"more_sizes has {brief(part)}: write width x height, as in 768x512, 512x768")
         sizes.append((int(size[1]), int(size[2])))
     return tuple(sizes)
 
@@ -107,8 +107,8 @@ class CandidateNoise(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, seed: str, group_size: int, candidate: int) -> bool | str:
         digits = seed.strip()
-        if not (digits.isascii() and digits.isdigit() and int(digits) < SEEDS):
-            return f"seed {seed!r} must be a whole number from 0 to {SEEDS - 1}"
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 25 and int(digits) <= SEEDS):
+            return f"seed {brief(seed)} must be a whole number from 0 to {SEEDS}"
         return candidate < group_size or f"candidate {candidate} must be below group_size = {group_size}"
 
     @classmethod

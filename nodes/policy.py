@@ -7,8 +7,10 @@ from comfy_api.latest import io
 
 from ..trainer.choices import AUTO
 from ..trainer.device import devices, usual_dtype
+from ..trainer.errors import brief
 from ..trainer.models.files.source import EMBEDDED, GGUF
 from ..trainer.settings.config import LoraSettings, ModelSettings
+from ..trainer.settings.run import SEEDS
 from . import host, policies
 from .inputs import setting_input, setting_inputs
 from .wires import CATEGORY, POLICY, searched_by
@@ -55,7 +57,7 @@ class LoadPolicy(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=2**31 - 1,
+                    max=SEEDS,
                     control_after_generate=False,
                     tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
                 ),
@@ -90,7 +92,7 @@ class LoadPolicy(io.ComfyNode):
     def validate_inputs(cls, model: str) -> bool | str:
         if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
             return True
-        return f"there is no {model!r} in models/{MODELS}: choose another, or put it there and press R"
+        return f"there is no {brief(model)} in models/{MODELS}: choose another, or put it there and press R"
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:

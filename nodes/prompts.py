@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from comfy_api.latest import io
 
 from ..trainer.device import training_on
 from ..trainer.errors import UserError
+from ..trainer.prompt_files import prompt_lines, read_prompt_file
+from ..trainer.settings.paths import absolute_path
 from . import host, policies
 from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
 
@@ -43,9 +44,8 @@ class PromptSet(io.ComfyNode):
                 io.String.Input(
                     "file",
                     default="",
-                    tooltip="A .txt file (one prompt a line) or .jsonl file (objects with "
-                    "'prompt', 'text' or 'caption'), "
-                    "used instead of the text. Empty: the text.",
+                    tooltip="A file used instead of the text: .txt (one prompt a line), .jsonl or .json (texts, or "
+                    "objects with 'prompt', 'text' or 'caption'), .csv (a column of such a name). Empty: the text.",
                 ),
                 io.Conditioning.Input(
                     "conditioning",
@@ -64,8 +64,10 @@ class PromptSet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        path = Path(file.strip()).expanduser()
-        return not file.strip() or path.is_file() or f"file: there is no {path}"
+        try:
+            return not file.strip() or bool(read_file(file))
+        except UserError as error:
+            return f"file: {error}"
 
     @classmethod
     def execute(
@@ -76,7 +78,7 @@ class PromptSet(io.ComfyNode):
         conditioning: list[list[Any]] | None = None,
         more: Prompts | None = None,
     ) -> io.NodeOutput:
-        texts = tuple(read_file(Path(file.strip()).expanduser()) if file.strip() else lines(text))
+        texts = tuple(read_file(file) if file.strip() else prompt_lines(text))
         if not texts:
             raise UserError("Prompt Set has no prompt: write one a line")
         with host.training_mode():
@@ -87,32 +89,9 @@ class PromptSet(io.ComfyNode):
         return io.NodeOutput(prompts, len(prompts.texts))
 
 
-def lines(text: str) -> list[str]:
-    stripped = (line.strip() for line in text.splitlines())
-    return [line for line in stripped if line and not line.startswith("#")]
-
-
-def read_file(path: Path) -> list[str]:
-    """Prompts of a .txt or .jsonl file."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error})") from error
-    if path.suffix != ".jsonl":
-        return lines(text)
-    prompts = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            prompts.append(_caption(line, f"{path}, line {number}"))
-    return prompts
-
-
-def _caption(line: str, where: str) -> str:
-    try:
-        record = json.loads(line)
-        return next(record[key] for key in ("prompt", "text", "caption") if key in record)
-    except (ValueError, TypeError, StopIteration):
-        raise UserError(f"{where}: not an object with 'prompt', 'text' or 'caption'") from None
+def read_file(file: str) -> list[str]:
+    """Prompts of a file, as the command line reads it."""
+    return read_prompt_file(absolute_path(file.strip(), Path(), "file"))
 
 
 @lru_cache(KEPT)

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..trainer.errors import brief
 from ..trainer.rewards.weights import KNOWN, look_in
 
 FOLDER = "rewards"  # models/rewards
@@ -64,7 +65,7 @@ def known(name: str, what: str, also: tuple[str, ...] = ()) -> bool | str:
         except RewardError as error:
             return str(error)
     return name in (*also, *reward_models()) or (
-        f"there is no {name!r} in models/rewards: put it there and press R, or choose auto"
+        f"there is no {brief(name)} in models/rewards: put it there and press R, or choose auto"
     )
 
 

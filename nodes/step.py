@@ -11,7 +11,7 @@ from ..trainer.errors import Stopped, UserError
 from . import host, policies
 from .lora import lora_file
 from .recording import record
-from .run_folders import NOT_PLAIN, is_plain
+from .run_folders import is_plain, not_plain
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import next_step
 from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings, searched_by
@@ -56,7 +56,7 @@ class Step(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run_name: str = "") -> bool | str:
-        return is_plain(run_name) or not run_name.strip() or NOT_PLAIN.format(run_name)
+        return is_plain(run_name) or not run_name.strip() or not_plain(run_name)
 
     @classmethod
     def execute(

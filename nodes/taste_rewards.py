@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..trainer.texts import lines_of
 from . import host
 from .reward_files import DTYPE, EMBEDDED, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
@@ -54,7 +55,7 @@ class TextPreferenceReward(io.ComfyNode):
     @classmethod
     def execute(cls, wanted: str, unwanted: str, model: str, precision: str) -> io.NodeOutput:
         sides = {
-            name: [line for line in text.splitlines() if line.strip()]
+            name: [line for line in lines_of(text) if line.strip()]
             for name, text in (("wanted", wanted), ("unwanted", unwanted))
         }
         return io.NodeOutput(build("text-preference", path=path_of(model), dtype=precision, **sides))

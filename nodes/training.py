@@ -17,7 +17,7 @@ from .latents import begun, ready
 from .lora import read_lora_file
 from .rewards import by_label
 from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, sampling
-from .run_folders import NOT_PLAIN, is_plain, run_folder
+from .run_folders import is_plain, not_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import chosen
 from .wires import (
@@ -121,7 +121,7 @@ class Train(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run_name: str) -> bool | str:
-        return (bool(run_name.strip()) and is_plain(run_name)) or NOT_PLAIN.format(run_name)
+        return (bool(run_name.strip()) and is_plain(run_name)) or not_plain(run_name)
 
     @classmethod
     def execute(

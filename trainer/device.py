@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .choices import AUTO
-from .errors import ConfigError
+from .errors import ConfigError, brief
 from .lock import exclusive
 
 KINDS = ("cuda", "xpu")  # that "auto" looks for, in this order; ROCm calls itself cuda
@@ -44,20 +44,31 @@ def pick_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device = {name!r}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
+        raise ConfigError(f"device = {brief(name)}: not a torch device, such as 'cuda', 'cuda:1' or 'cpu'") from None
     if device.type == "mps":
-        raise ConfigError(f"device = {name!r}: advantages need float64, which Apple's GPUs lack; use 'cpu'")
-    if device.type != "cpu" and not _is_there(device.type):
+        raise ConfigError(f"device = {brief(name)}: advantages need float64, which Apple's GPUs lack; use 'cpu'")
+    if device.type == "cpu":
+        return "cpu"
+    if not _is_there(device.type):
         raise ConfigError(
-            f"device = {name!r}: torch sees no such device; use 'cpu', or install a torch that is built for it"
+            f"device = {brief(name)}: torch sees no such device; use 'cpu', or install a torch that is built for it"
         )
+    if device.index is not None and device.index >= _count(device.type):
+        there = ", ".join(devices())
+        raise ConfigError(f"device = {brief(name)}: torch sees no device of this number; there is {there}")
     return name
 
 
 def devices() -> list[str]:
     """Every device here that can train, the CPU last."""
     there = [kind for kind in KINDS if _is_there(kind)]
-    return [*(f"{kind}:{n}" for kind in there for n in range(getattr(torch, kind).device_count())), "cpu"]
+    return [*(f"{kind}:{n}" for kind in there for n in range(_count(kind))), "cpu"]
+
+
+def _count(kind: str) -> int:
+    """Devices of a kind that is there."""
+    module = getattr(torch, kind)
+    return module.device_count() if hasattr(module, "device_count") else 1
 
 
 def _is_there(kind: str) -> bool:

@@ -1,11 +1,14 @@
 """What the user can put right."""
 
+import re
 import reprlib
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100  # characters
 _SHORT.maxlong = 40
 _SHORT.maxlevel = 3
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # what ends a line somewhere, or moves a terminal's cursor
+_MOST = 1000  # characters of a message, which may name paths
 
 
 class UserError(Exception):
@@ -13,6 +16,10 @@ class UserError(Exception):
 
     The command line prints it and exits with 2; nothing has been written by then.
     """
+
+    def __str__(self) -> str:
+        text = _BREAKS.sub(" ", super().__str__())
+        return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
 
 
 class ConfigError(UserError):

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, brief
 
 Definition = ast.ClassDef | ast.FunctionDef
 
@@ -32,9 +32,9 @@ class Outline:
         """What is wrong with these names; empty if nothing is."""
         options = {*options}
         if strange := sorted(options - {*self.takes}) if not self.more else []:
-            return f"takes no option {strange[0]!r}: it takes {', '.join(self.takes) or 'none'}"
+            return f"takes no option {brief(strange[0])}: it takes {', '.join(self.takes) or 'none'}"
         missing = [name for name in self.needs if name not in options]
-        return f"needs the option {missing[0]!r}" if missing else ""
+        return f"needs the option {brief(missing[0])}" if missing else ""
 
 
 HIDDEN = Outline(more=True)
@@ -58,7 +58,7 @@ def load(name: str, method: str = "") -> Callable[..., Any]:
     except Exception as error:
         raise _broken(name, module, error) from error
     if not callable(found):
-        raise ConfigError(f"{name!r}: the module {module} has no class {attribute}: correct the name")
+        raise ConfigError(f"{brief(name)}: the module {module} has no class {attribute}: correct the name")
     if method and not callable(getattr(found, method, None)):
         raise _lacks(name, method)
     return found
@@ -84,7 +84,7 @@ def look(name: str, method: str = "") -> Outline:
     if not {attribute, "*"} & _names(tree) and not _definition(tree, "__getattr__"):
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         raise ConfigError(
-            f"{name!r}: the module {module} has no class {attribute}: it has {', '.join(classes) or 'none'}"
+            f"{brief(name)}: the module {module} has no class {attribute}: it has {', '.join(classes) or 'none'}"
         )
     node = _definition(tree, attribute)
     plain = isinstance(node, ast.ClassDef) and not (node.bases or node.keywords or node.decorator_list)
@@ -113,7 +113,7 @@ def outline_of(thing: Callable[..., Any]) -> Outline:
 def _split(name: str) -> tuple[str, str]:
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise ConfigError(f"{name!r} names no class: write it as 'package.module:Class'")
+        raise ConfigError(f"{brief(name)} names no class: write it as 'package.module:Class'")
     return module, attribute
 
 
@@ -132,7 +132,7 @@ def _find(name: str, module: str) -> ModuleSpec:
             raise _broken(name, module, error) from error
         spec = None
     if spec is None:
-        raise ConfigError(f"{name!r}: there is no module {module} in {here} or among the installed packages")
+        raise ConfigError(f"{brief(name)}: there is no module {module} in {here} or among the installed packages")
     return spec
 
 
@@ -172,7 +172,7 @@ def _taken(arguments: ast.arguments, skip: int = 0) -> Outline:
 
 
 def _lacks(name: str, method: str) -> ConfigError:
-    return ConfigError(f"{name!r}: the class has no method {method}: it needs one")
+    return ConfigError(f"{brief(name)}: the class has no method {method}: it needs one")
 
 
 def _broken(name: str, module: str, error: Exception) -> ConfigError:
@@ -180,4 +180,4 @@ def _broken(name: str, module: str, error: Exception) -> ConfigError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     *_, last = traceback.extract_tb(error.__traceback__)
     where = "" if last.filename == __file__ else f", {last.filename} line {last.lineno}"
-    return ConfigError(f"{name!r}: the module {module} does not import ({reason}{where}): correct it")
+    return ConfigError(f"{brief(name)}: the module {module} does not import ({reason}{where}): correct it")

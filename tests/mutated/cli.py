@@ -32,8 +32,8 @@ TARGETS = [
         ("test_mistakes.py",),
         {
             "torch comes first": (
-                "from ..errors import ConfigError\n",
-                "import torch\nfrom ..errors import ConfigError\n",
+                "from ..errors import ConfigError, brief\n",
+                "import torch\nfrom ..errors import ConfigError, brief\n",
             )
         },
     ),

@@ -54,7 +54,7 @@ TRAIN = {  # --set -> the answer
     "lora.start='gone.safetensors'": "lora.start = 'gone.safetensors': there is no file",
     "init.image=['gone.png']": "init.image = 'gone.png': there is no file",
     "init={image = 'wide.png', mask = 'square.png'}": "save both in one size",
-    "prompts='gone.txt'": "cannot be read as text",
+    "prompts='gone.txt'": "gone.txt: cannot be read (No such file",
     "rewards=[{kind = 'clop'}]": "'clop' is no reward kind: did you mean 'clip'?",
     "rewards=[{kind = 'clip', options = {path = 'gone'}}]": "options.path = 'gone': there is no file or folder",
     "rewards=[{kind = 'remote'}]": "rewards.0.options.url = None: the reward 'remote' needs it",
@@ -63,7 +63,7 @@ TRAIN = {  # --set -> the answer
 }
 OTHERS = [
     (["train", "gone.toml"], "gone.toml: cannot be read (No such file or directory)"),
-    (["train", "wide.png"], "wide.png: not a TOML file"),
+    (["train", "wide.png"], "wide.png: cannot be read (it has zero bytes, so it is no text"),
     (["train", "begun.toml"], "already holds a run of 7 iterations: use --resume, or another folder"),
     (["train", "begun.toml", "--resume", "--set", "grpo.clip=0.3"], "(grpo.clip was 0.2, is 0.3): undo them"),
     (["train", "broken.toml", "--resume"], "can be read (broken/checkpoint/000003 is damaged ('Unterminated string"),

@@ -9,8 +9,10 @@ from ..errors import ConfigError
 from ..reward_server.config import load_server_config
 from ..rewards import check_weights
 from ..serving import is_loopback
+from ..texts import read_text
 from .output import note, print_json, say
 
+TOKEN_BYTES = 2**16
 TOKEN = "NEIGHBOR_GRPO_REWARD_TOKEN"
 EPILOG = f"""\
 A config names the rewards as a run's does, and may set limits:
@@ -96,9 +98,11 @@ def read_token(path: Path | None) -> str:
     if path is None:
         return os.environ.get(TOKEN, "").strip()
     try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {path}: cannot be read ({error})") from error
+        token = read_text(path, TOKEN_BYTES).strip()
+    except ConfigError as error:
+        raise ConfigError(f"--token-file {error}") from error
     if not token:
         raise ConfigError(f"--token-file {path}: is empty")
+    if not (token.isascii() and token.isprintable() and " " not in token):  # no header carries it
+        raise ConfigError(f"--token-file {path}: must hold one token of ASCII characters without spaces")
     return token

@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..models.files.source import EMBEDDED, HUB
 from ..settings.config import Config
 from ..settings.config_file import parse, read_table
+from ..settings.paths import absolute_path
 
 
 def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
@@ -22,7 +23,7 @@ def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Conf
         return parse(table, path.parent)  # which says what is missing
     config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
     if named != EMBEDDED and not named.startswith(HUB):
-        named = str((path.parent / Path(named).expanduser()).absolute())
+        named = str(absolute_path(named, path.parent, "model.path"))
     return replace(config, model=replace(config.model, path=named))
 
 

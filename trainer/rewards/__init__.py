@@ -6,6 +6,7 @@ Nothing in this file imports torch: a config's rewards are checked before that. 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import brief
 from ..plugins import is_own, outline_of
 from .errors import RewardError, RewardUnavailable
 from .table import KINDS, Kind, OwnKind
@@ -33,7 +34,7 @@ def build(kind: str, options: Mapping[str, Any], device: str) -> "Reward":
     outline = outline_of(make)
     given = {**options, **({"device": device} if "device" in outline.takes else {})}
     if wrong := outline.misfit(given):
-        raise RewardError(f"the reward {kind!r} {wrong}")
+        raise RewardError(f"the reward {brief(kind)} {wrong}")
     reward = make(**given)
     if "device" not in given and hasattr(reward, "to"):
         reward.to(device)

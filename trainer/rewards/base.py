@@ -94,7 +94,7 @@ def scores_of(name: str, reward: Reward, images: Tensor, prompts: Sequence[str])
         raise RewardError(f"the reward {name!r} gave {brief(values)}, must be a tensor of [{len(images)}] scores")
     values = values.to(images.device, torch.float32)
     if values.shape != (len(images),):
-        raise RewardError(f"reward {name!r} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
+        raise RewardError(f"reward {brief(name)} gave scores of shape {list(values.shape)}, must be [{len(images)}]")
     return values
 
 
@@ -152,7 +152,7 @@ def pick_dtype(name: str, device: str) -> torch.dtype:
     float16 and not bfloat16: scores of a group differ in their third digit, and bfloat16 has no more than that.
     """
     if name not in DTYPES:
-        raise RewardError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+        raise RewardError(f"dtype must be one of {', '.join(DTYPES)}, got {brief(name)}")
     if name == "auto":
         name = "float32" if torch.device(device).type == "cpu" else "float16"
     return getattr(torch, name)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel
 
+from ..errors import brief
 from .base import pick_dtype
 from .clip_files import read_clip
 from .clip_tokens import Tokens
@@ -84,7 +85,7 @@ class ClipReward:
         self, encoder: ClipEncoder, preprocess: Preprocess, scale: str = "cosine", clean: Callable[[str], str] = str
     ):
         if scale not in SCALES:
-            raise RewardError(f"CLIP reward: scale must be one of {', '.join(SCALES)}, got {scale!r}")
+            raise RewardError(f"CLIP reward: scale must be one of {', '.join(SCALES)}, got {brief(scale)}")
         self.encoder, self.preprocess, self.scale, self.clean = encoder, preprocess, scale, clean
 
     def to(self, device: str | torch.device) -> "ClipReward":
@@ -124,7 +125,7 @@ def image_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RewardError(f"CLIP reward: {path} is not a CLIPModel folder, {own.name} is missing") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise RewardError(f"CLIP reward: {own} does not say how pictures are prepared ({error!r})") from error
+        raise RewardError(f"CLIP reward: {own} does not say how pictures are prepared ({brief(error)})") from error
 
 
 def _edge(size: int | dict[str, int]) -> int:

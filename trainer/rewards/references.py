@@ -1,6 +1,7 @@
 """Nearness to reference pictures, by CLIP's or DINOv2's eyes."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..errors import brief
 from ..models.files.headers import read_config
 from ..models.files.safe_file import unmap
 from ..picture_files import SUFFIXES, PictureError, read_picture
@@ -71,7 +73,8 @@ def reference_similarity(
 ) -> ReferenceSimilarity:
     """`references`: a folder of pictures, or picture files. `path`: a CLIP, or a Dinov2Model folder."""
     if compare not in COMPARISONS:
-        raise RewardError(f"reference similarity: compare must be one of {', '.join(COMPARISONS)}, got {compare!r}")
+        named = ", ".join(COMPARISONS)
+        raise RewardError(f"reference similarity: compare must be one of {named}, got {brief(compare)}")
     files = picture_files(references)
     encoder, preprocess = load_eyes(device, path, dtype)
     vectors = torch.cat([encoder.images(preprocess(pixels_of(file))) for file in files])  # one in memory at a time
@@ -102,11 +105,11 @@ def _model_type(folder: Path) -> str:
 
 def picture_files(references: str | Sequence[str]) -> list[Path]:
     """The files themselves, or the pictures of a folder by name. Raises RewardError if there are none."""
-    paths = [Path(r).expanduser() for r in ([references] if isinstance(references, str) else references)]
+    paths = [Path(os.path.expanduser(r)) for r in ([references] if isinstance(references, str) else references)]
     if len(paths) == 1 and paths[0].is_dir():
         paths = sorted(p for p in paths[0].iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
     if not paths:
-        raise RewardError(f"reference similarity: no pictures ({', '.join(SUFFIXES)}) in {references!r}: add one")
+        raise RewardError(f"reference similarity: no pictures ({', '.join(SUFFIXES)}) in {brief(references)}: add one")
     return paths
 
 

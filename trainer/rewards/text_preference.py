@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import brief
 from .clip import ClipEncoder
 from .clip_kinds import load_any
 from .errors import RewardError
@@ -54,7 +55,7 @@ def text_preference(
 def phrases(name: str, values: object) -> list[tuple[str, float]]:
     """Phrases and their weights, 1 if none is written. Raises RewardError on anything that is no list of them."""
     if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
-        raise RewardError(f"text preference: {name} must be a list of phrases, got {values!r}")
+        raise RewardError(f"text preference: {name} must be a list of phrases, got {brief(values)}")
     found = []
     for value in values:
         text, weight = value.strip(), "1"
@@ -63,10 +64,11 @@ def phrases(name: str, values: object) -> list[tuple[str, float]]:
         try:
             number = float(weight)
         except ValueError:
-            raise RewardError(f"text preference: {weight!r} in {value!r} is no number, write 'phrase:2'") from None
+            told = f"{brief(weight)} in {brief(value)} is no number"
+            raise RewardError(f"text preference: {told}, write 'phrase:2'") from None
         if not text.strip() or not number > 0:
             raise RewardError(
-                f"text preference: {value!r} must be a phrase, or a phrase and a weight above 0 as in 'sharp:2'"
+                f"text preference: {brief(value)} must be a phrase, or a phrase and a weight above 0 as in 'sharp:2'"
             )
         found.append((text.strip(), number))
     return found

@@ -169,7 +169,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise RewardError(f"VLM judge: pattern = {pattern!r}: not a regular expression ({error})") from None
+        raise RewardError(f"VLM judge: pattern = {brief(pattern)}: not a regular expression ({error})") from None
     _require(compiled.groups == 1, "pattern", pattern, "must have one group, the number")
     return compiled
 

@@ -79,8 +79,8 @@ def find(what: str, path: str | Path = "") -> Path:
         RewardError: not there; says what to download, from where, and the folder to put it in.
     """
     if path:
-        chosen = Path(os.path.expanduser(path))
-        if not chosen.exists():
+        chosen = Path(os.path.expanduser(path))  # unlike pathlib's, it takes any text
+        if not os.path.exists(chosen):
             raise RewardError(f"{what}: there is no file or folder {chosen}: correct the path, or leave it empty")
         return chosen
     known = KNOWN[what]

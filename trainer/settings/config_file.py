@@ -1,14 +1,16 @@
 """Reading a Config from TOML and from a stored run, with errors a user can act on."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, brief
 from ..plugins import is_own
 from ..rewards import KINDS, kind_of
+from ..texts import BACKSLASHES, lines_of, read_text
 from .config import SECTIONS, Config, RewardSettings
 from .described import require
 from .paths import absolute_paths, find_lora, find_model, read_evaluation, read_init, read_prompts
@@ -18,6 +20,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+MOST = 2**20  # bytes of a file
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -41,12 +45,13 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or is not TOML.
     """
+    text = read_text(path, MOST)
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: not a TOML file that can be read (too deep)") from None
+    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
+        raise ConfigError(f"{path}: not a TOML file ({error}){_remedy(text, str(error))}") from error
     for override in overrides:
         set_value(table, override)
     return table
@@ -84,10 +89,10 @@ def _reward(table: Any, where: str, folder: Path) -> RewardSettings:
         known_key(reward.kind, KINDS, "reward kind")
     kind, options = kind_of(reward.kind), f"{where}.options"
     for key, value in reward.options.items() if not kind.outline.more else ():
-        require(bool(kind.options), f"{options}.{key}", value, f"the reward {reward.kind!r} takes no options")
-        known_key(key, kind.options, f"option of the reward {reward.kind!r}")
+        require(bool(kind.options), f"{options}.{key}", value, f"the reward {brief(reward.kind)} takes no options")
+        known_key(key, kind.options, f"option of the reward {brief(reward.kind)}")
     for key in kind.needs:
-        require(key in reward.options, f"{options}.{key}", None, f"the reward {reward.kind!r} needs it")
+        require(key in reward.options, f"{options}.{key}", None, f"the reward {brief(reward.kind)} needs it")
     files = {key: reward.options[key] for key in kind.files if key in reward.options}
     found = {key: absolute_paths(value, folder, f"{options}.{key}") for key, value in files.items()}
     return replace(reward, options={**reward.options, **found})
@@ -97,18 +102,36 @@ def set_value(table: dict[str, Any], text: str) -> None:
     """Apply `section.key=value`; a value that is not TOML is taken as text."""
     key, equals, value = text.partition("=")
     require(bool(equals and key.strip()), "--set", text, "must be section.key=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+    parsed = _toml_value(text, value.strip())
     *sections, last = key.strip().split(".")
     place: Any = table
     for name in sections:
         try:
             place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
         except (ValueError, IndexError, AttributeError):
-            raise ConfigError(f"--set {text}: there is no {name!r} in {key}") from None
+            raise ConfigError(f"--set = {brief(text)}: there is no {brief(name)} in {brief(key)}") from None
     try:
         place[int(last) if isinstance(place, list) else last] = parsed
     except (ValueError, IndexError, TypeError):
-        raise ConfigError(f"--set {text}: {key} cannot be set") from None
+        raise ConfigError(f"--set = {brief(text)}: {brief(key)} cannot be set") from None
+
+
+def _toml_value(override: str, text: str) -> Any:
+    """A value of `--set`; if it is not TOML it is a text without quotes."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError) as error:
+        quoted = text.startswith(('"', "'"))
+        require(not quoted, "--set", override, f"not TOML ({error}){_remedy(text, 'at line 1')}")
+        return text
+    require(len(document) == 1, "--set", override, "must be one value")
+    return document["value"]
+
+
+def _remedy(text: str, error: str) -> str:
+    """What to do about a line that is not TOML, for mistakes that are often made."""
+    found = re.search(r"at line (\d+)", error)
+    line = lines_of(text)[int(found[1]) - 1] if found else ""
+    if "\\" in line and '"' in line:
+        return ": " + BACKSLASHES
+    return ': write plain quotes, "..."' if any(mark in line for mark in "“”„‘’«»") else ""

@@ -4,7 +4,7 @@ from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, brief
 from ..plugins import is_own
 
 KEY = "setting"  # of a dataclass field's metadata
@@ -12,7 +12,7 @@ KEY = "setting"  # of a dataclass field's metadata
 
 def require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        raise ConfigError(f"{name} = {value!r}: {remedy}")
+        raise ConfigError(f"{name} = {brief(value)}: {remedy}")
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Setting:
         given = [(word, bound) for word, bound in named.items() if bound is not None]
         if not given:
             return ""
-        text = " and ".join(f"{word} {bound:g}" for word, bound in given)
+        text = " and ".join(f"{word} {_digits(bound)}" for word, bound in given)
         if self.least is not None and self.most is not None:
-            text = f"between {self.least:g} and {self.most:g}"
+            text = f"between {_digits(self.least)} and {_digits(self.most)}"
         if not self.unit:
             return text
         _, last = given[-1]
@@ -90,6 +90,11 @@ class Setting:
         low = self.least if self.above is None else self.above + finest
         high = self.most if self.below is None else self.below - finest
         return self.lowest if low is None else low, self.highest if high is None else high
+
+
+def _digits(bound: float) -> str:
+    """A whole number by all of its digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def setting(default: Any = MISSING, help: str = "", *, factory: Any = MISSING, **known: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..choices import NORMALISATIONS, OBJECTIVES, TEMPERATURE_MODES
+from ..errors import brief
 from .described import Section, require, setting
 
 
@@ -176,7 +177,8 @@ class RewardSettings(Section, section="rewards"):
 
     def check(self) -> None:
         bounds = len(self.clip) == 2 and self.clip[0] < self.clip[1]
-        require(not self.clip or bounds, f"clip of the reward {self.label!r}", list(self.clip), "must be [low, high]")
+        name = f"clip of the reward {brief(self.label)}"
+        require(not self.clip or bounds, name, list(self.clip), "must be [low, high]")
 
     @property
     def label(self) -> str:

@@ -6,16 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, brief
 from ..models.files.source import EMBEDDED, HUB, ModelError, resolve
 from ..picture_files import PictureError, digest, read_pictures
 from ..plugins import is_own
+from ..prompt_files import prompt_of, read_prompt_file
+from ..texts import ESCAPED, has_control
 from .described import require
 from .model import LoraSettings, ModelSettings
 from .typed import check_type
 
 
-def absolute_path(path: str, folder: Path) -> Path:
+def absolute_path(path: str, folder: Path, where: str) -> Path:
+    """Raises ConfigError if it can be no path."""
+    require(not has_control(path), where, path, ESCAPED)
     return (folder / os.path.expanduser(path)).absolute()
 
 
@@ -26,8 +30,8 @@ def absolute_paths(value: Any, folder: Path, where: str) -> Any:
     require(isinstance(value, str), where, value, "must be a path")
     if not value:
         return value
-    path = absolute_path(value, folder)
-    require(path.exists(), where, value, f"there is no file or folder {path}")
+    path = absolute_path(value, folder, where)
+    require(os.path.exists(path), where, value, f"there is no file or folder {path}")
     return str(path)
 
 
@@ -38,7 +42,7 @@ def find_model(model: ModelSettings, folder: Path) -> ModelSettings:
     named = model.path == EMBEDDED or model.path.startswith(HUB)
     model = replace(
         model,
-        path=model.path if named else str(absolute_path(model.path, folder)),
+        path=model.path if named else str(absolute_path(model.path, folder, "model.path")),
         vae=absolute_paths(model.vae, folder, "model.vae"),
         text_encoders=tuple(absolute_paths(model.text_encoders, folder, "model.text_encoders")),
     )
@@ -58,30 +62,29 @@ def find_lora(lora: LoraSettings, folder: Path) -> LoraSettings:
     """The LoRA with an absolute path of the file to go on from, checked to be there."""
     if not lora.start:
         return lora
-    path = absolute_path(lora.start, folder)
-    require(path.is_file(), "lora.start", lora.start, f"there is no file {path}")
+    path = absolute_path(lora.start, folder, "lora.start")
+    require(os.path.isfile(path), "lora.start", lora.start, f"there is no file {path}")
     return replace(lora, start=str(path))
 
 
-def read_prompts(value: Any, folder: Path) -> tuple[str, ...]:
-    """`prompts = "file.txt"` (one a line, # comments) or a list of texts."""
+def read_prompts(value: Any, folder: Path, where: str = "prompts") -> tuple[str, ...]:
+    """`prompts = "file.txt"` (or .jsonl, .json, .csv: see `prompt_files`), or a list of texts."""
     if isinstance(value, str):
-        path = folder / value
+        path = absolute_path(value, folder, where)
         try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"prompts = {value!r}: {path} cannot be read as text ({error})") from error
-        return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+            return tuple(read_prompt_file(path))
+        except ConfigError as error:
+            raise ConfigError(f"{where} = {brief(value)}: {error}") from error
     texts = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-    require(texts, "prompts", value, "must be a list of texts, or the path of a file with one prompt a line")
-    return tuple(value)
+    require(texts, where, value, "must be a list of texts, or the path of a file with one prompt a line")
+    return tuple(prompt_of(text, f"{where}.{i}") for i, text in enumerate(value))
 
 
 def read_evaluation(section: Any, folder: Path) -> Any:
     """[evaluation] with its prompts read, if it names a file."""
     if not isinstance(section, Mapping) or "prompts" not in section:
         return section
-    return {**section, "prompts": read_prompts(section["prompts"], folder)}
+    return {**section, "prompts": read_prompts(section["prompts"], folder, "evaluation.prompts")}
 
 
 def read_init(section: Any, folder: Path) -> Any:

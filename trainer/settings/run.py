@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from ..choices import AUTO
 from ..diagnosis import CHECKS
+from ..texts import ESCAPED, has_control
 from .described import Section, require, setting
 
 KEEP = re.compile("auto|all|(newest|every) [1-9][0-9]{0,8}")
+SEEDS = 2**64 - 1  # the largest: what torch takes, and ComfyUI's own nodes have
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class RunSettings(Section, section="run"):
         0,
         "Every random choice of the training follows from it: a run can be repeated exactly.",
         least=0,
-        highest=2**31 - 1,
+        most=SEEDS,
     )
     micro_batch: int = setting(
         4,
@@ -70,6 +72,7 @@ class RunSettings(Section, section="run"):
     def check(self) -> None:
         remedy = "must be auto, all, or iterations such as 'newest 500' or 'every 10'"
         require(KEEP.fullmatch(self.keep_tiles) is not None, "run.keep_tiles", self.keep_tiles, remedy)
+        require(not has_control(self.folder), "run.folder", self.folder, ESCAPED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class EvaluationSettings(Section, section="evaluation"):
 
     prompts: tuple[str, ...] = setting(
         (),
-        "Prompts to look at and to score, drawn from fixed seeds: a list, or a file with one a line. The same prompt "
+        "Prompts to look at and to score, drawn from fixed seeds: a list of texts, or a file of them. The same prompt "
         "twice draws two pictures.",
         may_change=True,
     )

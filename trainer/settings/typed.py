@@ -1,12 +1,13 @@
 """Plain data as one section of settings: keys that exist, values of the right type, nothing missing."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..errors import ConfigError
+from ..errors import ConfigError, brief
 from .described import require
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -41,8 +42,32 @@ def check_type(value: Any, expected: Any, where: str) -> None:
     elif allowed[0] in WORDS:
         fits = type(value) in allowed or (float in allowed and type(value) is int)
         require(fits, where, value, f"must be {' or '.join(WORDS[t] for t in allowed)}")
+        check_number(value, where)
+        require(not isinstance(value, float) or math.isfinite(value), where, value, "must be a finite number")
     else:
         require(isinstance(value, Mapping), where, value, "must be a table")
+        for key, one in value.items():
+            check_plain(one, f"{where}.{key}")
+
+
+def check_plain(value: Any, where: str) -> None:
+    """Raises ConfigError for what JSON has not, such as a date: it could not be stored."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            check_plain(one, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, one in enumerate(value):
+            check_plain(one, f"{where}.{i}")
+    else:
+        require(value is None or type(value) in WORDS, where, value, "must be text, a number, true or false")
+        check_number(value, where)
+
+
+def check_number(value: Any, where: str) -> None:
+    """Raises ConfigError for NaN, and for a whole number that no computer's integer holds."""
+    require(not isinstance(value, float) or not math.isnan(value), where, value, "must be a number")
+    whole = isinstance(value, int)
+    require(not whole or -(2**63) <= value < 2**64, where, value, "must have at most 64 bits")
 
 
 def _check_list(value: Any, inner: Any, where: str) -> None:
@@ -50,6 +75,8 @@ def _check_list(value: Any, inner: Any, where: str) -> None:
     kinds, words = known.get(inner, ((list, tuple), "lists"))
     fits = isinstance(value, list | tuple) and all(type(v) in kinds for v in value)
     require(fits, where, value, f"must be a list of {words}")
+    for v in value:
+        check_number(v, where)
     if get_origin(inner) is tuple:
         for i, v in enumerate(value):
             check_type(v, inner, f"{where}.{i}")
@@ -65,4 +92,4 @@ def known_key(key: str, known: Any, what: str) -> None:
     if key not in known:
         near = difflib.get_close_matches(key, list(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise ConfigError(f"{key!r} is no {what}: {hint}")
+        raise ConfigError(f"{brief(key)} is no {what}: {hint}")

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ... import tiny
-from ...errors import UserError
+from ...errors import UserError, brief
 from .headers import CONFIG, damage, read_config, tensor_names
 from .safe_file import DamagedFile, unmap
 
@@ -106,7 +106,7 @@ class ModelSource:
 
     def error(self, reason: str) -> ModelError:
         return ModelError(
-            f"model {self.name!r} cannot be used: {reason}; a FLUX model in the layout of FLUX.1-dev's diffusers "
+            f"model {brief(self.name)} cannot be used: {reason}; a FLUX model in the layout of FLUX.1-dev's diffusers "
             "folder is needed"
         )
 
@@ -132,11 +132,11 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
         return ModelSource(name, str(tiny.FLUX), hub=False, vae=vae, text_encoders=encoders)
     if name.startswith(HUB):
         return ModelSource(name, name.removeprefix(HUB), hub=True, vae=vae, text_encoders=encoders)
-    path = Path(os.path.expanduser(name))
-    if not (path.is_file() if name.endswith(SINGLE_FILES) else (path / "model_index.json").is_file()):
+    path = Path(os.path.expanduser(name))  # unlike pathlib's, it takes any text
+    if not os.path.isfile(path if name.endswith(SINGLE_FILES) else path / "model_index.json"):
         raise ModelError(
-            f"model {name!r}: no diffusers folder there (no model_index.json) and no {' or '.join(SINGLE_FILES)} file. "
-            f"Give the path of one, {EMBEDDED!r} for the small model that comes with this project, or "
-            f"'{HUB}owner/name' to download"
+            f"model {brief(name)}: no diffusers folder there (no model_index.json) and no "
+            f"{' or '.join(SINGLE_FILES)} file. Give the path of one, {EMBEDDED!r} for the small model that comes with "
+            f"this project, or '{HUB}owner/name' to download"
         )
     return ModelSource(name, str(path), hub=False, vae=vae, text_encoders=encoders)

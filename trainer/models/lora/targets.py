@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from ...errors import UserError
+from ...errors import UserError, brief
 
 
 class LoraError(UserError):
@@ -39,6 +39,6 @@ def target_layers(network: nn.Module, targets: str, presets: Mapping[str, str]) 
         plain = re.sub(r"\\d[+*]?", "0", targets).replace("\\", "")
         near = difflib.get_close_matches(plain, list(layers), n=3, cutoff=0)
         raise LoraError(
-            f"lora.targets = {targets!r}: matches no linear layer's whole path; the nearest are {', '.join(near)}"
+            f"lora.targets = {brief(targets)}: matches no linear layer's whole path; the nearest are {', '.join(near)}"
         )
     return found
