@@ -20,8 +20,8 @@ INTRO = """
 <!-- written by `python tests/trainer/make_settings.py`: the texts stand in trainer/settings/ -->
 
 `prompts` stands above all sections: a list of texts, or a file. A .txt file has one prompt a line, and comments behind
-a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has a column of such a name, or one
-column. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`, `optimizer.learning_rate`,
+a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has one column, or one of such
+a name. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`, `optimizer.learning_rate`,
 `run.iterations`.
 """
 RESUMED = "A run that goes on (`--resume`) may have other values of {}; all others are those it began with."
