@@ -61,6 +61,13 @@ def reader(monkeypatch):
         ('the dog\'s bowl says "REX" and the cat\'s "TOM"', "REX"),
         ('''a note: "don't panic"''', "don't panic"),
         ("long " * 500 + '"end"', "end"),
+        ("skylt ”ÖPPET” i fönstret", "ÖPPET"),
+        ("ein »OFFEN« im Fenster", "OFFEN"),
+        ('a sign "OPEN” with two kinds', "OPEN"),
+        ('says"OPEN"now, without spaces', "OPEN"),
+        ('霓虹灯写着"营业中"', "营业中"),
+        ('a sign " OPEN "', " OPEN "),
+        ('nothing in "" but here: "A"', "A"),
     ],
 )
 def test_the_target_is_the_first_text_in_double_quotes_of_any_kind(prompt, expected):
@@ -68,7 +75,62 @@ def test_the_target_is_the_first_text_in_double_quotes_of_any_kind(prompt, expec
 
 
 @pytest.mark.parametrize(
-    "prompt", ["", "a red apple", "the dog's bowl and the cat's bed", "a sign 'OPEN'", 'an open "quote', '""', '" "']
+    ("prompt", "expected"),
+    [
+        ('a 24" monitor that shows "HELLO"', "HELLO"),
+        ("a 24” monitor that shows “HELLO”", "HELLO"),
+        ('a 24 " monitor that shows "HELLO"', "HELLO"),
+        ('a 24"x36" poster "SALE"', "SALE"),
+        ('a 24"-wide sign: "BIG"', "BIG"),
+        ('a 6½" knife, engraved "CUT"', "CUT"),
+        ('a 5\'10" man holding "HI"', "HI"),
+        ('the 24" and 27" monitors show "ONE" and "TWO"', "ONE"),
+        ('a sign "24" on a 27" monitor', "24"),
+        ('a clock shows "10:30" and is 12" wide', "10:30"),
+        ('"7" and "ON"', "7"),
+        ('"Route 66" and "OPEN 24"', "Route 66"),
+        ('a sign that says "24" TV SALE"', '24" TV SALE'),
+        ('"size 24""', 'size 24"'),
+    ],
+)
+def test_inch_marks_are_no_quotes_unless_they_close_one(prompt, expected):
+    assert quoted(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ('a sign \\"OPEN\\" here', "OPEN"),
+        ('a 24" monitor that shows \\"HELLO\\"', "HELLO"),
+        ('a sign "say \\"hi\\" now"', 'say "hi" now'),
+    ],
+)
+def test_quotes_with_a_backslash_are_quotes_or_part_of_a_text_between_others(prompt, expected):
+    assert quoted(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a sign ‘OPEN’ at night", "OPEN"),
+        ("the dog’s bowl ‘REX’", "REX"),
+        ("a note ‘don’t panic’", "don’t panic"),
+        ("ein Schild ‚OFFEN‘", "OFFEN"),
+        ("a sign ‘OPEN’ beside “CLOSED”", "CLOSED"),
+        ("“he said ‘hi’ now”", "he said ‘hi’ now"),
+        ('"say “hi” now"', "say “hi” now"),
+    ],
+)
+def test_single_typographic_quotes_count_if_there_are_no_double_ones_and_apostrophes_never(prompt, expected):
+    assert quoted(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("", "a red apple", "the dog's bowl and the cat's bed", "a sign 'OPEN'", 'an open "quote', '""', '" "', '"'),
+        *('a 24" monitor', 'a 3.5" disk, 2" thick', "the dogs’ bowls and the cat’s", "‘Twas the night", '“ ” and ""'),
+    ],
 )
 def test_a_prompt_without_quoted_text_is_refused_with_the_prompt_and_the_remedy(prompt, reader):
     with pytest.raises(RewardError, match="has no text in double quotes to look for, as in") as caught:

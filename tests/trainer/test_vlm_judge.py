@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import math
 import time
 
 import numpy as np
@@ -98,6 +99,67 @@ def test_the_last_score_of_an_answer_counts(server, answer, expected):
     server.answers = [answer]
     assert judge(server).score(pictures(1), ["a"]).tolist() == pytest.approx([expected])
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "best", "expected"),
+    [
+        ("**Final Score:** 4", 5, 0.8),
+        ("Final Score: **4**", 5, 0.8),
+        ("### Final Score\n\n4 / 5", 5, 0.8),
+        ("| Final Score | 4 |", 5, 0.8),
+        ("_Score_: 4", 5, 0.8),
+        ("The overall rating is 4.", 5, 0.8),
+        ("Final Score: $\\boxed{4}$", 5, 0.8),
+        ("**Score:** 7/10", 10, 0.7),
+        ("**Score:** 7/10", 5, 0.7),
+        ("Rating: 8.5 out of 10", 10, 0.85),
+        ("Rating: **8.5** out of **10**", 10, 0.85),
+        ("Final Score: 4/10", 5, 0.4),
+        ("Score (1-10): 7", 10, 0.7),
+        ("**Final Score (out of 5):** 4", 5, 0.8),
+        ("Score: 70%", 10, 0.7),
+        ('```json\n{"score": 7}\n```', 10, 0.7),
+        ('```json\n{"score": "7/10"}\n```', 10, 0.7),
+        ('{"alignment_score": 4, "quality_score": 2, "final_score": 3}', 5, 0.6),
+        ("Score: 4. It has 5 apples", 5, 0.8),
+        ("Score: 4\n**Score: 4**", 5, 0.8),
+    ],
+)
+def test_a_score_in_markdown_or_json_and_what_it_is_out_of_are_read(server, answer, best, expected):
+    server.answers = [answer]
+    assert judge(server, scale=best).score(pictures(1), ["a"]).tolist() == pytest.approx([expected])
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"alignment_score": 4, "quality_score": 2}',
+        "**Composition Score:** 3/5\n**Colour Score:** 4/5",
+        "Final Score: 3-4",
+        "Final Score: 3 to 4",
+        "Score: 3 or 4",
+        "Final Score: 3,5",
+        "Score: 3.5.1",
+        "Score: - 1",
+        "**Score:** -1",
+        "Score: 11/10",
+        "Score: 0/0",
+        "Score: N/A, 4 of them",
+        "I would give it a 4",
+    ],
+)
+def test_what_an_answer_leaves_open_is_no_score(server, answer):
+    assert math.isnan(judge(server).read(answer))
+
+
+def test_a_pattern_of_ones_own_is_the_only_one_and_takes_whole_numbers(server):
+    own = judge(server, pattern=r"Beauty: (\d+)", scale=10)
+    assert own.read("Final Score: 4, Beauty: 7") == pytest.approx(0.7)
+    assert own.read("Beauty: 3/4") == pytest.approx(0.75)
+    assert math.isnan(own.read("Final Score: 4"))
+    assert math.isnan(own.read("Beauty: 7.5"))
 
 
 NONSENSE = ["", None, "no idea", "Final Score: high", "Final Score: 45", "Final Score: -1", "Final Score: 5.01"]

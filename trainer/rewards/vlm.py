@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import brief
 from .errors import RewardError
+from .rating import rating, share
 from .transport import Server, json_body, token_in
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,10 @@ ANSWER_TOKENS = 2048
 class VlmJudge:
     """The number that a model answers to a question about a picture and its prompt, divided by `scale`: 0 to 1.
 
-    The last match of `pattern` in the answer counts. An answer without one, or with a number below 0 or above `scale`,
-    is asked for once more; after that the picture's score is NaN, and its group is left out of the training.
+    The last match of `pattern` in the answer counts; it may say what the best number is, as in 7/10. The usual
+    pattern also finds a score in Markdown or JSON, see `rating`. An answer without one, or with a number below 0 or
+    above `scale`, is asked for once more; after that the picture's score is NaN, and its group is left out of the
+    training.
 
     Args:
         url: of the server, http://host:port, with or without /v1.
@@ -128,12 +131,10 @@ class VlmJudge:
 
     def read(self, answer: str) -> float:
         """The score that an answer gives, NaN if it gives none."""
-        numbers = self.pattern.findall(answer)
-        try:
-            value = float(numbers[-1])
-        except (IndexError, ValueError):
-            return math.nan
-        return value / self.scale if 0 <= value <= self.scale else math.nan
+        found = list(self.pattern.finditer(answer))
+        if found:
+            return share(answer, *found[-1].span(1), self.scale)
+        return rating(answer, self.scale) if self.pattern.pattern == FINAL_SCORE else math.nan
 
     async def ask(self, picture: str, question: str, temperature: float) -> str:
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
