@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 from importlib import import_module
+from typing import NoReturn
 
+from .cli.lasting import make_lasting, missing
 from .cli.libraries import apart
-from .cli.output import note
+from .cli.output import note, terminal
 from .errors import UserError
 from .faults import in_words, is_fault
 
@@ -22,6 +24,13 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Names a mistake in one short line, below the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(str(UserError(message)))
+
+
 def main(argv: list[str]) -> int:
     """Run one command; returns the exit code (2 for what the user can put right)."""
     return run(parse(argv))
@@ -33,7 +42,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         SystemExit: --help, or a mistake, which is printed.
     """
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.split(":")[0])
+    parser = Parser(prog="python -m trainer", description=__doc__.split(":")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
     wanted = next((a for a in argv if a in names), None)
@@ -66,7 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    make_lasting()
     command = parse(sys.argv[1:])
     with apart():
         code = run(command)
+        if full := missing(terminal.out):
+            note(f"error: not all that was printed could be written ({full.strerror}): make room, then ask again")
+            code = code or 2
     sys.exit(code)

@@ -92,6 +92,19 @@ USAGE = [
     (["train", "config.toml", "--fast"], "unrecognized arguments: --fast"),
     (["sample", "gone"], "the following arguments are required: --prompts"),
     (["plan", "--vram", "much"], "invalid float value: 'much'"),
+    (
+        ["sample", "gone", "--prompts", "a", "--seeds", "-1"],
+        "'-1' must be a whole number from 0 to 18446744073709551615",
+    ),
+    (
+        ["sample", "gone", "--prompts", "a", "--seeds", str(2**64)],
+        "must be a whole number from 0 to 18446744073709551615",
+    ),
+    (
+        ["sample", "gone", "--prompts", "a", "--seeds", "9" * 5000],
+        "must be a whole number from 0 to 18446744073709551615",
+    ),
+    (["plan", "--vram", "much" * 5000], "invalid float value: 'muchmuch"),
     (["bench", "everything"], "invalid choice: 'everything'"),
 ]
 MISTAKES = [*((["train", "config.toml", "--set", text], answer) for text, answer in TRAIN.items()), *OTHERS]
@@ -155,6 +168,7 @@ def test_a_command_line_that_is_none_gets_its_usage_before_torch(answers, words,
     answer = answers[tuple(words)]
     assert message in answer["err"]
     assert answer["err"].startswith("usage: ")
+    assert len(answer["err"]) < 2500
     assert (answer["code"], answer["out"], answer["heavy"]) == (2, "", [])
 
 

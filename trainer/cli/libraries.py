@@ -4,7 +4,6 @@ None of it is a command's answer. It goes to a log, and the terminal has our lin
 our own loggers warn of.
 """
 
-import io
 import logging
 import os
 import shutil
@@ -13,7 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from .lasting import lasting
 from .output import note, terminal
 
 LOG = "log.txt"  # in a run's folder
@@ -37,11 +38,11 @@ def apart() -> Iterator[None]:
     for stream in before:
         stream.flush()
     kept = os.dup(OUT), os.dup(ERR)
-    terminal.set(*(_text(fd, stream.encoding, stream.errors) for fd, stream in zip(kept, before, strict=True)))
+    terminal.set(*(lasting(fd, stream.encoding, stream.errors) for fd, stream in zip(kept, before, strict=True)))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a download of gigabytes would fill the log
-    with tempfile.TemporaryFile() as log:
+    with _unseen() as log:
         _lead_to(log.fileno())
-    sys.stdout = sys.stderr = _text(ERR, "utf-8", "backslashreplace")
+    sys.stdout = sys.stderr = lasting(ERR, "utf-8", "backslashreplace")
     _listen()
     try:
         yield
@@ -65,15 +66,17 @@ def log_into(folder: Path) -> None:
         _lead_to(file.fileno())
 
 
+def _unseen() -> IO[bytes]:
+    """A temporary file; nowhere if the system has no place for one."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "r+b", buffering=0)
+
+
 def _lead_to(file: int) -> None:
     os.dup2(file, OUT)
     os.dup2(file, ERR)
-
-
-def _text(fd: int, encoding: str, errors: str | None) -> io.TextIOWrapper:
-    """A stream to where `fd` leads; it has no buffer, as a signal's handler may write amid another line."""
-    raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  for as long as the process lives
-    return io.TextIOWrapper(raw, encoding, errors, write_through=True)
 
 
 def _listen() -> None:

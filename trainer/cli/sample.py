@@ -7,11 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import ConfigError
+from ..errors import ConfigError, brief
 from ..rewards import check_prompts, check_weights
 from ..settings.config import Config
 from ..settings.config_file import parse, set_value
 from ..settings.described import require
+from ..settings.run import SEEDS
 from ..training.brought import brought_by, other_model
 from ..training.taken import Given, table_of
 from .output import note, print_json, say
@@ -22,7 +23,7 @@ OF_REWARDS = ("name", "weight", "held_out", "clip")  # what a reward has beside 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lora", type=Path, metavar="RUN_OR_LORA", help="a run's folder, or the .safetensors of one")
     parser.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], metavar="N", help="default: 0 1 2 3")
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2, 3], metavar="N", help="default: 0 1 2 3")
     parser.add_argument("-o", "--output", type=Path, default=Path("grid.png"), help="default: grid.png")
     parser.add_argument("--model", default="", metavar="PATH", help="the model, if it moved or only the LoRA is there")
     parser.add_argument(
@@ -36,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, as sampling.steps=20"
     )
+
+
+def seed(text: str) -> int:
+    """A seed of 64 bits."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= len(str(SEEDS)) and int(digits) <= SEEDS):
+        raise argparse.ArgumentTypeError(f"{brief(text)} must be a whole number from 0 to {SEEDS}")
+    return int(digits)
 
 
 def main(arguments: argparse.Namespace) -> int:

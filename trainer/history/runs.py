@@ -17,6 +17,7 @@ TRASH = ".trash"
 INTERRUPTED = "interrupted"  # the state of a run that nobody trains any more, and that was not ended
 AT_WORK = ("", RUNNING, PAUSED, WAITING)  # kinds of states; a run that was just begun has none yet
 LOG_LINES = 200
+LARGEST = 2**53  # whole number that JavaScript tells from its neighbours
 LONGEST = 255  # characters of a folder's name
 SETTLED = 2  # seconds after which a file's time tells whether it has changed
 REMEMBERED = 60  # seconds in which a store that could not be read is not tried again, unless its files change
@@ -223,12 +224,19 @@ def details(store: Reader) -> dict[str, Any]:
     info = store.info()
     settings = tree(info.get("settings"))
     return {
-        "settings": settings,
+        "settings": {name: exact(value) for name, value in settings.items()},
         "prompts": sequence(settings.get("prompts")),
         "metrics": store.names(),
         "changes": sequence(info.get("changes")),
         "log": log(store, LOG_LINES),
     }
+
+
+def exact(section: Any) -> Any:
+    """A section of settings with numbers that JavaScript would round, such as seeds, as texts."""
+    if not isinstance(section, dict):
+        return section
+    return {name: str(v) if isinstance(v, int) and abs(v) > LARGEST else v for name, v in section.items()}
 
 
 def log(store: Reader, lines: int = -1) -> list[dict[str, Any]]:

@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 def base_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Standard normal noise of `shape`, float32 on the CPU, the same on every device for the same `seed`."""
+    """Standard normal noise of `shape`, float32 on the CPU, the same on every device for the same `seed`.
+
+    As of torch's generators on the CPU, and so of ComfyUI's noises, the lowest 32 bits of the seed count.
+    """
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
