@@ -99,7 +99,7 @@ def test_the_lora_is_exported_and_gone_on_from_bit_for_bit(config, tmp_path):
 def test_a_run_of_ones_own_parts_is_sampled_if_they_are_named_again(config, tmp_path, capsys):
     run = tmp_path / "run"
     start_run(load_config(config, [f"run.folder={str(run)!r}", "run.iterations=20"]))
-    words = ["sample", str(run), "--prompts", "0.5 -1", "-o", str(tmp_path / "grid.png"), "--json"]
+    words = ["sample", str(run), "--prompts", "1 1", "-o", str(tmp_path / "grid.png"), "--json"]
     assert main(words) == 2
     assert "its code would run" in capsys.readouterr().err
     repeated = [
