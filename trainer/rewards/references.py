@@ -119,4 +119,4 @@ def pixels_of(file: Path) -> Tensor:
         picture = read_picture(str(file))
     except PictureError as error:
         raise RewardError(f"reference similarity: {error}") from None
-    return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255
+    return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None].float().div_(255)  # in place: it may be large
