@@ -90,7 +90,11 @@ TARGETS = [
             "any number": ("elif len(self.idle) + len(self.busy) >= self.most:", "elif False:"),
             "clients are never forgotten": ("self.clients[connection.client] -= 1", "pass"),
             "a silent one stays": ("self.loop.call_later(IDLE, self.hang_up)", "self.loop.call_later(IDLE, str)"),
-            "those at work are idle": ("        self.busy.add(connection)\n", "        self.idle[connection] = None\n"),
+            "those at work may have to go": (
+                "            del self.idle[connection]\n            self.busy.add(connection)\n",
+                "            pass\n",
+            ),
+            "a body on its way is cut off": ("        connection.rest()\n", ""),
         },
     ),
     Target(

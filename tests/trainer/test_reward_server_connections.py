@@ -3,12 +3,14 @@
 import logging
 import resource
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 import torch
 from patience import GUARD, until
-from served import servers
+from served import multipart, servers
 from server_requests import GOOD, ONE, image
 
 from trainer.reward_server import connections
@@ -84,17 +86,49 @@ def test_a_head_without_an_end_is_not_read_on(serve, monkeypatch):
         assert ended(endless)
 
 
-def test_while_all_are_at_work_a_further_one_is_refused_politely(serve):
-    served = serve({"grey": Grey()}, connections=2, client_connections=2)
-    head = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+
+
+def test_bodies_that_do_not_come_make_room_too(serve):
+    served = serve({"grey": Grey()}, connections=4, client_connections=4)
     with ExitStack() as stack:
-        for _ in range(2):
-            connected(served, stack).sendall(head + b"Content-Length: 99\r\n\r\n")
+        announced = [connected(served, stack) for _ in range(4)]
+        for connection in announced:
+            connection.sendall(HEAD + b"Content-Length: 99\r\n\r\n")
+        until(lambda: sum(c.timer is None for c in served.service.connections.idle) == 4)
+        assert served.score(ONE, image(GOOD)).status == 200
+
+
+def test_a_body_on_its_way_is_not_cut_off_by_the_time_for_heads(serve, monkeypatch):
+    monkeypatch.setattr(connections, "IDLE", 0.2)
+    body, kind = multipart(ONE, image(GOOD))
+    served = serve({"grey": Grey()})
+    with ExitStack() as stack:
+        slow, silent = (connected(served, stack) for _ in range(2))
+        slow.sendall(f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n".encode())
+        slow.sendall(b"Content-Length: %d\r\n\r\n" % len(body))
+        assert ended(silent)  # which came later
+        slow.sendall(body)
+        assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_while_all_are_at_work_a_further_one_is_refused_politely(serve):
+    gate = threading.Event()
+
+    class Slow:
+        def score(self, images, prompts):
+            assert gate.wait(GUARD)
+            return torch.zeros(len(images))
+
+    served = serve({"slow": Slow()}, connections=2, client_connections=2)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(served.score, ONE, image(GOOD)) for _ in range(2)]
         until(lambda: len(served.service.connections.busy) == 2)
         refused = served.request("GET", "/health")
+        gate.set()
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     assert refused.json == {"error": "too many connections: each is at work"}
-    until(lambda: not served.service.connections.busy)
+    assert [answer.result().status for answer in answers] == [200, 200]
     assert served.request("GET", "/health").status == 200
 
 

@@ -119,12 +119,12 @@ def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(serve):
     slow.gate.set()
     served = serve({"slow": slow}, queue_requests=4)
     idle = announced(served, 12)
-    until(lambda: len(served.service.connections.busy) == 12)
+    until(lambda: sum(c.timer is None for c in served.service.connections.idle) == 12)
     assert served.service.admission.bytes == 0
     assert served.score(ONE, image(GOOD)).status == 200
     for connection in idle:
         connection.close()
-    until(lambda: not served.service.connections.busy)
+    until(lambda: not served.service.connections.idle)
 
 
 def test_a_body_that_comes_in_drops_is_given_up(serve, monkeypatch):

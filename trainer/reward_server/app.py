@@ -68,7 +68,7 @@ class Service:
 
     def app(self) -> web.Application:
         app = web.Application(
-            client_max_size=self.settings.max_bytes, middlewares=[self.at_work, as_json, self.authorised]
+            client_max_size=self.settings.max_bytes, middlewares=[self.asking, as_json, self.authorised]
         )
         app.router.add_get("/health", self.health)
         app.router.add_get("/v1/rewards", self.rewards)
@@ -84,8 +84,8 @@ class Service:
         self.batcher.worker.shutdown(wait=False, cancel_futures=True)
 
     @web.middleware
-    async def at_work(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        with self.connections.at_work(request.protocol):
+    async def asking(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        with self.connections.asking(request.protocol):
             return await handler(request)
 
     @web.middleware
@@ -117,6 +117,7 @@ class Service:
         with self.admission.enter() as ticket:
             query = await self.arrived(read(request, list(self.kinds), self.limits.images, ticket.take), ticket)
             ticket.accept()
+            self.connections.accept(request.protocol)
             pictures = await self.aside(stored, query.files, query.prompts, self.limits)
             scores = await self.batcher.score(pictures, query.prompts, query.rewards)
         return web.json_response({"scores": finite(scores)})

@@ -37,7 +37,7 @@ class ServerSettings(Section, section="server"):
     connections: int = setting(
         512,
         "The most connections; fewer if the process may open fewer than twice as many files. A new one takes the place "
-        "of the one that has been without a request for longest.",
+        "of the one that has been without a whole request for longest.",
         unit="connection",
         least=1,
     )

@@ -23,7 +23,7 @@ REFUSAL = (
 class Connections:
     """All there are: at most `most`, and `most_of_client` of one address.
 
-    If they are as many, a new one takes the place of the one that is idle longest.
+    If they are as many, a new one takes the place of the one that is longest without a whole request.
     """
 
     def __init__(self, most: int, most_of_client: int):
@@ -58,21 +58,27 @@ class Connections:
                 del self.clients[connection.client]
 
     @contextmanager
-    def at_work(self, connection: object) -> Iterator[None]:
-        """A request of it is answered inside: it is not idle."""
+    def asking(self, connection: object) -> Iterator[None]:
+        """A request of it is read and answered inside: nobody waits for its head. Until `accept` it may have to go."""
         if not isinstance(connection, Connection) or connection not in self.idle:
             yield
             return
         connection.rest()
-        del self.idle[connection]
-        self.busy.add(connection)
+        self.idle[connection] = self.idle.pop(connection)  # behind those that have asked for nothing yet
         try:
             yield
         finally:
-            if connection in self.busy:
-                self.busy.remove(connection)
+            if connection in self.busy or connection in self.idle:
+                self.busy.discard(connection)
+                self.idle.pop(connection, None)
                 self.idle[connection] = None
                 connection.watch()
+
+    def accept(self, connection: object) -> None:
+        """Its request is whole: it stays until it is answered."""
+        if isinstance(connection, Connection) and connection in self.idle:
+            del self.idle[connection]
+            self.busy.add(connection)
 
 
 class Connection(web.RequestHandler):
