@@ -6,13 +6,14 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from raw_pictures import of_bytes, raw_png, raw_tiff, read_mask, written
 from server_requests import chunk
 
 from trainer.errors import ConfigError
 from trainer.picture_files import PIXELS, PictureError, Reader, TooLarge, digest, read_picture, read_pictures
-from trainer.reward_server.pictures import File, Limits, decode
+from trainer.reward_server.pictures import File, Limits, check, decode
 from trainer.rewards.references import pixels_of
 from trainer.settings.paths import read_init
 
@@ -131,8 +132,10 @@ def test_what_a_reward_server_gets_stands_upright_too():
     exif[0x0112] = 6
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
-    (picture,) = decode([File("image/png", buffer.getvalue())], ["a"], Limits(images=1, pixels=24))
-    assert np.array_equal(picture.permute(1, 2, 0).numpy(), np.rot90(pixels, -1))
+    file, limits, out = File("image/png", buffer.getvalue()), Limits(images=1, pixels=24), torch.empty(3, 6, 4)
+    assert check([file], ["a"], limits) == [(4, 6)]
+    decode(file, "images[0]", limits, out)
+    assert np.array_equal((out * 255).round().permute(1, 2, 0).numpy(), np.rot90(pixels, -1))
 
 
 def test_of_an_animation_the_first_picture_is_read(tmp_path):
