@@ -49,7 +49,7 @@ WORDS = [
 def rows(share: float) -> Iterator[Row]:
     with served() as process:
         yield from (requests(process, max(20, int(8000 * share))), clients(process, max(4, int(400 * share))))
-        yield memory(process, max(2, int(24 * share)))
+        yield memory(process, max(2, int(16 * share)))
     yield answers(max(20, int(4000 * share)))
 
 
@@ -202,7 +202,7 @@ def answers(times: int) -> Row:
         return mutated(chance.choice(whole), chance) if len(said) % 3 else whole[0]
 
     with each(answer) as url:
-        options = {"url": url, "retries": 0, "timeout": 0.5}
+        options = {"url": url, "retries": 0, "timeout": 0.2}
         makes: list[Callable] = [lambda: build("remote", options, "cpu"), lambda: build("vlm-judge", options, "cpu")]
         for n in range(times):
             outcome, traceback = outcome_of(lambda n=n: makes[n % 2]().score(picture, ["a"]))

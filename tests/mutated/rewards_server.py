@@ -83,7 +83,7 @@ TARGETS = [
     ),
     Target(
         "trainer/reward_server/connections.py",
-        ("test_reward_server_connections.py",),
+        ("test_reward_server_connections.py", "test_reward_server_queue.py"),
         {
             "the newest makes room": ("next(iter(self.idle), None)", "next(reversed(self.idle), None)"),
             "one address has all": ("if self.clients[client] >= self.most_of_client:", "if False:"),
@@ -94,6 +94,7 @@ TARGETS = [
                 "            del self.idle[connection]\n            self.busy.add(connection)\n",
                 "            pass\n",
             ),
+            "the rest of a body is a head": ("(self.body is None or self.body.is_eof())", "True"),
             "a body on its way is cut off": ("        connection.rest()\n", ""),
         },
     ),

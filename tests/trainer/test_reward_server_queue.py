@@ -84,13 +84,25 @@ def test_the_queue_is_bounded_in_the_bytes_that_came(serve):
     served = serve({"slow": slow}, max_bytes=40_000, queue_bytes=50_000)
     accepted = [ThreadPoolExecutor(1).submit(served.score, ONE, large)]
     assert slow.begun.wait(GUARD)
-    refused = served.score(ONE, large)
+    refused = served.score(ONE, large)  # the rest of a body is read, so that its client reads the answer
     assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
     accepted += together(served, 1)  # a small one still fits
     until(lambda: served.service.admission.requests == 2)
     slow.gate.set()
     assert [future.result().status for future in accepted] == [200] * 2
     assert served.service.admission.bytes == 0
+
+
+def test_a_client_whose_body_is_refused_half_way_reads_why(serve):
+    """More of it is left than a head may have."""
+    slow = Slow()
+    slow.gate.set()
+    served = serve({"slow": slow}, max_bytes=16_000_000, queue_bytes=16_000_000)
+    noise = ("images", "application/x-safetensors", bytes(15_900_000))
+    with served.service.admission.enter() as other:
+        other.take(15_000_000)
+        assert served.score(ONE, noise).status == 429
+    assert served.score(ONE, image(GOOD)).status == 200
 
 
 def test_large_pictures_are_decoded_and_scored_a_few_at_a_time(serve):

@@ -29,7 +29,7 @@ A config names the rewards as a run's does, and may set limits:
   max_pixels = 4194304          # of a picture
   max_bytes = 268435456         # of a request's body
   queue_requests = 256          # accepted and not answered; more get 429
-  queue_bytes = 1073741824      # of their bodies, as they come; more get 429
+  queue_bytes = 536870912       # of their bodies, as they come; more get 429
   batch_size = 32               # pictures scored at once
   batch_pixels = 16777216       # decoded and scored at once
   batch_window = 0.005          # seconds that a batch waits to be filled

@@ -85,7 +85,7 @@ class Service:
 
     @web.middleware
     async def asking(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        with self.connections.asking(request.protocol):
+        with self.connections.asking(request):
             return await handler(request)
 
     @web.middleware
@@ -117,7 +117,7 @@ class Service:
         with self.admission.enter() as ticket:
             query = await self.arrived(read(request, list(self.kinds), self.limits.images, ticket.take), ticket)
             ticket.accept()
-            self.connections.accept(request.protocol)
+            self.connections.accept(request)
             pictures = await self.aside(stored, query.files, query.prompts, self.limits)
             scores = await self.batcher.score(pictures, query.prompts, query.rewards)
         return web.json_response({"scores": finite(scores)})

@@ -24,7 +24,7 @@ class ServerSettings(Section, section="server"):
     max_bytes: int = setting(256 * 2**20, "The most bytes of a request's body.", unit="byte", least=1)
     queue_requests: int = setting(256, "The most requests that wait for their answer.", unit="request", least=1)
     queue_bytes: int = setting(
-        2**30, "The most bytes that these hold: their bodies as they came, and those on their way.", unit="byte"
+        2**29, "The most bytes that these hold: their bodies as they came, and those on their way.", unit="byte"
     )
     batch_size: int = setting(32, "Pictures that are scored at once.", unit="picture", least=1)
     batch_pixels: int = setting(
@@ -54,7 +54,7 @@ class ServerSettings(Section, section="server"):
     @property
     def memory(self) -> int:
         """Bytes that requests take at most, all together and beside the rewards' own weights."""
-        bodies = self.queue_bytes + self.queue_bytes // 4  # one that grows takes more than it holds
+        bodies = 2 * self.queue_bytes  # one that grows leaves holes in the heap
         return bodies + PIXEL_BYTES * self.batch_pixels + CONNECTION_BYTES * self.connections
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 IDLE = 10.0  # seconds until a request's head is whole, or the answer before is taken
 HEAD_BYTES = 2**20  # that may come meanwhile; aiohttp's own limits are on lines and their number
@@ -58,8 +58,9 @@ class Connections:
                 del self.clients[connection.client]
 
     @contextmanager
-    def asking(self, connection: object) -> Iterator[None]:
-        """A request of it is read and answered inside: nobody waits for its head. Until `accept` it may have to go."""
+    def asking(self, request: web.Request) -> Iterator[None]:
+        """It is read and answered inside: nobody waits for a head. Until `accept` its connection may have to go."""
+        connection: object = request.protocol
         if not isinstance(connection, Connection) or connection not in self.idle:
             yield
             return
@@ -72,10 +73,12 @@ class Connections:
                 self.busy.discard(connection)
                 self.idle.pop(connection, None)
                 self.idle[connection] = None
+                connection.body = request.content
                 connection.watch()
 
-    def accept(self, connection: object) -> None:
-        """Its request is whole: it stays until it is answered."""
+    def accept(self, request: web.Request) -> None:
+        """It is whole: its connection stays until it is answered."""
+        connection: object = request.protocol
         if isinstance(connection, Connection) and connection in self.idle:
             del self.idle[connection]
             self.busy.add(connection)
@@ -89,6 +92,7 @@ class Connection(web.RequestHandler):
         self.connections, self.loop = connections, loop
         self.client = ""
         self.came = 0  # bytes, since it is idle
+        self.body: StreamReader | None = None  # of the request before: the rest of a refused one is read and let go
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,7 +108,7 @@ class Connection(web.RequestHandler):
         if self.came > HEAD_BYTES:
             self.hang_up()
             return
-        if self.timer:
+        if self.timer and (self.body is None or self.body.is_eof()):
             self.came += len(data)
         super().data_received(data)
 
