@@ -20,7 +20,7 @@ TARGETS = [
                 "            return n if first < 0 or not _is_free(text[n - 1]) else first\n",
                 "            return n if first < 0 else first\n",
             ),
-            "a backslash hides a quote": (', "\\0": "\\0"}', "}"),
+            "a backslash hides a quote": ('    "\\0": "\\0",\n', ""),
             "quotes in quotes end them": ("            inner += 1", "            inner += 0"),
             "upper case counts": (".lower()", ""),
             "spaces count": ('"".join(text.split()).lower()', "text.lower()"),
