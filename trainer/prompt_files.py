@@ -18,6 +18,7 @@ OTHERS = (".yaml", ".yml", ".toml", ".xml", ".html")  # as lines of text they wo
 HALVES = re.compile("[\0\ud800-\udfff]")  # half a character, which no file can hold; and what ends a text in C
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # categories: spaces, controls, marks without width
 
+Rows = list[tuple[int, list[str]]]
 Found = Iterator[tuple[str, object]]  # where in the file, and what stands there
 
 
@@ -116,9 +117,9 @@ def _named(path: Path, where: str, record: object) -> Found:
 
 def _cells(path: Path, text: str, delimiters: str) -> Found:
     """Of the column whose name is one of KEYS; without such a name, of the only column."""
-    tables = [_rows(path, text, delimiter) for delimiter in delimiters]
-    rows = next((rows for rows in tables if rows and _names(rows[0][1])), tables[0])
-    header = rows.pop(0)[1] if rows and _names(rows[0][1]) else ["prompt"]
+    rows = next(filter(_has_header, (_cut(text, delimiter) for delimiter in delimiters)), None)
+    rows = rows or _rows(path, text, delimiters[0])
+    header = rows.pop(0)[1] if _has_header(rows) else ["prompt"]
     names, width = [_column(cell) for cell in header], len(header)
     column = names.index(next(key for key in KEYS if key in names))
     for number, row in rows:
@@ -132,10 +133,10 @@ def _cells(path: Path, text: str, delimiters: str) -> Found:
         yield f"line {number}", row[column]
 
 
-def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, text: str, delimiter: str) -> Rows:
     """(line, cells) of each row that is not empty; comments above the first are left out."""
     lines = lines_of(text)
-    rows: list[tuple[int, list[str]]] = []
+    rows: Rows = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for row in reader:
@@ -145,6 +146,18 @@ def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.line_num}: not CSV ({error}): correct its quotes") from None
     return rows
+
+
+def _cut(text: str, delimiter: str) -> Rows:
+    """The same; nothing if that is no CSV."""
+    try:
+        return _rows(Path(), text, delimiter)
+    except ConfigError:
+        return []
+
+
+def _has_header(rows: Rows) -> bool:
+    return bool(rows and _names(rows[0][1]))
 
 
 def _names(row: list[str]) -> set[str]:

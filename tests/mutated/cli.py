@@ -20,6 +20,26 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/cli/lasting.py",
+        ("test_lasting.py",),
+        {
+            "a character that is missing ends it": (
+                '"backslashreplace" if errors in (None, "strict") else errors',
+                "errors",
+            ),
+            "a reader that left ends it": (
+                "        except OSError as error:\n            if",
+                "        except ZeroDivisionError as error:\n            if",
+            ),
+            "no room is no loss": ("if error.errno in FULL:", "if False:"),
+            "who left is missed": ("if error.errno in FULL:", "if True:"),
+            "a full pipe gets a part": (
+                "                left = left[written or 0 :]\n",
+                "                left = left[size:]\n",
+            ),
+        },
+    ),
+    Target(
         "trainer/cli/output.py",
         ("test_libraries.py",),
         {

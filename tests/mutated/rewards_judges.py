@@ -9,7 +9,10 @@ TARGETS = [
         {
             "apostrophes are quotes": ("SINGLE = {", 'SINGLE = {"\'": "\'", '),
             "an apostrophe closes": (' and not (c == "’" and text[n + 1 : n + 2].isalnum())', ""),
-            "single quotes first": ("(hidden, DOUBLE), (hidden", "(prompt, SINGLE), (hidden, DOUBLE), (hidden"),
+            "single quotes first": (
+                "_first(text, DOUBLE) or _first(text, SINGLE)",
+                "_first(text, SINGLE) or _first(text, DOUBLE)",
+            ),
             "nothing between quotes": ("elif plain(text[at + 1 : end]):", "elif text:"),
             "the whole prompt in the message": ("{brief(prompt)}", "{prompt!r}"),
             "inch marks are quotes": ("return not _is_number(before) and", "return"),
@@ -17,7 +20,7 @@ TARGETS = [
                 "            return n if first < 0 or not _is_free(text[n - 1]) else first\n",
                 "            return n if first < 0 else first\n",
             ),
-            "a backslash hides a quote": ('(hidden.replace("\\0", \'"\'), DOUBLE), ', ""),
+            "a backslash hides a quote": ('    "\\0": "\\0",\n', ""),
             "quotes in quotes end them": ("            inner += 1", "            inner += 0"),
             "upper case counts": (".lower()", ""),
             "spaces count": ('"".join(text.split()).lower()', "text.lower()"),

@@ -4,6 +4,46 @@ from .target import Target
 
 TARGETS = [
     Target(
+        "trainer/texts.py",
+        ("test_texts.py",),
+        {
+            "a mark is text": ("    data = data[len(mark) :]\n", ""),
+            "UTF-16 is UTF-8": ("for m, e in MARKS if", "for m, e in MARKS[:1] if"),
+            "UTF-32 is UTF-16": ('    (codecs.BOM_UTF32_LE, "utf-32-le"),\n', ""),
+            "zero bytes are text": ('    if "\\0" in text:', "    if False:"),
+            "a pipe is read": ("if not stat.S_ISREG(mode):", "if False:"),
+            "a file of any size": ("if len(data) > most:", "if False:"),
+            "lines end at U+2028": ('.replace("\\r", "\\n").split("\\n")', ".splitlines()"),
+            "old line ends stay": (
+                'return text.replace("\\r\\n", "\\n").replace("\\r", "\\n")\n\n\ndef _read',
+                'return text.replace("\\r\\n", "\\n")\n\n\ndef _read',
+            ),
+            "lines are counted from 0": ('.count(b"\\n") + 1', '.count(b"\\n")'),
+        },
+    ),
+    Target(
+        "trainer/prompt_files.py",
+        ("test_prompt_files.py",),
+        {
+            "comments are prompts": ('if _is_seen(line) and not line.startswith("#")]', "if _is_seen(line)]"),
+            "indented comments are prompts": (
+                "stripped = (_stripped(line) for line in lines_of(text))",
+                "stripped = lines_of(text)",
+            ),
+            "null is a prompt": ("if not isinstance(value, str):", "if False:"),
+            "spaces are a prompt": ("    if not _is_seen(value):", "    if not value:"),
+            "half a character is one": ("if HALVES.search(value):", "if False:"),
+            "no prompt is fine": ("    if not prompts:", "    if False:"),
+            "upper case is another kind": ("path.suffix.lower()", "path.suffix"),
+            "the last key counts": ("known[key] for key in KEYS if", "known[key] for key in KEYS[::-1] if"),
+            "JSON is cut into lines": ('    if suffix == ".json":', "    if False:"),
+            "commas alone": ('".csv": ",;\\t"', '".csv": ","'),
+            "more cells than the header": ("if len(row) != width:", "if False:"),
+            "loose quotes": ("strict=True, ", ""),
+            "a numbered row is a comment": (' or first.startswith("# "))', " or True)"),
+        },
+    ),
+    Target(
         "trainer/settings/described.py",
         ("test_described.py",),
         {

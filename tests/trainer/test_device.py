@@ -79,6 +79,16 @@ def test_a_device_that_cannot_train_is_refused_in_one_line(name, reason):
     assert "\n" not in str(refused.value)
 
 
+def test_a_device_whose_number_is_not_there_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [pick_device(name) for name in ("cuda", "cuda:0", "cuda:1", "cpu:3")] == ["cuda", "cuda:0", "cuda:1", "cpu"]
+    with pytest.raises(
+        ConfigError, match="'cuda:7': torch sees no device of this number; there is cuda:0, cuda:1, cpu"
+    ):
+        pick_device("cuda:7")
+
+
 class Windows:
     """What torch.cuda has of it, and the fractions that were set."""
 

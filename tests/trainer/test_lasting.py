@@ -1,5 +1,6 @@
 """A console that is not UTF-8, is closed, or goes away loses characters, and no result."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from trainer.cli.lasting import lasting, missing
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -90,10 +93,18 @@ def test_help_and_mistakes_may_have_no_reader(shell):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_result_that_finds_no_room_is_told(shell):
-    done = shell("trainer plan --json >/dev/full")
-    assert done.returncode == 2
-    assert b"error: not all that was printed could be written (No space left on device): make room" in done.stderr
+def test_a_result_that_finds_no_room_is_known_and_one_that_nobody_reads_is_not_missed():
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = lasting(full.fileno(), "utf-8", None)
+        stream.write("a result\n")
+        assert missing(stream).errno == errno.ENOSPC
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = lasting(writer, "utf-8", None)
+    stream.write("a result\n")
+    os.close(writer)
+    stream.write("another\n")
+    assert missing(stream) is None
 
 
 def test_a_pipe_that_does_not_block_gets_all_of_it(tmp_path):

@@ -103,6 +103,7 @@ def test_inch_marks_are_no_quotes_unless_they_close_one(prompt, expected):
         ('a sign \\"OPEN\\" here', "OPEN"),
         ('a 24" monitor that shows \\"HELLO\\"', "HELLO"),
         ('a sign "say \\"hi\\" now"', 'say "hi" now'),
+        ('a sign \\"OPEN\\" beside "CLOSED"', "OPEN"),
     ],
 )
 def test_quotes_with_a_backslash_are_quotes_or_part_of_a_text_between_others(prompt, expected):

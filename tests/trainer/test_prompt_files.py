@@ -28,6 +28,7 @@ READ = {  # name -> text, prompts
     "separators.jsonl": ('{"prompt": "a\u2028cat"}\n"a dog"', ["a\u2028cat", "a dog"]),
     "column.csv": ('id,prompt\n1,"a cat, sitting"\n2,a dog\n', TWO),
     "excel.CSV": ("\ufeffPrompt;Seed\r\na cat, sitting;1\r\na dog;2\r\n;\r\n", TWO),
+    "all quoted.csv": ('"id";"prompt"\n"1";"a cat, sitting"\n"2";"a dog"', TWO),
     "tab.tsv": ("seed\tcaption\n1\ta cat, sitting\n2\ta dog", TWO),
     "alone.csv": ('"a cat, sitting"\na dog\n', TWO),
     "named.csv": ('prompts\n"a cat, sitting"\n\na dog', TWO),

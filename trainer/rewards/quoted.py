@@ -7,7 +7,19 @@ from ..errors import brief
 from .errors import RewardError
 
 # What may end a text that begins with a mark. Straight single quotes are none: they are apostrophes far more often.
-DOUBLE = {'"': '"”', "“": '”"“', "”": '”"', "„": '“”"', "«": "»", "»": "«»", "「": "」", "『": "』", "＂": "＂"}
+DOUBLE = {
+    '"': '"”',
+    "“": '”"“',
+    "”": '”"',
+    "„": '“”"',
+    "«": "»",
+    "»": "«»",
+    "「": "」",
+    "『": "』",
+    "＂": "＂",
+    "\0": "\0",
+}
+ESCAPED = "\0"  # in place of a quote with a backslash, which closes its own kind alone
 SINGLE = {"‘": "’", "‚": "‘’", "‹": "›", "›": "‹›"}
 BEFORE = "([{<:;,=+-–—/|"  # signs that a text in quotes may follow without a space
 
@@ -21,11 +33,10 @@ def quoted(prompt: str) -> str:
     Raises:
         RewardError: there is none, or nothing is in it.
     """
-    hidden = prompt.replace('\\"', "\0")
-    for text, marks in ((hidden, DOUBLE), (hidden.replace("\0", '"'), DOUBLE), (prompt, SINGLE)):
-        found = _first(text, marks)
-        if found:
-            return found.replace("\0", '"')
+    text = prompt.replace('\\"', ESCAPED)
+    found = _first(text, DOUBLE) or _first(text, SINGLE)
+    if found:
+        return found.replace(ESCAPED, '"')
     raise RewardError(
         f"OCR reward: the prompt {brief(prompt)} has no text in double quotes to look for, as in: a sign that says "
         '"OPEN"'
