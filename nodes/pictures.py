@@ -85,9 +85,8 @@ class RewardCurve(io.ComfyNode):
 
         with reading(run.folder) as store:
             names = [name for name in store.names() if name.startswith(REWARD_CURVE)][:CHARTS]
-            series = {
-                name.removeprefix(REWARD_CURVE): [(i, finite(value)) for i, value in store.curve(name)] for name in names
-            }
+            read = ((name.removeprefix(REWARD_CURVE), store.curve(name)) for name in names)
+            series = {name: [(i, finite(value)) for i, value in curve] for name, curve in read}
         if not series:
             raise UserError(f"{run.folder} has no finished iteration yet")
         return io.NodeOutput(image_tensor(curves(series, width, height)))
