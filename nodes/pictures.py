@@ -13,6 +13,7 @@ from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings, searc
 if TYPE_CHECKING:
     from torch import Tensor
 
+CHARTS = 32  # in one picture
 REWARD_CURVE = "reward/"  # what the names of the rewards' curves begin with
 
 
@@ -79,11 +80,13 @@ class RewardCurve(io.ComfyNode):
     def execute(cls, run: Run, width: int, height: int) -> io.NodeOutput:
         from ..trainer.pictures.plot import curves
         from ..trainer.pictures.sheets import image_tensor
+        from ..trainer.store.facts import finite
         from ..trainer.store.reader import reading
 
         with reading(run.folder) as store:
-            names = [name for name in store.names() if name.startswith(REWARD_CURVE)]
-            series = {name.removeprefix(REWARD_CURVE): store.curve(name) for name in names}
+            names = [name for name in store.names() if name.startswith(REWARD_CURVE)][:CHARTS]
+            read = ((name.removeprefix(REWARD_CURVE), store.curve(name)) for name in names)
+            series = {name: [(i, finite(value)) for i, value in curve] for name, curve in read}
         if not series:
             raise UserError(f"{run.folder} has no finished iteration yet")
         return io.NodeOutput(image_tensor(curves(series, width, height)))

@@ -186,5 +186,5 @@ def odd_request(chance: random.Random, port: int) -> bytes:
     text = "\r\n".join([*lines, "Connection: close", "", ""])
     raw = bytearray(text.encode("latin-1", "replace") + body)
     if chance.random() < 0.1:
-        raw[chance.randrange(len(raw))] = chance.randrange(256)
+        raw[chance.randrange(len(raw))] = chance.randrange(128)
     return bytes(raw)

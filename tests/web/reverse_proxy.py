@@ -25,7 +25,11 @@ def below(target: str, path: str, host: str | None = None) -> Iterator[str]:
     async def main() -> None:
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             app = web.Application(client_max_size=2**30)
-            app.router.add_route("*", path + "{tail:.*}", lambda request: forwarded(request, session, target, host))
+
+            async def answer(request: web.Request) -> web.StreamResponse:
+                return await forwarded(request, session, target, host)
+
+            app.router.add_route("*", path + "{tail:.*}", answer)
             runner = web.AppRunner(app, shutdown_timeout=1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()

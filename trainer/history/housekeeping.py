@@ -2,9 +2,11 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..lock import exclusive
+from ..store.database import DATABASE
 from ..store.facts import change_facts
 from .runs import TRASH
 
@@ -35,6 +37,8 @@ def move_to_trash(runs: Path, folder: Path) -> Path:
     trash = runs.resolve() / TRASH
     try:
         with exclusive(str(folder.absolute()), f"{folder.name} is being trained: stop it before you delete it"):
+            if not os.path.lexists(folder / DATABASE):  # who was first has moved it, and the lock has made it anew
+                raise NotMoved(f"{folder} is gone")
             trash.mkdir(exist_ok=True)
             if trash.is_symlink():
                 raise NotMoved(f"{trash} is a link: make it a folder, then delete the run again")
@@ -43,6 +47,9 @@ def move_to_trash(runs: Path, folder: Path) -> Path:
         return _moved(folder, trash)  # Windows moves no folder with an open file in it
     except OSError as error:
         raise NotMoved(f"{folder} cannot be moved to {trash} ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # goes if it is empty
+            folder.rmdir()
 
 
 def _moved(folder: Path, trash: Path) -> Path:
