@@ -219,7 +219,7 @@ TARGETS = [
         ("test_waiting.py",),
         {
             "waits without saving": (
-                "        self.save_now()\n        self.on_event(Waiting",
+                "        self.save_if_new()\n        self.on_event(Waiting",
                 "        self.on_event(Waiting",
             ),
             "Cancel does not end the waiting": ("        self.setup.policy.before_call()\n", ""),

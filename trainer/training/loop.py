@@ -166,7 +166,7 @@ class _Loop:
 
     def hold(self, unavailable: RewardUnavailable) -> None:
         """Until the reward is back."""
-        self.save_now()
+        self.save_if_new()
         self.on_event(Waiting(self.state.iteration, str(unavailable)))
         self.on_event(Resumed(self.state.iteration, wait_until_back(unavailable, self.stop_if_asked)))
 
