@@ -86,7 +86,7 @@ def test_minus_one_is_the_base_noise(server, models, setup):
     ("seed", "candidate", "message"),
     [
         ("1e9", 0, "seed '1e9' must be a whole number from 0 to 18446744073709551615"),
-        (str(2**63), 0, "must be a whole number"),
+        (str(2**64), 0, "must be a whole number"),
         ("-1", 0, "must be a whole number"),
         ("5", GROUP, f"candidate {GROUP} must be below group_size = {GROUP}"),
     ],

@@ -112,7 +112,9 @@ def is_right(item: help_pages.Input, kind: str, options: Mapping, optional: bool
         return (help_pages.ticked(item.default) or item.default) == (default or "empty") and item.range[:4] == "text"
     low, high = re.match(r"(\S+) to ([^\s,]+)", item.range).groups()
     step = re.search(r"in steps of (\d+)", item.range)
-    same = (float(item.default), float(low), float(high)) == (options["default"], options["min"], options["max"])
+    same = (float(item.default), float(low), float(high)) == tuple(
+        float(options[key]) for key in ("default", "min", "max")
+    )
     return same and (kind == "FLOAT" or int(step[1] if step else 1) == options.get("step", 1))
 
 

@@ -116,7 +116,7 @@ def test_the_last_score_of_an_answer_counts(server, answer, expected):
         ("Rating: 8.5 out of 10", 10, 0.85),
         ("Rating: **8.5** out of **10**", 10, 0.85),
         ("Final Score: 4/10", 5, 0.4),
-        ("Score (1-10): 7", 10, 0.7),
+        ("Score (1-10): 7", 5, 0.7),
         ("**Final Score (out of 5):** 4", 5, 0.8),
         ("Score: 70%", 10, 0.7),
         ('```json\n{"score": 7}\n```', 10, 0.7),
@@ -160,6 +160,7 @@ def test_a_pattern_of_ones_own_is_the_only_one_and_takes_whole_numbers(server):
     assert own.read("Beauty: 3/4") == pytest.approx(0.75)
     assert math.isnan(own.read("Final Score: 4"))
     assert math.isnan(own.read("Beauty: 7.5"))
+    assert math.isnan(judge(server, pattern="Beauty: (.*)").read("Beauty: high"))
 
 
 NONSENSE = ["", None, "no idea", "Final Score: high", "Final Score: 45", "Final Score: -1", "Final Score: 5.01"]
