@@ -106,6 +106,8 @@ def finished(row: Row, config: Path, run: Path, expected: dict[str, object]) -> 
 
 
 def trained(config: Path, run: Path, out: Path) -> None:
+    for name in SIGNALS:  # whoever started this may ignore some (nohup)
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
     told = toy_runs.train(config, run)
     out.write_text(told.err, "utf-8")
     sys.exit(told.code)

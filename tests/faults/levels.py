@@ -47,7 +47,7 @@ class Level:
     threads: int  # pools of a few fill up when they are needed
     mapped: int  # files
     objects: int  # bytes of Python's objects
-    resident: int  # bytes of memory, tensors and libraries with it
+    resident: int  # bytes of memory of its own, tensors with it: pages of files come and go as the system likes
 
 
 # what may come on top in the last third: what does not depend on the times, and bytes for each time
@@ -130,9 +130,10 @@ def typical(levels: list[Level]) -> Level:
 def level() -> Level:
     gc.collect()
     maps = {line.split(maxsplit=5)[5] for line in (PROCESS / "maps").read_text().splitlines() if "/" in line}
-    pages = int((PROCESS / "statm").read_text().split()[1])
+    (anonymous,) = (line.split()[1] for line in (PROCESS / "status").read_text().splitlines() if "RssAnon" in line)
     objects, _ = tracemalloc.get_traced_memory()
-    return Level(len(list((PROCESS / "fd").iterdir())), threading.active_count(), len(maps), objects, 4096 * pages)
+    files = len(list((PROCESS / "fd").iterdir()))
+    return Level(files, threading.active_count(), len(maps), objects, 1024 * int(anonymous))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,11 +48,10 @@ NAMES = (
     "text_model.encoder.layers.0", "transformer.transformer_blocks.0.attn.to_q.lora_B.bias", "img_in.weight",
 )  # fmt: skip
 MARK = "xyzzy"
-logging.getLogger("trainer.models.lora.start").setLevel(logging.ERROR)  # it warns of text encoders
 
 
 def rows(share: float) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_warnings("trainer.models.lora.start"):  # of text encoders
         place, chance = Path(folder), random.Random(14)
         flux = build_flux(place / "flux", guidance_embeds=True)
         model = FluxTransformer2DModel.from_pretrained(flux, subfolder="transformer")
@@ -62,6 +62,15 @@ def rows(share: float) -> Iterator[Row]:
         yield checkpoints(place, times["pt"], chance)
         yield metadata(place, times["metadata"], chance)
         yield headers(place, times["headers"], chance)
+
+
+@contextmanager
+def without_warnings(logger: str) -> Iterator[None]:
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(logging.NOTSET)
 
 
 def tried(row: Row, what: Callable[[], object]) -> None:

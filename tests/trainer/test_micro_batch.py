@@ -179,7 +179,7 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
 
 
 def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_lost(config_file, monkeypatch):
-    """Its state is made at the first update: there is no smaller micro-batch to try."""
+    """Its state is made at the first update: there is no smaller micro-batch to try. What half a step left is no state."""
     step, calls = torch.optim.AdamW.step, []
 
     def full(optimizer, *args):
@@ -189,7 +189,7 @@ def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_
         return step(optimizer, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", full)
-    config, events = load_config(config_file(), []), []
+    config, events = load_config(config_file(), ["run.save_every=1"]), []
     with pytest.raises(UserError, match=r"out of memory beside the model calls \(full\): set .*Saved after 1 iter"):
         start_run(config, listeners=[events.append])
     assert [e.iteration for e in events if isinstance(e, Saved)] == [1]

@@ -125,7 +125,7 @@ def test_a_run_that_begins_anew_forgets_the_first_try(config, tmp_path):
             OSError(28, "No space left on device"),
             "failed: the disk is full, or has no room for another file: free some space",
         ),
-        (UserError("the reward is gone\nand more"), "failed: the reward is gone"),
+        (UserError("the reward is gone\nand more"), "failed: the reward is gone and more"),
         (KeyboardInterrupt(), "failed: KeyboardInterrupt"),
     ],
 )

@@ -37,6 +37,18 @@ save_every = 100
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals do what they do by themselves, though whoever started the tests may ignore them (nohup)."""
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in THERE)}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     def train(name: str) -> tuple[int, int, str]:

@@ -5,10 +5,7 @@ import io
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a file in place of the console
 PAUSE = 0.01  # seconds until a pipe that does not block is asked again
@@ -22,7 +19,7 @@ class Lasting(io.RawIOBase):
     def __init__(self, fd: int):
         self._raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  for as long as the process lives
 
-    def write(self, data: "ReadableBuffer") -> int:
+    def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
         size = len(left)
         try:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-import yarl
+from yarl import URL
 
 from ..errors import brief
 from .errors import RewardError, RewardUnavailable, in_words
@@ -195,7 +195,7 @@ def check_url(url: str) -> None:
     """Raises RewardError if it is no address of a server, or holds a password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port, yarl.URL(url), (parts.hostname or "").encode("idna")
+        _ = parts.port, URL(url), (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise RewardError(f"url {brief(url)} is no address ({in_words(error)}): write http://host:port") from None
     known = parts.scheme in ("http", "https") and re.fullmatch(HOST, parts.hostname or "")

@@ -121,8 +121,11 @@ class _Loop:
             except Stopped:
                 return self.control.ending or Ending(STOPPED)
             except OutOfMemory as error:
+                if state.whole:
+                    self.save_if_new()
+                kept = self.first if self.saved is None else self.saved
                 advice = lower(replace(self.setup.config, run=replace(run, micro_batch=1)))
-                raise UserError(f"{error}: set {advice}") from error
+                raise UserError(f"{error}: set {advice}. Saved after {kept} iterations") from error
             if state.skipped_in_row >= PATIENCE:
                 why = f"one iteration after the other without an update, the last time because {skipped}"
                 return Ending(GAVE_UP, why)
