@@ -179,7 +179,10 @@ def test_a_run_that_cannot_go_on_is_saved_and_says_what_to_lower(config_file, mo
 
 
 def test_memory_that_runs_out_in_the_optimisers_step_is_told_too_and_nothing_is_lost(config_file, monkeypatch):
-    """Its state is made at the first update: there is no smaller micro-batch to try. What half a step left is no state."""
+    """Its state is made at the first update: there is no smaller micro-batch to try.
+
+    What half a step leaves is not saved: here the last checkpoint has all.
+    """
     step, calls = torch.optim.AdamW.step, []
 
     def full(optimizer, *args):
