@@ -72,7 +72,7 @@ def add(
     kept = toy_runs.saved(run)
     again = toy_runs.train(config, run)
     lost = kept < before or again.code != 0 or toy_runs.result(run) != expected
-    outcome = toy_runs.words(told.error, run, *places) if told.code == 2 else f"went on to the end ({told.code})"
+    outcome = toy_runs.words(told.error, run, *places) if told.code == 2 else "went on to the end"
     plain = told.traceback or (told.code != 0 and not told.error)
     row.add(outcome if refused else "was over before", lost=lost, traceback=plain)
 
