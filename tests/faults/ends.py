@@ -8,10 +8,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import toy_runs
+from killing import kill_at
 from rows import Row
 
 from trainer.errors import UserError
@@ -89,18 +89,9 @@ def killed(generator: random.Random, folder: Path, expected: dict[str, object], 
 
 def until(config: Path, run: Path, moment: int, counted: Path) -> None:
     """A training that ends by SIGKILL as it touches the disk for the nth time; how often it does is told if it ends."""
-    times, so_far = count(), 0
-
-    def watch(event: str, _: object) -> None:
-        nonlocal so_far
-        if event == "open" or event.startswith(("os.", "sqlite3.")):
-            so_far = next(times)
-            if so_far == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
+    times = kill_at(moment)
     told = toy_runs.train(config, run)
-    counted.write_text(str(so_far))
+    counted.write_text(str(times()))
     sys.exit(told.code)
 
 

@@ -1,9 +1,19 @@
 """Runs of the loop alone: what a listener hears, and rewards that a test makes up."""
 
+from dataclasses import replace
+
 import torch
 
 from trainer.engine.state import new_state
+from trainer.settings.config_file import load_config
 from trainer.training.loop import train
+from trainer.training.prepare import prepare
+
+
+def setup_of(config_file, reward=None, overrides=(), **sections):
+    """What a run of the small random FLUX loads, scored by `reward` if there is one; see the fixture `config_file`."""
+    setup = prepare(load_config(config_file(**sections), overrides))
+    return replace(setup, rewards={"colourfulness": reward}) if reward else setup
 
 
 class Recorder(list):

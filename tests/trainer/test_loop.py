@@ -1,31 +1,25 @@
 """The loop: what one iteration does."""
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from host_reads import HostReads
 from leaping import accumulate_gradient
-from loop_runs import run, same, weights
+from loop_runs import run, same, setup_of, weights
 
 from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state, set_optimizer
 from trainer.events import Drawn, Finished, IterationDone, SelfTested, Started
 from trainer.settings.config import OptimizerSettings
-from trainer.settings.config_file import load_config
 from trainer.stages.rollout import rollout
 from trainer.stages.solvers import SOLVERS
-from trainer.training.prepare import prepare
 
 
 @pytest.fixture
 def make(config_file):
-    def make(reward=None, overrides=(), **sections):
-        setup = prepare(load_config(config_file(**sections), overrides))
-        return replace(setup, rewards={"colourfulness": reward}) if reward else setup
-
-    return make
+    return partial(setup_of, config_file)
 
 
 @pytest.mark.also_on_card

@@ -1,27 +1,21 @@
 """The loop, if something in it goes wrong or somebody stops it: nothing is lost, and nothing half done stays."""
 
 import math
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from asked import Asked
-from loop_runs import ScriptedReward, run, same, weights
+from loop_runs import ScriptedReward, run, same, setup_of, weights
 
 from trainer.engine.state import new_state
 from trainer.errors import Stopped
 from trainer.events import Ending, Finished, IterationDone, Skipped
-from trainer.settings.config_file import load_config
-from trainer.training.prepare import prepare
 
 
 @pytest.fixture
 def make(config_file):
-    def make(reward=None, overrides=(), **sections):
-        setup = prepare(load_config(config_file(**sections), overrides))
-        return replace(setup, rewards={"colourfulness": reward}) if reward else setup
-
-    return make
+    return partial(setup_of, config_file)
 
 
 # two groups in each iteration; a fault is forgiven less often than a chance

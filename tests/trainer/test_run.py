@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sqlite3
-import sys
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from asked import Asked
 from exported import read_lora
+from killing import kill_at
 from patience import GUARD
 from safetensors.torch import load_file
 from small_config import write_config
@@ -97,22 +97,10 @@ def child(monkeypatch):
 
 
 def killed(config: Config, moment: int, reached: Path) -> None:
-    """A run that ends by SIGKILL as it opens, makes, renames or removes its nth file; how many is told if it does not.
-
-    Between two of these moments the disk stays as it is.
-    """
-    files, so_far = count(), 0
-
-    def watch(event: str, _: object) -> None:
-        nonlocal so_far
-        if event == "open" or event.startswith(("os.", "sqlite3.")):
-            so_far = next(files)
-            if so_far == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
+    """A run that ends by SIGKILL at its nth file; how many it touches is told if it does not."""
+    files = kill_at(moment)
     start_run(config, resume=True)
-    reached.write_text(str(so_far))
+    reached.write_text(str(files()))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")

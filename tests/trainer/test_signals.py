@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from signalling import Sender
+from toy_runs import write_config
 
 from trainer.__main__ import main
 from trainer.cli import terminal
@@ -13,28 +14,6 @@ from trainer.training.checkpoint import load
 from trainer.training.control import Control
 
 THERE = [name for name in SIGNALS if hasattr(signal, name)]
-CONFIG = """
-prompts = ["1 0"]
-rewards = [{ kind = "signalling:Sender" }]
-[model]
-path = "anything"
-family = "toy_family:ToyFlow"
-device = "cpu"
-[lora]
-rank = 1
-[sampling]
-width = 16
-height = 16
-steps = 2
-[grpo]
-prompts_per_iteration = 1
-group_size = 3
-anchors = 1
-trained_steps = 1
-[run]
-iterations = 30
-save_every = 100
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +33,8 @@ def train(tmp_path, monkeypatch, capsys):
     def train(name: str) -> tuple[int, int, str]:
         """Exit code, iterations saved, what the terminal shows."""
         monkeypatch.setattr(Sender, "number", getattr(signal, name))
-        config = tmp_path / f"{name}.toml"
-        config.write_text(f"{CONFIG}folder = {str(tmp_path / name)!r}\n", "utf-8")
-        code = main(["train", str(config)])
+        config = write_config(tmp_path, iterations=30, save_every=100, reward="signalling:Sender")
+        code = main(["train", str(config), "--set", f"run.folder={str(tmp_path / name)!r}"])
         return code, load(tmp_path / name / "checkpoint").iteration, capsys.readouterr().err
 
     return train

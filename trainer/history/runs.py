@@ -245,6 +245,7 @@ def log(store: Reader, lines: int = -1) -> list[dict[str, Any]]:
 
 
 def tree(value: object) -> dict[str, Any]:
+    """A stored value that should be a table: an empty one if it is none."""
     return value if isinstance(value, dict) else {}
 
 

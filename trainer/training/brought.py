@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..history.runs import tree
 from ..models.files.headers import damage, metadata
 from ..models.files.safe_file import DamagedFile
 from ..models.files.source import EMBEDDED
@@ -14,7 +15,7 @@ from ..store.database import StoreError
 from ..store.reader import reading
 from .checkpoint import CheckpointError, load_state
 from .identity import digest_of, found_beside, holds_of
-from .lora_header import from_json, tree
+from .lora_header import from_json
 from .run_folder import CHECKPOINTS, LORA
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from .. import __version__
+from ..history.runs import tree
 from ..models.files.source import EMBEDDED
 from ..rewards import KINDS
 from ..settings.config import SECTIONS, Config
@@ -107,8 +108,3 @@ def from_json(text: str) -> Any:
 def is_number(value: Any) -> bool:
     """Whether it is a truth value or a number that has an end."""
     return isinstance(value, bool | int | float) and -LARGEST < value < LARGEST
-
-
-def tree(value: object) -> Mapping[str, Any]:
-    """A value that should be a table: an empty one if it is none."""
-    return value if isinstance(value, Mapping) else {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..choices import START
 from ..errors import ConfigError, brief
+from ..history.runs import tree
 from ..models.files.headers import damage, shapes
 from ..models.files.safe_file import DamagedFile
 from ..models.files.source import EMBEDDED, HUB
@@ -22,7 +23,7 @@ from ..models.lora.endings import is_dora, largest_rank
 from ..rewards import KINDS
 from ..settings.config import GrpoSettings, SamplingSettings
 from .brought import Brought
-from .lora_header import public_settings, tree
+from .lora_header import public_settings
 
 # public settings that drawing depends on, and those of the machine, which a run's folder alone brings
 DRAWN = {
