@@ -14,6 +14,7 @@ import folder_paths
 import torch
 from comfy import model_management
 from comfy.cli_args import args
+from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
@@ -51,11 +52,11 @@ def training_mode() -> Iterator[None]:
         yield
 
 
-def free_models(device: str) -> None:
-    """Ask ComfyUI to take its own models off `device`, and off the one that it uses: training needs the room."""
-    model_management.unload_all_models()
-    if torch.device(device) != model_management.get_torch_device():
-        model_management.free_memory(EVERYTHING, torch.device(device))
+def free_models(device: str | torch.device, keep: ModelPatcher | None = None) -> None:
+    """Ask ComfyUI to take all models but `keep` off `device`, and off the one that it uses: training needs the room."""
+    kept = [model_management.LoadedModel(keep)] if keep else []  # one for ComfyUI's list is as good as another
+    for one in {torch.device(device), model_management.get_torch_device()}:
+        model_management.free_memory(EVERYTHING, one, keep_loaded=kept)
     model_management.soft_empty_cache()
     release(device)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from ..trainer.device import training_on
 from ..trainer.settings.config import Config, LoraSettings, ModelSettings, RewardSettings
 from . import host
+from .residence import Residence
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from ..trainer.engine.state import State
@@ -36,12 +40,27 @@ class Policy:
     wanted: Wanted
     flux: FluxPolicy
     lora: Mapping[str, nn.Parameter]
+    residence: Residence  # of the base model
     state: State | None = None  # optimiser and average, from the first step on
     version: int = 0
     recording: Recording | None = None  # where its steps are kept
 
+    @contextmanager
+    def at_work(self, *, stay: bool = True) -> Iterator[None]:
+        """Inside, its device is the policy's, see `Residence.in_use`."""
+        with self.residence.in_use(stay=stay):
+            yield
 
-_policies: dict[Wanted, Policy] = {}
+    def moved(self) -> None:
+        """A step was made."""
+        self.version += 1
+        _moved[self.wanted] = self
+
+
+# A graph holds its policies, and they go when ComfyUI forgets its results; one that has moved is work that nobody can
+# load again, and stays until another base model is wanted.
+_policies: WeakValueDictionary[Wanted, Policy] = WeakValueDictionary()
+_moved: dict[Wanted, Policy] = {}
 _names = itertools.count()
 
 
@@ -57,16 +76,36 @@ def get(wanted: Wanted) -> Policy:
     Raises:
         ModelError, LoraError: the file or folder cannot be used, in one sentence.
     """
-    if wanted not in _policies:
-        base = next((p.flux for p in _policies.values() if p.wanted.model == wanted.model), None)
-        if base is None:
-            _policies.clear()
-            host.free_models(wanted.model.device)
-            with training_on(wanted.model.device):
-                base = load(wanted)
+    policy = _policies.get(wanted)
+    if policy is None:
+        sibling = next((p for p in _policies.values() if p.wanted.model == wanted.model), None)
+        if sibling is None:
+            base, residence = load_base(wanted)
+        else:
+            base, residence = sibling.flux, sibling.residence
         flux, lora = fresh_lora(base, wanted)
-        _policies[wanted] = Policy(wanted, flux, lora)
-    return _policies[wanted]
+        policy = _policies[wanted] = Policy(wanted, flux, lora, residence)
+        residence.wait()
+    return policy
+
+
+def load_base(wanted: Wanted) -> tuple[FluxPolicy, Residence]:
+    _policies.clear()
+    _moved.clear()
+    device = wanted.model.device
+    host.free_models(device)
+    with training_on(device), host.memory_advice(alone(wanted)):
+        base = load(wanted)
+    network = base.network
+
+    def follow(there: torch.device) -> None:
+        from ..trainer.engine.state import follow as follow_lora
+
+        for policy in _policies.values():
+            if policy.flux.network is network and policy.state:
+                follow_lora(policy.state, there)
+
+    return base, Residence(network, device, follow)
 
 
 def load(wanted: Wanted) -> FluxPolicy:
@@ -100,10 +139,13 @@ def plan_of(wanted: Wanted) -> MemoryPlan:
     from ..trainer.planning.choice import choose
 
     device = wanted.model.device
-    # the rewards come later too: here they take no room
-    config = Config(wanted.model, ("",), (RewardSettings("values"),), wanted.lora)
     free = free_memory(device)
-    return choose(config, None if free is None else free - host.left_free(device)).plan
+    return choose(alone(wanted), None if free is None else free - host.left_free(device)).plan
+
+
+def alone(wanted: Wanted) -> Config:
+    """A training of which nothing else is known yet: its rewards come later too, and take no room here."""
+    return Config(wanted.model, ("",), (RewardSettings("values"),), wanted.lora)
 
 
 def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:

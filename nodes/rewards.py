@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from comfy_api.latest import io
 
+from ..trainer.choices import AUTO
 from ..trainer.errors import UserError
 from ..trainer.settings.config import RewardSettings
 from . import host
@@ -31,10 +32,14 @@ class Served(Protocol):
 
 
 def build(kind: str, **options: object) -> tuple[NamedReward]:
+    """The reward, in host memory, where it waits to be used; in the precision that suits ComfyUI's device."""
     from ..trainer.rewards import build as build_reward
+    from ..trainer.rewards.base import pick_dtype
 
+    auto = options.get("dtype") == AUTO
+    given = options | {"dtype": str(pick_dtype(AUTO, host.device())).removeprefix("torch.")} if auto else options
     with host.training_mode():
-        reward = build_reward(kind, options, host.device())
+        reward = build_reward(kind, given, "cpu")
     if isinstance(reward, Served):
         reward.server.while_waiting = host.stop_if_cancelled
     return (NamedReward(RewardSettings(kind, options=options), reward),)

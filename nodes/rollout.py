@@ -122,16 +122,16 @@ class Rollout(io.ComfyNode):
             init=init,
         )
         calls = SOLVERS[solver].evaluations(steps) * -(-prompts_per_step * neighborhood.group_size // micro_batch)
-        flux = ready(policy.flux, vae, counting(calls))
-        host.free_models(config.model.device)
-        with host.training_mode(), training_on(config.model.device), host.memory_advice(config):
+        flux, device = ready(policy.flux, vae, counting(calls)), config.model.device
+        with host.training_mode(), training_on(device), host.memory_advice(config), policy.at_work():
             setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits).sized(policy.version)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))
             except Stopped:
                 host.raise_if_cancelled()
                 raise
-        images = candidates.images.movedim(1, -1).cpu()
+            candidates = candidates.to("cpu")  # where they wait for their scores
+        images = candidates.images.movedim(1, -1)
         return io.NodeOutput(RolledOut(policy, policy.version, setup, candidates), images)
 
 

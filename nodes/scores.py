@@ -14,9 +14,6 @@ from .rewards import by_label
 from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from torch import Tensor
 
 SCORE_OUTPUTS = [
@@ -51,16 +48,17 @@ class ScoreImages(io.ComfyNode):
         expected = len(trajectories.texts)
         if len(images) != expected:
             raise UserError(f"Score Images got {len(images)} pictures, the rollout has {expected}: connect its images")
-        config, device = trajectories.setup.config, trajectories.setup.policy.device
-        host.free_models(config.model.device)
-        with host.training_mode(), training_on(config.model.device), host.memory_advice(config):
+        config, policy = trajectories.setup.config, trajectories.policy
+        device = config.model.device
+        host.free_models(device, keep=policy.residence)  # the step needs it there
+        with host.training_mode(), training_on(device), host.memory_advice(config):
             pixels = images.clone().movedim(-1, 1).to(device).float()
             scores = {}
             try:
                 check_images(pixels, trajectories.texts)
                 for name, one in by_label(reward).items():
                     with on_device([one], device, stay=False):  # the next rollout needs the room
-                        scores[name] = scores_of(name, one, pixels, trajectories.texts)
+                        scores[name] = scores_of(name, one, pixels, trajectories.texts).cpu()
             except Stopped:
                 host.raise_if_cancelled()
                 raise
@@ -105,8 +103,7 @@ class ScoresFromValues(io.ComfyNode):
                 f"Scores from Values got {len(flat)} numbers, the rollout has {len(rolled_out.texts)} pictures"
             )
         with host.training_mode():
-            scores = torch.tensor(flat, device=rolled_out.setup.policy.device)
-            scores = scores.view(-1, rolled_out.setup.config.grpo.group_size)
+            scores = torch.tensor(flat).view(-1, rolled_out.setup.config.grpo.group_size)
         scored = Scored(rolled_out, {name[0]: scores}, (RewardSettings("values", name=name[0]),))
         return io.NodeOutput(scored, table(scored))
 

@@ -70,8 +70,7 @@ class Step(io.ComfyNode):
         policy = trajectories.policy
         check(policy, trajectories, scores)
         device = policy.wanted.model.device
-        host.free_models(device)
-        with host.training_mode(), training_on(device):
+        with host.training_mode(), training_on(device), policy.at_work():
             metrics = take_step(policy, trajectories, scores, settings, learning_rate, run_name.strip())
             lora = lora_file(policy, {"step": policy.version})
         text = host.readable(f"{name:<24}{value:12.6g}" for name, value in metrics.items())
@@ -107,7 +106,7 @@ def take_step(
     from ..trainer.engine.state import new_state, set_optimizer
     from ..trainer.training.report import describe
 
-    setup, group, pairs = next_step(trajectories, scores, settings, learning_rate)
+    setup, group, pairs = next_step(trajectories, scores, settings, learning_rate, policy.flux.device)
     setup = replace(setup, policy=replace(setup.policy, before_call=host.stop_if_cancelled))
     if policy.state is None:
         policy.state = new_state(setup)
@@ -120,7 +119,7 @@ def take_step(
         raise
     if skipped:
         raise UserError(f"no update: {skipped}; the policy is as it was")
-    policy.version += 1
+    policy.moved()
     metrics = {**describe(group), **metrics}
     if run_name:
         step = policy.version - 1

@@ -10,6 +10,7 @@ from .settings import DEFAULTS
 from .wires import RolledOut, Scored, Settings
 
 if TYPE_CHECKING:
+    from ..trainer.device import Device
     from ..trainer.engine.grpo import Group
     from ..trainer.engine.state import Setup
     from ..trainer.stages.anchors import Pairs
@@ -40,8 +41,9 @@ def next_step(
     scored: Scored,
     settings: Settings | None,
     learning_rate: float = DEFAULTS.optimizer.learning_rate,
+    device: Device = "cpu",
 ) -> tuple[Setup, Group, Pairs]:
-    """The setup, the judged candidates and the drawn triples of the step these scores lead to."""
+    """The setup, the judged candidates on `device`, and the drawn triples of the step these scores lead to."""
     from ..trainer.engine.grpo import judge, pairs_of, trained_steps
 
     rolled = rolled_out.setup.config
@@ -56,5 +58,6 @@ def next_step(
     config = replace(rolled, grpo=grpo, optimizer=optimizer, rewards=scored.rewards)
     setup = rolled_out.setup.under(config)
     drawn = rolled_out.candidates.trajectories.only(trained_steps(setup, rolled_out.version))
-    group = judge(config, replace(rolled_out.candidates, trajectories=drawn), dict(scored.scores))
+    candidates = replace(rolled_out.candidates, trajectories=drawn.to(device))
+    group = judge(config, candidates, {name: scores.to(device) for name, scores in scored.scores.items()})
     return setup, group, pairs_of(setup, group, rolled_out.version)

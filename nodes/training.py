@@ -210,10 +210,9 @@ def train(
     from ..trainer.training.run import start_run
     from ..trainer.training.run_folder import LORA as LORA_FILE
 
-    device, looked_at = config.model.device, evaluation.conditioning if evaluation else None
-    host.free_models(device)
-    advice = host.memory_advice(config)
-    with host.training_mode(), advice:
+    looked_at = evaluation.conditioning if evaluation else None
+    # afterwards what comes next is most often a picture by another FLUX, ComfyUI's
+    with host.training_mode(), host.memory_advice(config), policy.at_work(stay=False):
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
             with service.live(Path(config.run.folder)) as (control, announcer):
@@ -226,5 +225,5 @@ def train(
                 )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), ending
         finally:
-            move(rewards.values(), "cpu")  # the device is free for ComfyUI again
+            move(rewards.values(), "cpu")
             policies.drop_lora(flux)

@@ -25,7 +25,10 @@ comfy.options.enable_args_parsing()
 sys.path.append(str(CARD))
 import card  # noqa: E402
 import comfy.model_management as management  # noqa: E402
+import torch  # noqa: E402
 
+# a tensor of the card is of a class of its own: one that moves cannot take the other's data, but change places with it
+torch.__future__.set_swap_module_params_on_conversion(True)
 memory = card.memory
 memory.limit = 2**33  # bytes
 

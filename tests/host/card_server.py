@@ -51,6 +51,18 @@ class CardServer(SharedServer):
         state = self.until(lambda state: node not in state["nodes"] or state["taken"] > begun + 200, "its work")
         assert node in state["nodes"], f"node {node} was over too soon"
 
+    def until_left(self, live: int) -> None:
+        """Wait until no more than `live` bytes are left on the card: threads and exceptions let go a little later."""
+        deadline = time.monotonic() + GUARD
+        while self.live() > live:
+            if time.monotonic() > deadline:
+                raise HostError(f"{self.live()} bytes stay on the card, not {live}: {self.card()}")
+            time.sleep(0.1)
+
+    def live(self) -> int:
+        """Bytes on the card once Python's garbage is gone."""
+        return self.get("/card/state?collected=1")["live"]
+
     def emptied(self) -> int:
         """Bytes on the card once ComfyUI has unloaded its models and forgotten what its nodes made."""
         self.forget()

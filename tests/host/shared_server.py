@@ -42,5 +42,9 @@ class SharedServer(ComfyServer):
     def forget(self) -> None:
         """Unload the models and drop what nodes have made."""
         self.post("/free", {"unload_models": True, "free_memory": True})
-        for _ in range(2):  # what was asked is done after the prompt that runs or the next one, before another begins
+        self.pause()
+
+    def pause(self) -> None:
+        """Until what was asked of /free is done: after the prompt that runs or the next one, before another begins."""
+        for _ in range(2):
             self.wait(self.queue({"1": {"class_type": "PreviewAny", "inputs": {"source": str(time.monotonic())}}}))

@@ -8,11 +8,12 @@ A group without advantages is not passed through the model at all.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..device import Device
 from ..settings.config import Config
 from ..stages.advantages import quasi_norm_reweight
 from ..stages.anchors import Pairs
@@ -36,6 +37,9 @@ class Candidates:
     seeds: list[int]  # P, of each prompt's noise
     trajectories: Trajectories  # of P * G candidates
     images: Tensor  # [P * G, 3, H, W]
+
+    def to(self, device: Device) -> "Candidates":
+        return replace(self, trajectories=self.trajectories.to(device), images=self.images.to(device))
 
     def texts(self, config: Config) -> list[str]:
         """The prompt of each candidate, [P * G]."""

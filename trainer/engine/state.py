@@ -99,3 +99,9 @@ def set_optimizer(state: State, settings: OptimizerSettings) -> None:
     """Other settings for an optimiser that is under way; the learning rate is set at every step anyway."""
     for group in state.optimizer.param_groups:
         group.update(betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay)
+
+
+def follow(state: State, device: torch.device) -> None:
+    """Take the optimiser's moments and the average to `device`, where the LoRA has gone."""
+    state.optimizer.load_state_dict(state.optimizer.state_dict())  # which puts each beside its parameter
+    state.average.to(device)

@@ -1,11 +1,12 @@
 """Stage 2c: trajectories, with the states and velocities that training needs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..device import Device
 from .inpainting import Unmasked
 from .solvers import Solver
 
@@ -30,6 +31,11 @@ class Trajectories:
         rows = [self.steps.index(j) for j in sorted(steps)]
         kept = {name: getattr(self, name)[rows] for name in ("sigma", "step_size", "x", "v", "x_next")}
         return Trajectories(x_0=self.x_0, steps=sorted(steps), masked=self.masked, **kept)
+
+    def to(self, device: Device) -> "Trajectories":
+        masked = None if self.masked is None else self.masked.to(device)
+        names = ("x_0", "sigma", "step_size", "x", "v", "x_next")
+        return replace(self, masked=masked, **{name: getattr(self, name).to(device) for name in names})
 
     def inside(self, x: Tensor) -> Tensor:
         """The masked part of latents, which alone is compared: [..., *latent] -> [..., n], or all as it is."""

@@ -177,3 +177,6 @@ class Ema:
         for name, average in self.shadow.items():
             average.lerp_(parameters[name], 1 - decay)
         self.updates += 1
+
+    def to(self, device: torch.device) -> None:
+        self.shadow = {name: average.to(device) for name, average in self.shadow.items()}

@@ -52,7 +52,8 @@ NODE_CLASS_MAPPINGS = {"CardLoadModel": LoadModel, "CardWriteImages": WriteImage
 
 @routes.get("/card/state")
 async def state(request: web.Request) -> web.Response:
-    """`nodes`: the ids of those that run; `live` and `peak`: bytes; `taken`: allocations so far.
+    """`nodes`: the ids of those that run; `loaded`: what ComfyUI can send away; `live` and
+    `peak`: bytes; `taken`: allocations so far.
 
     With ?collected=1 after Python's garbage is gone.
     """
@@ -60,7 +61,7 @@ async def state(request: web.Request) -> web.Response:
         gc.collect()
     memory = card.memory
     nodes = [name for name, progress in get_progress_state().nodes.items() if progress["state"] == NodeState.Running]
-    loaded = [str(model.device) for model in management.current_loaded_models]
+    loaded = [f"{type(m.model.model).__name__} on {m.device}" for m in management.current_loaded_models]
     found = {"live": memory.live, "peak": memory.peak, "taken": memory.taken, "races": len(card.races)}
     return web.json_response({"nodes": nodes, "loaded": loaded, **found})
 
@@ -71,6 +72,14 @@ async def limit(request: web.Request) -> web.Response:
     size = await request.json()
     card.memory.give_cache_back()
     card.memory.limit = size.get("total") or card.memory.live + size["more"]
+    return web.json_response({})
+
+
+@routes.post("/card/peak")
+async def peak(request: web.Request) -> web.Response:
+    """The peak is what is there now."""
+    gc.collect()
+    card.memory.restart_peak()
     return web.json_response({})
 
 

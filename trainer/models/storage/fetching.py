@@ -53,6 +53,12 @@ class LayerFetcher:
             self._ahead = self._begin(self._next[moment])
         return copy
 
+    def settle(self) -> None:
+        """Let go of the copy made ahead: nobody uses the model for a while."""
+        if self._ahead is not None:
+            self._arrived(self._ahead)  # else the copying stream would write into memory that is another's by then
+            self._ahead = None
+
     def _begin(self, weight: Tensor) -> _Copy:
         """Its memory is the computing stream's, and what used that memory before is queued there already: the copying
         stream waits for that. So no `record_stream` is needed, which would put off the memory's next use."""

@@ -60,6 +60,11 @@ class FrozenLinear(nn.Linear):
         # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
         return weight if self.scale is None else weight.mul_(self.scale)
 
+    def carry(self, device: torch.device) -> None:
+        """Take to `device` what waits where the layer computes: an offloaded weight stays in host memory."""
+        offloaded = None if self.fetcher is None else self.weight
+        super()._apply(lambda tensor: tensor if tensor is offloaded else tensor.to(device))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenLinear":
         return self
 
