@@ -83,6 +83,7 @@ def get(wanted: Wanted) -> Policy:
             base, residence = load_base(wanted)
         else:
             base, residence = sibling.flux, sibling.residence
+            drop_forgotten(base)
         flux, lora = fresh_lora(base, wanted)
         policy = _policies[wanted] = Policy(wanted, flux, lora, residence)
         residence.wait()
@@ -157,6 +158,18 @@ def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[st
     flux = replace(base, adapter=f"lora_{next(_names)}")
     with host.training_mode():
         return flux, add_lora(flux, wanted.lora, wanted.seed)
+
+
+def drop_forgotten(base: FluxPolicy) -> None:
+    """Take the LoRAs off the base model whose policies are gone."""
+    from dataclasses import replace
+
+    from ..trainer.models.lora.attach import adapters
+
+    alive = {policy.flux.adapter for policy in _policies.values()}
+    for name in adapters(base.network):
+        if name not in alive:
+            drop_lora(replace(base, adapter=name))
 
 
 def drop_lora(flux: FluxPolicy) -> None:

@@ -85,6 +85,16 @@ def test_a_policy_that_never_moved_goes_with_its_graph_and_one_that_moved_stays(
     assert run(server, graph)["7"].split()[:2] == ["step", "2"]
 
 
+def test_loras_that_no_graph_has_any_more_take_no_memory(server, tmp_path):
+    load = graphs.parts(precision="float32", folder=str(shutil.copytree(tiny.FLUX, tmp_path / "flux")))["1"]
+    left = []
+    for seed in range(3):
+        load["inputs"]["seed"] = seed
+        run(server, {"1": load, "9": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}})
+        left.append(server.live())
+    assert len(set(left)) == 1, left
+
+
 def test_no_training_and_no_drawing_in_turn_hold_two_models_at_once(server):
     """Template 3, template 4, and again, in one ComfyUI: the most on the card is what one of them needs."""
     alone = []

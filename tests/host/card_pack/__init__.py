@@ -26,7 +26,8 @@ class LoadModel:
         return {"required": {"scores": ("NEIGHBOR_GRPO_SCORES",), "device": ("STRING", {})}}
 
     def run(self, scores, device):
-        model = torch.nn.Linear(512, 512, bias=False)
+        with torch.inference_mode(False):  # a tensor made in it cannot change places with another
+            model = torch.nn.Linear(512, 512, bias=False)
         self.patcher = ModelPatcher(model, load_device=torch.device(device), offload_device=torch.device("cpu"))
         management.load_models_gpu([self.patcher])
         return (scores,)

@@ -144,6 +144,11 @@ def detach_lora(network: nn.Module, adapter: str) -> None:
     vars(network)["peft_config"].pop(adapter)
 
 
+def adapters(network: nn.Module) -> list[str]:
+    """The names of a network's LoRAs."""
+    return list(vars(network).get("peft_config", {}))
+
+
 def lora_layers(network: nn.Module) -> dict[str, LoraLayer]:
     return {name: m for name, m in network.named_modules() if isinstance(m, LoraLayer)}
 
