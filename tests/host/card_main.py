@@ -33,11 +33,22 @@ memory = card.memory
 memory.limit = 2**33  # bytes
 
 
+total_of_host, free_of_host = management.get_total_memory, management.get_free_memory
+
+
+def is_host(dev) -> bool:
+    return dev is not None and torch.device(dev).type == "cpu"
+
+
 def total(dev=None, torch_total_too=False):
+    if is_host(dev):
+        return total_of_host(dev, torch_total_too)
     return (memory.size, memory.reserved) if torch_total_too else memory.size
 
 
 def free(dev=None, torch_free_too=False):
+    if is_host(dev):
+        return free_of_host(dev, torch_free_too)
     kept = memory.reserved - memory.live
     return (memory.free + kept, kept) if torch_free_too else memory.free + kept
 

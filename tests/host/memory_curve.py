@@ -24,12 +24,13 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import comfy_install
 from card_runs import MIB, drawing, of_files, stepping, training
 from card_server import PACKS, CardServer, write_inputs
-from comfy_server import ComfyServer, _sees_cuda
+from comfy_server import PACK, ComfyServer, _sees_cuda
 from PIL import Image, ImageDraw, ImageFont
 from shared_server import TEST_PACKS, SharedServer
 
+NARROW = 2**30  # bytes of the card: ComfyUI wants more beside a model, and sends others away before it draws
 EVERY, QUIET = 0.05, 1.0  # seconds between samples, and of a phase's end
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1200, 360, 64, 24, 44  # pixels
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1200, 360, 48, 24, 36  # pixels
 INK, LINE, SHADES = (40, 40, 40), (35, 95, 170), ((255, 255, 255), (240, 244, 250))
 
 PHASES = {
@@ -64,8 +65,10 @@ def main() -> int:
 
 @contextmanager
 def started(base: Path) -> Iterator[SharedServer]:
-    kind, packs = (SharedServer, TEST_PACKS) if _sees_cuda() else (CardServer, TEST_PACKS)
-    with kind(comfy_install.find(), PACKS | packs, base=base, environment={"TMPDIR": str(base)}) as server:
+    kind, packs = (SharedServer, PACK | TEST_PACKS) if _sees_cuda() else (CardServer, PACKS)
+    with kind(comfy_install.find(), packs, base=base, environment={"TMPDIR": str(base)}) as server:
+        if kind is CardServer:
+            server.post("/card/limit", {"total": NARROW})
         yield server
 
 
@@ -103,25 +106,25 @@ def held(server: ComfyServer) -> int:
 
 
 def picture(samples: Samples) -> Image.Image:
-    """Bytes over time, the phases in turn shaded and named."""
-    points = [point for seen in samples.values() for point in seen]
-    start, end, most = points[0][0], points[-1][0], 1.1 * max(held for _, held in points)
-
-    def place(seconds: float, held: float) -> tuple[float, float]:
-        across, up = (seconds - start) / (end - start), held / most
-        return LEFT + across * (WIDTH - LEFT - 10), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
+    """Bytes over time; each phase, however long, is a column of its own."""
+    most, width = 1.1 * max(size for seen in samples.values() for _, size in seen), (WIDTH - LEFT) / len(samples)
     image = Image.new("RGB", (WIDTH, HEIGHT), SHADES[0])
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+
+    def up(size: float) -> float:
+        return HEIGHT - BOTTOM - size / most * (HEIGHT - TOP - BOTTOM)
+
+    line = []
     for n, (phase, seen) in enumerate(samples.items()):
-        (left, bottom), (right, _) = place(seen[0][0], 0), place(seen[-1][0], 0)
-        pen.rectangle((left, TOP, right, bottom), SHADES[n % 2])
-        pen.text((left, bottom + 8), phase, INK, font)
+        left, (begin, _), (end, _) = LEFT + n * width, seen[0], seen[-1]
+        pen.rectangle((left, TOP, left + width, HEIGHT - BOTTOM), SHADES[n % 2])
+        pen.text((left + width / 2, HEIGHT - BOTTOM / 2), f"{phase}, {end - begin:.0f} s", INK, font, anchor="mm")
+        line += [(left + (moment - begin) / (end - begin) * width, up(size)) for moment, size in seen]
     for tick in range(5):
-        x, y = place(start, most * tick / 5)
-        pen.line((x, y, WIDTH - 10, y), (225, 225, 225))
-        pen.text((x - 6, y), f"{most * tick / 5 / MIB:.0f}", INK, font, anchor="rm")
-    pen.line([place(*point) for point in points], LINE, 2)
+        size = most * tick / 5
+        pen.line((LEFT, up(size), WIDTH, up(size)), (225, 225, 225))
+        pen.text((LEFT - 6, up(size)), f"{size / MIB:.0f}", INK, font, anchor="rm")
+    pen.line(line, LINE, 2)
     pen.text((LEFT, 4), "MiB held on ComfyUI's device", INK, font)
     return image
 
