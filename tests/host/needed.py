@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from comfy_install import HostError
@@ -14,6 +16,21 @@ def required(find: Callable[[], Path]) -> Path:
         return find()
     except HostError as problem:
         reason = str(problem)
-    if os.environ.get("CI", "").lower() in ("1", "true"):
+    if in_ci():
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def package(name: str) -> ModuleType:
+    """A module of a package that only tests need, or the end of the test as in `required`."""
+    try:
+        return import_module(name)
+    except ImportError as problem:
+        reason = f"{problem}: see the dev extra of pyproject.toml"
+    if in_ci():
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in ("1", "true")

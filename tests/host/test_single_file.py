@@ -8,6 +8,7 @@ import graphs
 import pytest
 import tiny_files
 import torch
+from comfy_files import text, write_quantised
 from comfy_server import ExecutionError
 from diffusers import FluxTransformer2DModel
 from flux_files import write_gguf
@@ -75,6 +76,19 @@ def test_a_gguf_file_is_listed_and_trains_what_the_safetensors_file_trains(serve
         server.wait(server.queue(graph(model=f"tiny_original.{kind}", name=kind, iterations=1)))
     found, expected = (load_file(server.base / f"models/loras/{kind}.safetensors") for kind in ("gguf", "safetensors"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_file_in_nvfp4_is_trained_and_one_that_is_not_read_is_told(server, models):
+    folder = server.base / "models/diffusion_models"
+    tensors = load_file(folder / "tiny_original.safetensors")
+    write_quantised(folder / "tiny_nvfp4.safetensors", tensors, "nvfp4")
+    server.wait(server.queue(graph(model="tiny_nvfp4.safetensors", name="nvfp4", iterations=1)))
+    trained = load_file(server.base / "models/loras/nvfp4.safetensors")
+    assert any(t.any() for name, t in trained.items() if "lora_B" in name)
+    tensors["single_blocks.0.linear1.comfy_quant"] = text({"format": "svdquant_w4a4"})
+    save_file(tensors, folder / "tiny_svdquant.safetensors")
+    with pytest.raises(ExecutionError, match=r"keeps 'single_blocks.0.linear1.weight' as svdquant_w4a4 .*not read"):
+        server.wait(server.queue(graph(model="tiny_svdquant.safetensors")))
 
 
 @pytest.mark.parametrize(

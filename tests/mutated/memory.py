@@ -72,7 +72,7 @@ TARGETS = [
                 "self._store_weight(owner, tensor, scale)",
                 "self._store_weight(owner, tensor, None)",
             ),
-            "8 bits are made anew": ("elif weight.dtype not in FLOAT8:", "else:"),
+            "8 bits are made anew": ("elif weight.dtype not in EIGHT_BITS:", "else:"),
             "the largest plan that fits not": ("if size <= free)", "if size > free)"),
             "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),
             "half-way is where it stays": (

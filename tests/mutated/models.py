@@ -174,7 +174,7 @@ TARGETS = [
             "scale and shift stay": ("slice(hidden, 2 * hidden), slice(0, hidden)", "slice(0, 2 * hidden)"),
             "keys before queries": ('QKV = ("q", "k", "v")', 'QKV = ("k", "q", "v")'),
             "text and picture swapped": ('block[3].startswith("img")', 'block[3].startswith("txt")'),
-            "prefix kept": ("under(tensors, PREFIX) or tensors", "tensors"),
+            "prefix kept": ("under(tensors, TRANSFORMER_PREFIX) or tensors", "tensors"),
             "axes of equal size": ("[head - 2 * side, side, side]", "[side, side, head - 2 * side]"),
             "every model has guidance": (
                 '"time_text_embed.guidance_embedder.linear_1.weight" in pieces',
@@ -201,8 +201,8 @@ TARGETS = [
             "newer names of scales unknown": ('("scale_weight", "weight_scale")', '("scale_weight",)'),
             "tensors of other shapes": ("wanted.get(name) != piece.shape", "name not in wanted"),
             "strange tensors ignored": ("    if odd:\n", "    if False:\n"),
-            "codes taken for numbers": ("self.stored.dtype in FLOATING and", ""),
-            "scales of rows taken for one": ("math.prod(self.scale.shape) == 1", "True"),
+            "codes taken for numbers": ("if self.stored.dtype in FLOATING else kind", "if True else kind"),
+            "scales of any shape": ("if not is_plain(self.scale.shape, self.stored.shape):", "if False:"),
         },
     ),
     Target(

@@ -21,6 +21,7 @@ def stored(kind: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     return {
         "rows": lambda: quantise(weight),
         "whole tensor": lambda: (weight.mul(100).to(torch.float8_e4m3fn), torch.tensor(0.01)),
+        "whole numbers": lambda: (weight.mul(40).clamp(-127, 127).to(torch.int8), random(OUT, 1, seed=3).abs() / 40),
         "unscaled e5m2": lambda: (weight.to(torch.float8_e5m2), None),
         "as it is": lambda: (weight.bfloat16(), None),
     }[kind]()
@@ -33,7 +34,7 @@ def layer_of(weight, scale, dtype=torch.float32) -> FrozenLinear:
     return layer
 
 
-@pytest.mark.parametrize("kind", ["rows", "whole tensor", "unscaled e5m2", "as it is"])
+@pytest.mark.parametrize("kind", ["rows", "whole tensor", "whole numbers", "unscaled e5m2", "as it is"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(5, IN), (2, 5, IN)])
 def test_output_and_gradient_are_those_of_the_widened_weight_bit_for_bit(kind, dtype, shape):

@@ -125,9 +125,11 @@ def test_prompts_are_encoded_by_encoders_that_follow_the_plan(flux_dev):
         assert 0 < (c - a).norm() < 0.1 * a.norm()
 
 
-def test_scaled_8_bit_weights_are_kept_as_they_are_or_widened():
-    name, scale = "transformer_blocks.1.attn.to_q.weight", torch.tensor(0.02)
-    file = torch.randn(32, 32).mul(50).to(torch.float8_e5m2)
+@pytest.mark.parametrize("dtype", [torch.float8_e5m2, torch.float8_e4m3fn, torch.int8], ids=str)
+@pytest.mark.parametrize("scale", [torch.tensor(0.02), torch.linspace(0.01, 0.02, 32)[:, None]], ids=["one", "rows"])
+def test_scaled_8_bit_weights_are_kept_as_they_are_or_widened(scale, dtype):
+    name = "transformer_blocks.1.attn.to_q.weight"
+    file = torch.randn(32, 32).mul(40).clamp(-127, 127).to(dtype)
     for plan in (MemoryPlan("fp8"), MemoryPlan("fp8", 1.0), MemoryPlan("bf16"), MemoryPlan("bf16", 1.0)):
         model, storage = small_flux().to("meta"), Storage(plan, device="cpu", dtype=torch.float32)
         storage.prepare(model)
@@ -137,7 +139,7 @@ def test_scaled_8_bit_weights_are_kept_as_they_are_or_widened():
         assert layer(torch.eye(32)).T.equal(file.float() * scale)
         assert layer.bias.dtype == torch.float32
         if plan.precision == "fp8":
-            assert layer.weight.view(torch.float8_e5m2).float().equal(file.float())
+            assert layer.weight.view(dtype).float().equal(file.float())
     storage.put(model, "x_embedder.weight", file, scale)
     assert model.x_embedder.weight.equal(file.float() * scale)
 

@@ -155,8 +155,14 @@ def test_a_damaged_file_is_told_in_one_line_with_the_remedy(change, reason, flux
     [
         (lambda t: t.pop("single_blocks.0.linear1.bias"), "lacks 4 weights, the first is single_transformer_blocks.0"),
         (lambda t: t.update({"txt_in.bias": torch.zeros(7)}), "has 1 tensors that do not fit.*context_embedder.bias"),
-        (lambda t: t.update({"txt_in.bias": t["txt_in.bias"].to(torch.uint8)}), r"is quantised in a way .*\(U8\)"),
-        (lambda t: t.update({"txt_in.scale_weight": torch.ones(32)}), "is quantised in a way that is not read"),
+        (
+            lambda t: t.update({"txt_in.bias": t["txt_in.bias"].to(torch.uint8)}),
+            "keeps 'txt_in.bias' as U8, which is not",
+        ),
+        (
+            lambda t: t.update({"txt_in.scale_weight": torch.ones(31)}),
+            r"keeps .* as F32 with scales of the shape \[31\]",
+        ),
         (lambda t: t.update({"img_in.weight": torch.zeros(32, 128)}), "takes 128 channels, FLUX takes 64"),
     ],
 )

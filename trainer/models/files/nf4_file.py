@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ class FourBitTensor:
     shape: tuple[int, ...]
     dtype: str  # after reading
 
+    @property
+    def path(self) -> Path:
+        return self.parts[self.name].path
+
     def read(self, rows: Sequence[slice] = ()) -> Tensor:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
@@ -39,8 +44,8 @@ class FourBitTensor:
         try:
             numbers = dequantize_4bit(packed, QuantState.from_dict(state, device="cpu")).reshape(self.shape)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
-            path, reason = self.parts[self.name].path, " ".join(str(error).split())[:120]
-            raise ModelError(f"{path}: {brief(self.name)} in 4 bits cannot be read ({reason})") from error
+            reason = " ".join(str(error).split())[:120]
+            raise ModelError(f"{self.path}: {brief(self.name)} in 4 bits cannot be read ({reason})") from error
         return torch.cat([numbers[r] for r in rows]) if rows else numbers
 
 

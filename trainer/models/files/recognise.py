@@ -1,7 +1,8 @@
 """What a file of weights is, by the names in it: to tell somebody who chose the wrong one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+FLUX1 = "a FLUX.1 transformer"
 KINDS = {  # what it is: names, or parts of names, that nothing above it has
     "a LoRA": (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lora.down.", ".hada_w1", ".lokr_w1"),
     "a FLUX.2 transformer": ("double_stream_modulation_img.",),
@@ -13,7 +14,11 @@ KINDS = {  # what it is: names, or parts of names, that nothing above it has
         "input_hint_block.",
         "controlnet_cond_embedding.",
     ),
-    "a FLUX.1 transformer": ("double_blocks.0.img_attn.qkv.weight", "single_transformer_blocks.0.proj_mlp.weight"),
+    FLUX1: (
+        "double_blocks.0.img_attn.qkv.weight",
+        "single_transformer_blocks.0.proj_mlp.weight",
+        "single_transformer_blocks.0.mlp_fc1.",  # Nunchaku's name
+    ),
     "a Stable Diffusion 3 transformer": ("joint_blocks.0.",),
     "a Qwen-Image transformer": ("transformer_blocks.0.img_mod.1.",),
     "a Wan transformer": ("blocks.0.cross_attn.norm_q.",),
@@ -27,11 +32,27 @@ KINDS = {  # what it is: names, or parts of names, that nothing above it has
     "a language model": ("layers.0.self_attn.q_proj.",),
     "a VAE": ("decoder.conv_in.weight", "decoder.conv1.weight"),
 }
+QUANTISERS = {  # who made weights that are not read: parts of names that only they have
+    "Nunchaku": (".wscales", ".wzeros"),
+    "optimum-quanto": (".weight._data",),
+    "torchao": ("._weight_qdata", ".weight:qdata"),
+    "bitsandbytes in 8 bits": (".SCB",),
+    "compressed-tensors": (".weight_packed",),
+    "GPTQ or AWQ": (".qzeros",),
+}
 
 
 def recognise(names: Iterable[str]) -> str:
     """A few words, such as "an SDXL UNet"; "of a kind that is not known" if nothing fits."""
     every = "\n".join(names)
-    return next(
-        (kind for kind, marks in KINDS.items() if any(mark in every for mark in marks)), "of a kind that is not known"
-    )
+    kind, by = _first(KINDS, every) or "of a kind that is not known", quantiser([every])
+    return f"{kind} quantised by {by}, which is not read" if by else kind
+
+
+def quantiser(names: Iterable[str]) -> str:
+    """Who quantised a file with such names in a way that is not read; empty if nobody is known to have."""
+    return _first(QUANTISERS, "\n".join(names))
+
+
+def _first(marks: Mapping[str, Iterable[str]], names: str) -> str:
+    return next((what for what, its in marks.items() if any(mark in names for mark in its)), "")

@@ -1,8 +1,9 @@
 """Tensors in safetensors files, of which the values are read when they are needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -43,7 +44,14 @@ class SafeTensor:
             raise ModelError(f"{self.path}: {self.name} cannot be read ({error})") from error
 
 
-def listed(path: Path) -> Iterator[SafeTensor]:
+class Listing(NamedTuple):
+    """What a file's header says."""
+
+    tensors: dict[str, SafeTensor]
+    metadata: Mapping[str, str]
+
+
+def listed(path: Path) -> Listing:
     """What the header of a file lists.
 
     Raises:
@@ -54,5 +62,5 @@ def listed(path: Path) -> Iterator[SafeTensor]:
             header = read_header(file)
     except (OSError, DamagedFile) as error:
         raise ModelError(damage(path, error)) from error
-    for name, entry in header.entries.items():
-        yield SafeTensor(path, name, entry, header.written)
+    tensors = {name: SafeTensor(path, name, entry, header.written) for name, entry in header.entries.items()}
+    return Listing(tensors, header.metadata)

@@ -17,7 +17,9 @@ EMBEDDED = "embedded"
 HUB = "hub:"
 GGUF = ".gguf"
 SINGLE_FILES = (".safetensors", GGUF)
-VAE_PREFIX = "vae."  # of the autoencoder's tensors in a whole ComfyUI checkpoint
+# of the parts' tensors in a whole ComfyUI checkpoint
+TRANSFORMER_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "vae."
 ENCODERS_PREFIX = "text_encoders."
 
 

@@ -1,6 +1,7 @@
 """Tensors in files, of which the header is read at first and the values one tensor at a time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -8,6 +9,10 @@ from torch import Tensor
 
 class Stored(Protocol):
     """A tensor in a file."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
 
     @property
     def name(self) -> str:

@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import brief
+from .recognise import quantiser
+from .source import ModelError
 from .stored import Stored
 
 Put = Callable[[nn.Module, str, Tensor, Tensor | None], None]  # stores a named weight, and its scale, in a model
 Ready = Callable[[nn.Module], Put]  # readies a model on the meta device, whose layers it may exchange, for its weights
 
-SCALES = ("scale_weight", "weight_scale")  # ComfyUI's names: weight = 8-bit weight * scale
+SCALES = ("scale_weight", "weight_scale")  # ComfyUI's names: weight = 8-bit weight * scale, of all or of each row
 IGNORED = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8")  # none of them changes a weight
 FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+READ = "bf16, fp16, fp8, int8, nvfp4, mxfp8, bitsandbytes' 4 bits or most kinds of GGUF"
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,41 @@ class Piece:
         return self.stored.read(self.rows).reshape(self.shape)
 
     @property
-    def readable(self) -> bool:
-        """Whether the values are numbers of their own, or such times one number."""
-        return self.stored.dtype in FLOATING and (self.scale is None or math.prod(self.scale.shape) == 1)
+    def unread(self) -> str:
+        """How the values are stored, if that is not read; else empty."""
+        kind = brief(self.stored.dtype)[1:-1]
+        if self.scale is None:
+            return "" if self.stored.dtype in FLOATING else kind
+        if not is_plain(self.scale.shape, self.stored.shape):
+            return f"{kind} with scales of the shape {list(self.scale.shape)}"
+        return "" if self.stored.dtype in (*FLOATING, "I8") else kind
 
     def read_scale(self) -> Tensor | None:
-        return None if self.scale is None else self.scale.read().float().reshape(())
+        """Of all values [], or of each row [rows, 1, ...], float32.
+
+        Raises:
+            ModelError: it makes no numbers of the values.
+        """
+        if self.scale is None:
+            return None
+        scale = self.scale.read().float().flatten()
+        if not scale.isfinite().all() or not scale.any():
+            reason = f"the scale of {brief(self.stored.name)} is 0, infinite or not a number"
+            raise ModelError(f"{self.stored.path}: {reason}: download it again")
+        if len(scale) == 1:
+            return scale.reshape(())
+        some = torch.cat([scale[r] for r in self.rows]) if self.rows else scale
+        return some.reshape(-1, *(1 for _ in self.shape[1:]))
+
+
+def is_plain(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether scales of this shape are one for all of a weight, or one for each row."""
+    count = math.prod(scale)
+    return count == 1 or (len(weight) > 1 and count == scale[0] == weight[0])
 
 
 def pieces_of(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
-    """Each weight whole, with its scale if the file is scaled fp8."""
+    """Each weight whole, with its scale if the file has one."""
     pieces = {}
     for name, stored in tensors.items():
         module, _, kind = name.rpartition(".")
@@ -64,15 +92,16 @@ def complaint(module: nn.Module, pieces: Mapping[str, Piece]) -> str:
     """Why `pieces` cannot become the module's parameters; empty if they can."""
     wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     missing = [name for name in wanted if name not in pieces]
+    coded = next((pieces[name] for name in wanted if name in pieces and pieces[name].unread), None)
+    if (missing or coded) and (by := quantiser(pieces)):
+        return f"is quantised by {by}, which is not read: take one in {READ}"
     if missing:
         return f"lacks {len(missing)} weights, the first is {min(missing)}"
+    if coded:
+        return f"keeps {brief(coded.stored.name)} as {coded.unread}, which is not read: take one in {READ}"
     odd = [name for name, piece in pieces.items() if wanted.get(name) != piece.shape]
     if odd:
         return f"has {len(odd)} tensors that do not fit, the first is {brief(odd[0])[1:-1]}"
-    coded = next((piece for piece in pieces.values() if not piece.readable), None)
-    if coded:
-        kind = brief(coded.stored.dtype)[1:-1]
-        return f"is quantised in a way that is not read here ({kind}): bf16, fp16, fp8 and most of GGUF are"
     return ""
 
 

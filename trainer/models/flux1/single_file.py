@@ -9,12 +9,11 @@ from diffusers import FluxTransformer2DModel
 
 from ...errors import brief
 from ..files.opened import open_file
-from ..files.recognise import recognise
-from ..files.source import ModelError
+from ..files.recognise import FLUX1, quantiser, recognise
+from ..files.source import TRANSFORMER_PREFIX, ModelError
 from ..files.stored import Stored
-from ..files.weights import Piece, pieces_of, under
+from ..files.weights import READ, Piece, pieces_of, under
 
-PREFIX = "model.diffusion_model."
 MARK = "double_blocks.0.img_attn.qkv.weight"  # every FLUX has it
 DIFFUSERS_MARK = "single_transformer_blocks.0.proj_mlp.weight"
 QKV = ("q", "k", "v")
@@ -75,10 +74,7 @@ def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piec
     pieces = transformer_pieces(tensors)
     untold = [name for name in TELLING if name not in pieces]
     if untold:
-        raise ModelError(
-            f"{path} is not a FLUX transformer but {recognise(tensors)} ({untold[0]} is missing): "
-            "choose FLUX.1-dev or -schnell"
-        )
+        raise ModelError(f"{path} {_other(tensors, untold[0])}")
     strange = _strange_sizes(pieces)
     if strange:
         raise ModelError(f"{path} is no plain FLUX transformer: it {strange}")
@@ -86,9 +82,19 @@ def open_single_file(path: Path) -> tuple[FluxTransformer2DModel, dict[str, Piec
         return FluxTransformer2DModel(**configuration(pieces)), pieces
 
 
+def _other(tensors: Mapping[str, Stored], missing: str) -> str:
+    """What is wrong with a file that lacks a parameter which every FLUX transformer has."""
+    kind = recognise(tensors)
+    if kind == FLUX1:
+        return f"is no whole FLUX transformer ({missing} is missing): download it again"
+    if quantiser(tensors):
+        return f"is {kind}: take FLUX.1-dev or -schnell in {READ}"
+    return f"is not a FLUX transformer but {kind} ({missing} is missing): choose FLUX.1-dev or -schnell"
+
+
 def transformer_pieces(tensors: Mapping[str, Stored]) -> dict[str, Piece]:
     """Where diffusers' parameters are in a file with these tensors; empty if it holds no FLUX transformer."""
-    tensors = under(tensors, PREFIX) or tensors
+    tensors = under(tensors, TRANSFORMER_PREFIX) or tensors
     if MARK in tensors and "img_in.weight" in tensors and tensors["img_in.weight"].shape:
         return dict(diffusers_names(pieces_of(tensors)))
     return pieces_of(tensors) if DIFFUSERS_MARK in tensors else {}
@@ -132,7 +138,7 @@ def configuration(pieces: Mapping[str, Piece]) -> dict[str, object]:
 def diffusers_names(pieces: Mapping[str, Piece]) -> Iterator[tuple[str, Piece]]:
     """The same weights under diffusers' names: fused projections are split, scale and shift change places.
 
-    A part of a fused projection keeps the whole one's scale, which is of the tensor.
+    A part of a fused projection keeps the whole one's scale, or its rows of the scales.
     """
     hidden = pieces["img_in.weight"].shape[0]
     for name, piece in pieces.items():

@@ -29,7 +29,7 @@ def load_transformer(source: ModelSource, *, dtype: torch.dtype, ready: Ready | 
         dtype: of all weights, on the CPU, if nothing else keeps them.
         ready: called with the model on the meta device, to exchange layers for those that keep their weights otherwise
             (the parameters' names stay); what it returns is called as `put(model, name, tensor, scale)` for each
-            parameter, in the file's precision; a scale, float32 of one element, is to be multiplied with the tensor.
+            parameter, in the file's precision; a scale, float32 [] or [rows, 1], is to be multiplied with the tensor.
 
     Raises:
         ModelError: a missing or damaged file, or a model of another kind.

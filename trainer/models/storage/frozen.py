@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+EIGHT_BITS = (*FLOAT8, torch.int8)
 LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448
 
 
@@ -32,15 +33,15 @@ class FrozenLinear(nn.Linear):
         super().__init__(in_features, out_features, bias, device="meta")
         self.requires_grad_(False)
         self.fetcher = fetcher  # None if the weight is on the device that computes
-        self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are
+        self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are, if they are no whole numbers
         self.register_buffer("scale", None, persistent=False)
 
     def store_weight(self, weight: Tensor, scale: Tensor | None, device: torch.device) -> None:
         """Store `weight` [out, in] as it is: W = weight * scale.
 
         Args:
-            weight: of a floating type; float8 is stored as its bytes.
-            scale: of a float8 weight, float32: of the whole tensor ([] or [1]) or of each row ([out, 1]); None is 1.
+            weight: of a floating type or int8; float8 is stored as its bytes.
+            scale: of an 8-bit weight, float32: of the whole tensor ([] or [1]) or of each row ([out, 1]); None is 1.
             device: the one that computes, where the scale waits. The weight stays where it is.
         """
         self.float8 = weight.dtype if weight.dtype in FLOAT8 else None

@@ -23,7 +23,7 @@ from ...device import free_memory, streams_of
 from ...errors import UserError
 from ..files.weights import Put, Ready
 from .fetching import LayerFetcher
-from .frozen import FLOAT8, FrozenLinear, quantise
+from .frozen import EIGHT_BITS, FrozenLinear, quantise
 from .pinned import PinnedMemory
 from .placement import Placement
 
@@ -83,8 +83,9 @@ class Storage:
 
         Args:
             name: the full name in `module`.
-            tensor: in any floating type. The plan fp8 keeps 8-bit weights of blocks as they are, with their scale.
-            scale: of an 8-bit tensor of a scaled file, float32: the value is tensor * scale.
+            tensor: in any floating type, or int8. The plan fp8 keeps 8-bit weights of blocks as they are, with their
+                scale.
+            scale: of an 8-bit tensor of a scaled file, float32, [] or of each row: the value is tensor * scale.
         """
         parent, _, leaf = name.rpartition(".")
         owner = module.get_submodule(parent)
@@ -131,7 +132,7 @@ class Storage:
     def _store_weight(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
         if self.plan.precision != "fp8":
             weight, scale = self._widened(weight, scale), None
-        elif weight.dtype not in FLOAT8:
+        elif weight.dtype not in EIGHT_BITS:
             weight, scale = quantise(weight)
         weight = weight.to(self.device) if layer.fetcher is None else self.host.copied(weight)
         layer.store_weight(weight, scale, self.device)
