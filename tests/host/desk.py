@@ -18,7 +18,7 @@ SIZE = {"width": 1600, "height": 1000}  # pixels; every template is readable at 
 HEAD = 60  # of a preview node: title and socket, above the picture
 TOAST = ".p-toast-message, [data-testid=toast]"  # of old frontends and of new ones
 NO_TOASTS = "(({dismissAll, removeAll}) => (dismissAll ?? removeAll)())(app.extensionManager.toast)"
-SEE_ERRORS = re.compile("See Errors|View details", re.IGNORECASE)
+SEE_ERRORS = re.compile("See Errors|Show missing models|View details")  # one frontend after the other
 TEXTS = "[...document.querySelectorAll('.comfy-markdown code, textarea')].map(area => area.value ?? area.innerText)"
 CURRENT = re.compile(r"Current node:\s*([^\n%]+?)\s*(\d+)%")
 PLACE = """number => {
