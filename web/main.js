@@ -32,12 +32,12 @@ function register() {
     ],
     keybindings: [
       { commandId: OPEN, combo: { key: "N", alt: true, shift: true } },
-      { commandId: ENLARGE, combo: { key: "M", alt: true, shift: true } },
+      { commandId: ENLARGE, combo: { key: "P", alt: true, shift: true } },
     ],
     menuCommands: [{ path: ["View"], commands: [ENLARGE] }],
     async setup() {
       loadStyles();
-      app.extensionManager.registerSidebarTab(sidebarTab(app, store));
+      app.extensionManager.sidebarTab.registerSidebarTab(sidebarTab(app, store));
       const { toast } = comfyHost(app, store);
       store.hear((message) => {
         const told = notice(message);

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import browser
 import comfy_install
+import desk
 import graphs
 from comfy_server import PACK, ComfyServer
 
@@ -57,7 +58,7 @@ def block(server: ComfyServer, chromium, count: int, panel: bool) -> float:
     """The median of BLOCK iterations while `count` pages are open, with the panel on the run's curves or without."""
     pages = [browser.open_page(chromium, server.url, []) for _ in range(count)]
     for page in pages if panel else ():
-        page.locator(".neighbor-grpo-tab-button").click()
+        desk.tab(page, "neighbor-grpo").click()
         page.locator("[data-tab=runs]").click()
         page.get_by_role("button", name=RUN, exact=True).click()
         page.locator(".ng-main-chart canvas").wait_for()

@@ -20,17 +20,28 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-proxy-server"]  # beside those that Playwright sets itself
 APT = "apt-get install --yes --quiet --no-install-recommends chromium fonts-dejavu-core".split()
 
-# Errors of the frontend without any pack: files that a new user has not got, one early watcher, and what ComfyUI's own
-# Content-Security-Policy keeps from the network.
+# What frontends say without any pack, in errors and warnings
 NOISE = re.compile(
-    r"status of 404 .*/(user\.css|favicon\.ico|api/userdata[/?].*)\)$"
+    # files that a new user has not got, and what a ComfyUI older than its frontend does not know
+    r"status of 404 .*/(user\.css|favicon\.ico|api/userdata[/?].*|api/jobs\?.*)\)$"
+    r"|^(\[Jobs API\] Error fetching jobs|Failed to fetch queue): JobsApiError: Failed to fetch jobs: 404"
+    # early watchers
+    r"|^ComfyApp graph accessed before initialization \(.*/assets/"
     r"|^TypeError: Cannot read properties of undefined \(reading 'id'\)\s+at onChange .*/assets/index-"
-    r"|^Connecting to 'https://api\.comfy\.org/.* violates the following Content Security Policy"
+    # what ComfyUI's own Content-Security-Policy keeps from the network
+    r"|^Connecting to 'https://(api\.comfy\.org|huggingface\.co)/.* violates the following Content Security Policy"
+    r"|^Fetch API cannot load https://huggingface\.co/.* violates the document's Content Security Policy"
+    # its own parts that it is about to replace
+    r"|^\[ComfyUI\] The legacy queue/history menu is deprecated"
+    r"|^\[MaskEditor\] ComfyApp\.open_maskeditor is deprecated"
+    r"|^input\.link is deprecated\..* undefined \(.*/assets/litegraph-"
+    r"|^WARNING: Invalid layout total size: .* \(.*/assets/vendor-reka-ui-"
 )
+HEARD = ("error", "warning")
 NO_BANNER = "localStorage.setItem('vueNodesBannerDismissed', 'true')"  # the advertisement for Nodes 2.0
 
 # True as soon as a visitor can use the page; the mark is the last thing that the pack's `setup` leaves (web/main.js)
-READY = "window.app?.graph && window.app.extensionManager && document.documentElement.dataset.neighborGrpo === 'ready'"
+READY = "document.documentElement.dataset.neighborGrpo === 'ready' && window.app.graph && window.app.extensionManager"
 
 
 def find() -> Path:
@@ -85,7 +96,7 @@ def launched(executable: Path) -> "Iterator[Browser]":
 
 
 def open_page(chromium: "Browser", url: str, errors: list[str]) -> "Page":
-    """A page on ComfyUI at `url`, when app and extension are loaded; its errors, NOISE apart, join `errors`.
+    """A page on ComfyUI at `url`, when app and extension are loaded; its errors and warnings but NOISE join `errors`.
 
     Raises:
         HostError: it did not get there; with a picture of the page and what the console said.
@@ -99,7 +110,7 @@ def open_page(chromium: "Browser", url: str, errors: list[str]) -> "Page":
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(1000 * GUARD)
     page.add_init_script(NO_BANNER)
-    page.on("console", lambda m: note(f"{m.text} ({m.location.get('url', '')})") if m.type == "error" else None)
+    page.on("console", lambda m: note(f"{m.text} ({m.location.get('url', '')})") if m.type in HEARD else None)
     page.on("pageerror", lambda error: note(error.stack or f"{error.name}: {error.message}"))
     try:
         page.goto(url)

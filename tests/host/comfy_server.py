@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import comfy_base
+import comfy_install
 from comfy_install import ROOT, HostError
 from patience import GUARD
 
 PACK = {"neighbor-grpo": ROOT}
 ADDRESS = "127.0.0.1"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's servers
+
+LEVEL = re.compile(r"(\x1b\[\d*m)+(\[[A-Z]+\]\x1b\[0m )?")
 
 
 class ExecutionError(HostError):
@@ -113,15 +117,16 @@ class ComfyServer:
         """Wait until ComfyUI ends by itself; its exit code."""
         return self._process.wait()
 
-    def log(self) -> str:
-        """What ComfyUI printed so far."""
-        return self._log.read_text("utf-8", errors="replace")
+    def log(self, start: int = 0) -> str:
+        """What ComfyUI printed after `start` bytes, without the coloured levels that newer ones put before it."""
+        return LEVEL.sub("", self._log.read_bytes()[start:].decode(errors="replace"))
 
     def _command(self) -> list[str]:
         main, port = self._comfyui / "main.py", self.url.rpartition(":")[2]
         options = f"--listen {ADDRESS} --port {port} --database-url sqlite:///:memory: --disable-api-nodes".split()
         device = [] if _sees_cuda() else ["--cpu"]
-        return [sys.executable, str(main), "--base-directory", str(self.base), *options, *device, *self._arguments]
+        options += ["--base-directory", str(self.base), *device, *comfy_install.frontend(), *self._arguments]
+        return [sys.executable, str(main), *options]
 
     def _answers(self) -> bool:
         try:

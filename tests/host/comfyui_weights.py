@@ -23,14 +23,12 @@ args.cpu = True
 
 import comfy.lora  # noqa: E402
 import comfy.lora_convert  # noqa: E402
-import comfy.model_base  # noqa: E402
-import comfy.supported_models  # noqa: E402
+import flux_model  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 SMALL = {
-    "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 32,
-    "context_in_dim": 32, "hidden_size": 32, "mlp_ratio": 4.0, "num_heads": 2, "depth": 1,
-    "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+    "vec_in_dim": 32, "context_in_dim": 32, "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single_blocks": 1,
+    "axes_dim": [4, 6, 6],
 }  # fmt: skip
 
 
@@ -45,8 +43,8 @@ def patched(weight: torch.Tensor, patches: list, key: str) -> torch.Tensor:
     return comfy.lora.calculate_weight(patches, weight.clone(), key)
 
 
-model = comfy.model_base.Flux(comfy.supported_models.Flux(SMALL), device="cpu")
-model.diffusion_model.load_state_dict(load_file(f"{FOLDER}/base.safetensors"))
+model = flux_model.flux("cpu", **SMALL)
+flux_model.load(model, load_file(f"{FOLDER}/base.safetensors"))
 weights = {name: weight.float() for name, weight in model.state_dict().items()}
 keys = comfy.lora.model_lora_keys_unet(model, {})
 complaints = Complaints()
@@ -60,5 +58,5 @@ for file in sorted(Path(FOLDER).glob("*.lora")):
         name, offset, function = (*target, None, None)[:3] if isinstance(target, tuple) else (target, None, None)
         patch = (1.0, adapter, 1.0, offset, function)
         result[name] = patched(result[name], [patch], name)
-    save_file({n.removeprefix("diffusion_model."): t for n, t in result.items()}, file.with_suffix(".weights"))
+    save_file({flux_model.original(name): t for name, t in result.items()}, file.with_suffix(".weights"))
 print(json.dumps(complaints.texts))

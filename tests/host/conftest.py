@@ -1,4 +1,4 @@
-"""A running ComfyUI with the pack in it, and a browser on it.
+"""A running ComfyUI with the pack in it, and a browser on it; tests marked `on_newest_too` open their page twice.
 
 Where either is missing these tests skip and say why; with CI=true they fail. `python dev.py test` installs both.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import browser
 import comfy_install
+import newest_frontend
 import pytest
 from comfy_server import PACK, ComfyServer
 from needed import required
@@ -26,6 +27,15 @@ def shared_server(comfyui, tmp_path_factory) -> Iterator[SharedServer]:
     base = tmp_path_factory.mktemp("comfyui")
     own_locks = {"TMPDIR": str(base)}  # so that tests that run side by side do not wait for one device
     with SharedServer(comfyui, PACK | TEST_PACKS, base=base, environment=own_locks) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def newest(comfyui, tmp_path_factory) -> Iterator[ComfyServer]:
+    """The same with the newest frontend, which may be too new to queue anything on an old ComfyUI."""
+    base, frontend = tmp_path_factory.mktemp("newest"), required(newest_frontend.find)
+    served = ["--front-end-root", str(frontend)]
+    with SharedServer(comfyui, PACK | TEST_PACKS, base=base, arguments=served) as running:
         yield running
 
 
@@ -82,14 +92,26 @@ def chromium():
 
 @pytest.fixture
 def console() -> list[str]:
-    """The page's errors so far, uncaught exceptions included, without those that ComfyUI's frontend makes by itself."""
+    """The page's errors and warnings so far, uncaught exceptions too, without those of the frontend itself."""
     return []
 
 
+def pytest_generate_tests(metafunc):
+    """Tests marked `on_newest_too` open their page on `server`, and then on `newest`."""
+    if metafunc.definition.get_closest_marker("on_newest_too"):
+        metafunc.parametrize("site", ["server", "newest"], indirect=True)
+
+
 @pytest.fixture
-def page(chromium, server, console):
-    """A Playwright page on `server`, with the app and our extension loaded."""
-    page = browser.open_page(chromium, server.url, console)
+def site(request, server) -> ComfyServer:
+    """Whose page it is: `server`'s, but see `pytest_generate_tests`."""
+    return request.getfixturevalue(getattr(request, "param", "server"))
+
+
+@pytest.fixture
+def page(chromium, site, console):
+    """A Playwright page on `site`, with the app and our extension loaded."""
+    page = browser.open_page(chromium, site.url, console)
     yield page
     page.close()
 
@@ -101,5 +123,10 @@ def pytest_runtest_makereport(item, call):
     if report.failed and "page" in item.funcargs:
         report.sections.append(("the page", str(browser.screenshot(item.funcargs["page"], item.name))))
     if report.failed and "server" in item.funcargs:
-        report.sections.append(("ComfyUI's log", "\n".join(item.funcargs["server"].log().splitlines()[-30:])))
+        report.sections.append(
+            (
+                "ComfyUI's log",
+                "\n".join(item.funcargs["site" if "site" in item.funcargs else "server"].log().splitlines()[-30:]),
+            )
+        )
     return report

@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,14 @@ from patience import until
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 SIZE = {"width": 1600, "height": 1000}  # pixels; every template is readable at this size
 HEAD = 60  # of a preview node: title and socket, above the picture
+TOAST = ".p-toast-message, [data-testid=toast]"  # of old frontends and of new ones
+NO_TOASTS = "(({dismissAll, removeAll}) => (dismissAll ?? removeAll)())(app.extensionManager.toast)"
+SEE_ERRORS = re.compile("See Errors|Show missing models|View details")  # one frontend after the other
+TEXTS = "[...document.querySelectorAll('.comfy-markdown code, textarea')].map(area => area.value ?? area.innerText)"
 CURRENT = re.compile(r"Current node:\s*([^\n%]+?)\s*(\d+)%")
 PLACE = """number => {
     const node = app.graph.getNodeById(number), {scale} = app.canvas.ds
@@ -37,11 +42,16 @@ STILL = """async () => {
 }"""
 
 
+def tab(page: "Page", name: str) -> "Locator":
+    """The button of a tab of the side bar."""
+    return page.locator(f".{name}-tab-button, [data-testid={name}-tab-button]")
+
+
 def open_template(page: "Page", pack: str, name: str) -> None:
     """Through the sidebar and the template browser, by clicks alone."""
     page.set_viewport_size(SIZE)
-    page.locator(".templates-tab-button").click()
-    page.locator(".workflow-template-selector-dialog").get_by_text(pack, exact=True).first.click()
+    tab(page, "templates").click()
+    page.get_by_role("dialog").get_by_text(pack, exact=True).first.click()
     card = page.get_by_test_id(f"template-workflow-{name}")
     card.locator("img").wait_for()  # its thumbnail
     card.click()
@@ -56,10 +66,20 @@ def load(page: "Page", graph: dict[str, Any]) -> None:
     settle(page)
 
 
+def missing_files(page: "Page") -> "Locator":
+    """Where the page lists the files that a graph names and nobody has: a dialog, or a panel behind a button."""
+    dialog, button = page.get_by_role("dialog"), page.get_by_role("button", name=SEE_ERRORS)
+    dialog.or_(button).first.wait_for()
+    if dialog.count():
+        return dialog
+    button.click()
+    return page.get_by_test_id("properties-panel")
+
+
 def settle(page: "Page") -> None:
     """The view has been fitted to the graph, and nothing lies over it."""
     page.evaluate(STILL)
-    page.evaluate("app.extensionManager.toast.removeAll()")
+    page.evaluate(NO_TOASTS)
 
 
 def run(page: "Page", server: ComfyServer) -> tuple[dict[str, Any], list[tuple[str, int]]]:
@@ -99,6 +119,12 @@ def until_changed(page: "Page", before: Mapping[int, np.ndarray], share: float) 
         lambda: f"not more than {share} of each node has changed: {shares()}",
         lambda: page.wait_for_timeout(100),
     )
+
+
+def columns(page: "Page") -> list[list[str]]:
+    """The lines of each text in columns: Preview as Text shows it as code, or in new frontends as it is."""
+    texts = page.evaluate(TEXTS)
+    return [textwrap.dedent(text).splitlines() for text in texts]
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> float:

@@ -22,8 +22,7 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = True
 
 import comfy.lora  # noqa: E402
-import comfy.model_base  # noqa: E402
-import comfy.supported_models  # noqa: E402
+import flux_model  # noqa: E402
 from diffusers import FluxTransformer2DModel  # noqa: E402
 
 from trainer.models.files.weights import complaint  # noqa: E402
@@ -33,9 +32,8 @@ from trainer.models.lora.attach import attach_lora  # noqa: E402
 from trainer.models.lora.export import file_tensors  # noqa: E402
 
 FLUX_DEV = {
-    "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16, "vec_in_dim": 768,
-    "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19,
-    "depth_single_blocks": 38, "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+    "vec_in_dim": 768, "context_in_dim": 4096, "hidden_size": 3072, "num_heads": 24, "depth": 19,
+    "depth_single_blocks": 38, "axes_dim": [16, 56, 56],
 }  # fmt: skip
 
 
@@ -57,9 +55,9 @@ def fits(layer: object, adapter: object, sizes: dict[str, torch.Size]) -> bool:
 
 
 with torch.device("meta"):
-    theirs = comfy.model_base.Flux(comfy.supported_models.Flux(FLUX_DEV), device="meta")
+    theirs = flux_model.flux("meta", **FLUX_DEV)
     ours = FluxTransformer2DModel(guidance_embeds=True)
-    file = theirs.diffusion_model.state_dict()  # its names are those of flux1-dev.safetensors
+    file = {flux_model.original(name): t for name, t in theirs.diffusion_model.state_dict().items()}
     pieces = transformer_pieces({n: SimpleNamespace(shape=tuple(t.shape), dtype="BF16") for n, t in file.items()})
     misfit = complaint(ours, pieces)
     parameters = attach_lora(ours, rank=4, alpha=8, targets=TARGETS, presets=PRESETS, seed=0)

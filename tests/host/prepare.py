@@ -1,4 +1,4 @@
-"""Install what the tests run against, as far as possible: a ComfyUI, a browser, a type checker for JavaScript.
+"""Install what the tests run against, as far as possible: ComfyUI, the newest frontend, a browser, a type checker.
 
 Always succeeds: the tests themselves say what is missing, by skipping, or by failing where CI is set.
 """
@@ -7,6 +7,7 @@ import sys
 
 import browser
 import comfy_install
+import newest_frontend
 import typescript
 from comfy_install import HostError
 
@@ -16,7 +17,8 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    for name, part in (("ComfyUI", comfy_install), ("browser", browser), ("TypeScript", typescript)):
+    parts = {"ComfyUI": comfy_install, "frontend": newest_frontend, "browser": browser, "TypeScript": typescript}
+    for name, part in parts.items():
         try:
             part.install(say)
         except HostError as problem:

@@ -28,7 +28,7 @@ class SharedServer(ComfyServer):
 
     def log(self) -> str:
         """What it printed since it was renewed."""
-        return self._log.read_bytes()[self._seen :].decode(errors="replace")
+        return super().log(self._seen)
 
     def renew(self) -> None:
         """Forget models, pictures, runs and settings, in memory and on disk."""

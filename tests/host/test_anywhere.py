@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import browser
+import desk
 import pytest
 from comfy_server import DIRECT, PACK, ComfyServer
 from patience import GUARD
@@ -63,7 +64,7 @@ def test_the_panel_works_below_a_path(twice, chromium):
         page.route("**/assets/index-*.js", corrected)
         page.goto(address)
         page.wait_for_function(browser.READY)
-        page.locator(".neighbor-grpo-tab-button").click()
+        desk.tab(page, "neighbor-grpo").click()
         page.get_by_role("button", name="pears", exact=True).click()
         page.locator(".ng-count", has_text="5 / 9").wait_for()
         picture = page.locator(".ng-panel img").first

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import browser
+import desk
 import help_pages
 import make_locale
 import pytest
@@ -161,10 +162,12 @@ def test_comfyui_delivers_our_locale(server):
 
 
 def put_on_canvas(page, name: str) -> None:
-    """A graph of this node alone, selected, right of where the help opens."""
+    """A graph of this node alone, selected, between the places where old and new frontends open the help."""
+    page.set_viewport_size(desk.SIZE)
     page.evaluate(
         """name => {
             app.graph.clear()
+            app.canvas.ds.reset()
             const node = LiteGraph.createNode(name)
             node.pos = [700, 150]
             app.graph.add(node)
@@ -174,9 +177,11 @@ def put_on_canvas(page, name: str) -> None:
     )
 
 
+@pytest.mark.on_newest_too
 def test_the_info_button_opens_every_nodes_page_and_it_fits_the_panel(page, console, nodes):
     asked = []
     page.on("request", lambda request: asked.append(request.url) if ADDRESS in request.url else None)
+    page.evaluate(desk.STILL)  # before, a selection may show no buttons
     for name, info in nodes.items():
         put_on_canvas(page, name)
         page.get_by_test_id("info-button").click()
@@ -210,12 +215,13 @@ def translated_page(page):
     return page
 
 
+@pytest.mark.on_newest_too
 def test_a_translation_of_the_locale_file_replaces_every_text_on_the_node(translated_page, nodes):
     for name, info in nodes.items():
         shown = translated_page.evaluate(
-            """async name => {
+            """name => {
                 const node = LiteGraph.createNode(name)
-                const { description } = (await app.getNodeDefs())[name]
+                const { description } = node.constructor.nodeData
                 const names = slots => slots.map(slot => slot.localized_name)
                 return [node.title, description, names(node.inputs).sort(), names(node.outputs)]
             }""",
@@ -226,8 +232,10 @@ def test_a_translation_of_the_locale_file_replaces_every_text_on_the_node(transl
         assert shown == [*(f"¶ {text}" for text in texts), *([f"¶ {n}" for n in group] for group in names)]
 
 
+@pytest.mark.on_newest_too
 def test_a_translated_tooltip_appears_over_its_widget(translated_page, nodes):
     put_on_canvas(translated_page, "NeighborGRPOSaveLora")
+    translated_page.evaluate(desk.STILL)
     x, y = translated_page.evaluate(
         """() => {
             const node = app.graph.nodes[0]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import desk
 import numpy as np
 import pytest
 import tiny_files
@@ -144,6 +145,8 @@ def test_interrupt_cancels_a_prompt_in_the_middle_of_its_steps(server, models):
         server.wait(prompt)
 
 
+@pytest.mark.on_newest_too
 def test_the_page_loads_with_our_extension_and_a_clean_console(page, console):
     assert page.evaluate("window.app.extensions.some(extension => extension.name === 'NeighborGRPO')")
-    assert not console
+    page.evaluate(desk.STILL)  # what was said while it loaded is drawn
+    assert page.locator(desk.TOAST).all_inner_texts() == console == []

@@ -136,7 +136,7 @@ def test_comfyuis_own_node_applies_the_lora_to_a_model(server):
         "20": {"class_type": "UNETLoader", "inputs": {"unet_name": "tiny_flux.safetensors", "weight_dtype": "default"}},
         "21": {
             "class_type": "LoraModelLoader",
-            "inputs": {"model": ["20", 0], "lora": ["5", 0], "strength_model": 1.0},
+            "inputs": {"model": ["20", 0], "lora": ["5", 0], "strength_model": 1.0, "bypass": False},  # since 0.14
         },
         "22": {"class_type": "ProbePatches", "inputs": {"model": ["21", 0]}},
     }

@@ -8,6 +8,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import browser
+import desk
 import graphs
 import pytest
 from comfy_server import DIRECT
@@ -74,7 +75,7 @@ def ask(
 def open_panel(page: "Page", run: str) -> None:
     page.set_default_timeout(WAIT)
     if not page.locator(".ng-panel").count():
-        page.locator(".neighbor-grpo-tab-button").click()
+        desk.tab(page, "neighbor-grpo").click()
     page.locator("[data-tab=runs]").click()
     page.get_by_role("button", name=run, exact=True).click()
 
@@ -129,7 +130,7 @@ def test_a_training_is_watched_live_paused_resumed_and_stopped(page, console, se
 
     page.get_by_role("button", name="Stop and save").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop and save").click()
-    page.locator(".p-toast-message", has_text="watched").first.wait_for()  # told even to who looks elsewhere
+    page.locator(desk.TOAST, has_text="watched").first.wait_for()  # told even to who looks elsewhere
     entry = server.wait(prompt)
     folder = server.base / "output/neighbor_grpo/watched"
     assert entry["outputs"]["5"]["text"] == [f"stopped: {folder}"]
@@ -149,7 +150,7 @@ def test_a_reload_in_mid_run_goes_on_without_a_gap(page, console, server):
     page.reload()
     page.wait_for_function(browser.READY)
     if not page.locator(".ng-panel").count():
-        page.locator(".neighbor-grpo-tab-button").click()
+        desk.tab(page, "neighbor-grpo").click()
     page.locator("h2.ng-title", has_text="reloaded").wait_for()  # it remembers what was looked at
     page.locator("[data-tab=curves]").click()
     page.locator(".ng-main-chart canvas").wait_for()
@@ -186,10 +187,11 @@ def test_markup_in_a_prompt_is_shown_as_text_in_comfyui_too(page, console, serve
     assert console == []
 
 
+@pytest.mark.on_newest_too
 def test_commands_open_the_panel_in_the_side_bar_and_in_full_width(page, console, server):
     page.keyboard.press("Alt+Shift+N")
     page.locator(".ng-panel").wait_for()
-    page.evaluate("app.extensionManager.command.execute('NeighborGRPO.EnlargePanel')")
+    page.keyboard.press("Alt+Shift+P")
     page.locator("dialog.ng-full .ng-panel").wait_for()
     page.keyboard.press("Escape")
     page.locator("dialog.ng-full").wait_for(state="detached")

@@ -14,6 +14,7 @@ declare module "*/scripts/app.js" {
     id: string;
     icon: string;
     title: string;
+    label?: string;
     tooltip?: string;
     type: "custom";
     /** On opening. */
@@ -37,8 +38,7 @@ declare module "*/scripts/app.js" {
     graph: { nodes: GraphNode[]; add(node: GraphNode): void };
     canvas: { centerOnNode(node: GraphNode): void };
     extensionManager: {
-      registerSidebarTab(tab: SidebarTab): void;
-      sidebarTab: { toggleSidebarTab(id: string): void };
+      sidebarTab: { registerSidebarTab(tab: SidebarTab): void; toggleSidebarTab(id: string): void };
       toast: { add(toast: Toast): void };
     };
   }

@@ -77,6 +77,7 @@ export function sidebarTab(app, store) {
     id: TAB,
     icon: "pi pi-chart-line",
     title: "Neighbor GRPO",
+    label: "GRPO", // below the symbol, where few letters have room
     tooltip: "Neighbor GRPO: runs, curves and candidates",
     type: /** @type {const} */ ("custom"),
     render(/** @type {HTMLElement} */ element) {
