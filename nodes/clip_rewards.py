@@ -5,9 +5,10 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..trainer.errors import brief
+from .newer import searched_by
 from .reward_files import DTYPE, known, path_of, reward_folders, weights_input
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY, searched_by
+from .wires import CATEGORY
 
 
 class AestheticReward(io.ComfyNode):
@@ -17,7 +18,7 @@ class AestheticReward(io.ComfyNode):
             node_id="NeighborGRPOAestheticReward",
             display_name="Aesthetic Reward",
             category=CATEGORY,
-            **searched_by("reward", "laion", "beauty"),
+            **searched_by("laion", "beauty"),
             description="LAION's aesthetic predictor: how much people like the look of a picture, whatever the prompt. "
             "1 to 10.",
             inputs=[
@@ -45,7 +46,7 @@ class ClipReward(io.ComfyNode):
             node_id="NeighborGRPOClipReward",
             display_name="CLIP Reward",
             category=CATEGORY,
-            **searched_by("reward", "score"),
+            **searched_by("pickscore"),
             description="How well a picture matches its prompt, by any CLIP model of transformers; PickScore (human "
             "preference) is one.",
             inputs=[

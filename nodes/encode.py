@@ -12,7 +12,8 @@ from ..trainer.settings.config import InitSettings
 from . import host, policies
 from .inputs import setting_input
 from .latents import FILL, REFERENCE, autoencoder_of
-from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood, searched_by
+from .newer import rare, searched_by
+from .wires import CATEGORY, NEIGHBORHOOD, POLICY, Neighborhood
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
@@ -26,7 +27,7 @@ class EncodeImage(io.ComfyNode):
             node_id="NeighborGRPOEncodeImage",
             display_name="Encode Image",
             category=CATEGORY,
-            **searched_by("vae encode", "image to image", "inpainting"),
+            **searched_by("vae encode", "image to image"),
             description="Cuts pictures to the candidates' size and encodes them with the policy's own VAE, as what "
             "Train and Rollout begin from (image-to-image, inpainting).",
             inputs=[
@@ -47,7 +48,7 @@ class EncodeImage(io.ComfyNode):
                     optional=True,
                     tooltip="Encodes in place of the policy's own. Needed if the model is a single file.",
                 ),
-                setting_input(InitSettings, "reference", optional=True),
+                *rare(setting_input(InitSettings, "reference", optional=True)),
             ],
             outputs=[
                 io.Latent.Output(

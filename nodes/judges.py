@@ -8,8 +8,9 @@ from comfy_api.latest import io
 
 from ..trainer.errors import brief
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
+from .newer import rare, searched_by
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY, searched_by
+from .wires import CATEGORY
 
 
 class VlmJudge(io.ComfyNode):
@@ -19,7 +20,7 @@ class VlmJudge(io.ComfyNode):
             node_id="NeighborGRPOVlmJudge",
             display_name="VLM Judge",
             category=CATEGORY,
-            **searched_by("reward", "unifiedreward", "llm", "openai"),
+            **searched_by("reward", "unifiedreward"),
             description="A vision language model rates each picture: UnifiedReward, or any model on a server with "
             "OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama). 0 to 1.",
             inputs=[
@@ -36,8 +37,8 @@ class VlmJudge(io.ComfyNode):
                 io.String.Input(
                     "score_pattern",
                     default=FINAL_SCORE,
-                    tooltip="Regular expression that finds the number in the answer, as its one group. The last match "
-                    "counts.",
+                    tooltip="Regular expression that finds the number in the answer, as its one group. The last "
+                    "match counts.",
                 ),
                 io.Float.Input(
                     "best_score",
@@ -48,35 +49,37 @@ class VlmJudge(io.ComfyNode):
                     tooltip="The number for a perfect picture; scores are divided by it. Larger numbers are not "
                     "believed.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=512,
-                    min=64,
-                    max=4096,
-                    step=8,
-                    tooltip="Pixels of the longest edge of the pictures that are sent. Larger shows more and is "
-                    "slower.",
-                ),
-                io.Int.Input(
-                    "concurrency",
-                    default=8,
-                    min=1,
-                    max=256,
-                    tooltip="Questions asked at once. A server that batches is faster with more.",
-                ),
-                io.Float.Input(
-                    "timeout",
-                    default=120.0,
-                    min=1.0,
-                    max=3600.0,
-                    step=1.0,
-                    tooltip="Seconds in which the server has to answer a question, before it is asked again.",
-                ),
-                io.String.Input(
-                    "token_env",
-                    default="",
-                    tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
-                    "token itself is never stored.",
+                *rare(
+                    io.Int.Input(
+                        "size",
+                        default=512,
+                        min=64,
+                        max=4096,
+                        step=8,
+                        tooltip="Pixels of the longest edge of the pictures that are sent. Larger shows more and is "
+                        "slower.",
+                    ),
+                    io.Int.Input(
+                        "concurrency",
+                        default=8,
+                        min=1,
+                        max=256,
+                        tooltip="Questions asked at once. A server that batches is faster with more.",
+                    ),
+                    io.Float.Input(
+                        "timeout",
+                        default=120.0,
+                        min=1.0,
+                        max=3600.0,
+                        step=1.0,
+                        tooltip="Seconds in which the server has to answer a question, before it is asked again.",
+                    ),
+                    io.String.Input(
+                        "token_env",
+                        default="",
+                        tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
+                        "token itself is never stored.",
+                    ),
                 ),
             ],
             outputs=[REWARD_OUTPUT],

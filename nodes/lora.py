@@ -12,7 +12,8 @@ from ..trainer.errors import UserError, brief
 from ..trainer.settings.config import LoraSettings
 from . import host, policies
 from .inputs import setting_input
-from .wires import CATEGORY, LORA, LoraFile, searched_by
+from .newer import rare
+from .wires import CATEGORY, LORA, LoraFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,6 @@ class SaveLora(io.ComfyNode):
             node_id="NeighborGRPOSaveLora",
             display_name="Save LoRA (Neighbor GRPO)",
             category=CATEGORY,
-            **searched_by("export", "safetensors"),
             description="Writes the trained LoRA into models/loras, for Load LoRA and for diffusers.",
             is_output_node=True,
             inputs=[
@@ -40,7 +40,7 @@ class SaveLora(io.ComfyNode):
                     default=False,
                     tooltip="On: a file of this name is replaced. Off: it stays, and name-2, name-3, ... is written.",
                 ),
-                setting_input(LoraSettings, "format", "layout", optional=True),
+                *rare(setting_input(LoraSettings, "format", "layout", optional=True)),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

@@ -13,7 +13,8 @@ from ..trainer.settings.config import GrpoSettings, RunSettings, SamplingSetting
 from ..trainer.settings.run import SEEDS
 from . import host
 from .inputs import setting_input, setting_inputs
-from .wires import CATEGORY, NEIGHBORHOOD, Neighborhood, searched_by
+from .newer import rare
+from .wires import CATEGORY, NEIGHBORHOOD, Neighborhood
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,18 +32,19 @@ class NoiseNeighborhood(io.ComfyNode):
             node_id="NeighborGRPONoiseNeighborhood",
             display_name="Noise Neighborhood",
             category=CATEGORY,
-            **searched_by("seed", "noise"),
             description="One base noise for each prompt, and G neighbours of it: the candidates that are compared.",
             inputs=[
                 setting_input(RunSettings, "seed", control_after_generate=False),
                 STRENGTH,
                 GROUP_SIZE,
                 *setting_inputs(SamplingSettings, "width", "height"),
-                io.String.Input(
-                    "more_sizes",
-                    optional=True,
-                    default="",
-                    tooltip="Other sizes that iterations take in turn, such as 768x512, 512x768. Empty: one size.",
+                *rare(
+                    io.String.Input(
+                        "more_sizes",
+                        optional=True,
+                        default="",
+                        tooltip="Other sizes that iterations take in turn, such as 768x512, 512x768. Empty: one size.",
+                    )
                 ),
             ],
             outputs=[
@@ -81,7 +83,6 @@ class CandidateNoise(io.ComfyNode):
             node_id="NeighborGRPOCandidateNoise",
             display_name="Candidate Noise",
             category=CATEGORY,
-            **searched_by("seed", "noise"),
             description="The noise of one candidate of a training, for Sampler Custom Advanced: draws its picture "
             "again, with any LoRA.",
             inputs=[

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from ..trainer.errors import UserError
+from .newer import searched_by
 from .stepping import next_step
-from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings, searched_by
+from .wires import CATEGORY, RUN, SCORES, SETTINGS, Run, Scored, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ class TileNeighborhood(io.ComfyNode):
             node_id="NeighborGRPOTileNeighborhood",
             display_name="Tile Neighborhood",
             category=CATEGORY,
-            **searched_by("contact sheet", "grid"),
+            **searched_by("contact sheet"),
             description="A contact sheet of the candidates: rank, advantage and rewards of each; "
             "framed ones are the next step's anchors.",
             inputs=[
@@ -66,7 +67,7 @@ class RewardCurve(io.ComfyNode):
             node_id="NeighborGRPORewardCurve",
             display_name="Reward Curve",
             category=CATEGORY,
-            **searched_by("plot", "chart", "loss"),
+            **searched_by("plot", "chart"),
             description="The run's rewards over its iterations, each in a chart of its own; held-out ones too.",
             inputs=[
                 RUN.Input("run", tooltip="The run of Neighbor GRPO Train."),

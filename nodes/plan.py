@@ -16,7 +16,8 @@ from ..trainer.settings.config import (
 )
 from . import host
 from .inputs import setting_input, setting_inputs
-from .wires import CATEGORY, searched_by
+from .newer import searched_by
+from .wires import CATEGORY
 
 MODELS = ("FLUX.1-dev", "FLUX.1-schnell", EMBEDDED)
 REWARDS = ("none", "hpsv2.1", "pickscore", "imagereward", "clipscore", "aesthetic")
@@ -30,7 +31,7 @@ class MemoryPlanNode(io.ComfyNode):
             node_id="NeighborGRPOMemoryPlan",
             display_name="Memory Plan",
             category=CATEGORY,
-            **searched_by("vram", "out of memory", "requirements"),
+            **searched_by("vram", "out of memory"),
             description="Predicts the GPU memory of a training for each memory plan, and which one fits. "
             "Loads no weights and needs no GPU; takes about a minute.",
             is_output_node=True,

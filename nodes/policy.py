@@ -13,7 +13,8 @@ from ..trainer.settings.config import LoraSettings, ModelSettings
 from ..trainer.settings.run import SEEDS
 from . import host, policies
 from .inputs import setting_input, setting_inputs
-from .wires import CATEGORY, POLICY, searched_by
+from .newer import rare, searched_by
+from .wires import CATEGORY, POLICY
 
 NO_LORA = "none"
 MODELS, LORAS = "diffusion_models", "loras"
@@ -26,7 +27,7 @@ class LoadPolicy(io.ComfyNode):
             node_id="NeighborGRPOLoadPolicy",
             display_name="Load FLUX Policy",
             category=CATEGORY,
-            **searched_by("flux", "lora training"),
+            **searched_by("rlhf", "lora training"),
             description="The FLUX that is trained, with a new LoRA on it (GRPO, RLHF, LoRA training by reward).",
             inputs=[
                 io.Combo.Input(
@@ -61,24 +62,26 @@ class LoadPolicy(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Of the LoRA's random start. Another seed is another policy: it begins untrained.",
                 ),
-                setting_input(
-                    ModelSettings,
-                    "device",
-                    optional=True,
-                    options=[AUTO, *devices()],
-                    tooltip="Where the model is trained. auto: the device that ComfyUI uses.",  # not any CUDA
+                *rare(
+                    setting_input(
+                        ModelSettings,
+                        "device",
+                        optional=True,
+                        options=[AUTO, *devices()],
+                        tooltip="Where the model is trained. auto: the device that ComfyUI uses.",  # not any CUDA
+                    ),
+                    setting_input(ModelSettings, "memory", optional=True),
+                    setting_input(ModelSettings, "offload", optional=True),
+                    io.String.Input(
+                        "target_pattern",
+                        optional=True,
+                        default="",
+                        tooltip="Layers with a LoRA by a regular expression, used instead of targets: it must match "
+                        r"their whole paths, such as .+\.attn\.to_[qkv]. Empty: targets.",
+                    ),
+                    setting_input(LoraSettings, "variant", optional=True),
+                    setting_input(ModelSettings, "compile", optional=True),
                 ),
-                setting_input(ModelSettings, "memory", optional=True),
-                setting_input(ModelSettings, "offload", optional=True),
-                io.String.Input(
-                    "target_pattern",
-                    optional=True,
-                    default="",
-                    tooltip="Layers with a LoRA by a regular expression, used instead of targets: it must match "
-                    r"their whole paths, such as .+\.attn\.to_[qkv]. Empty: targets.",
-                ),
-                setting_input(LoraSettings, "variant", optional=True),
-                setting_input(ModelSettings, "compile", optional=True),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
         )

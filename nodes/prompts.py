@@ -13,7 +13,8 @@ from ..trainer.errors import UserError
 from ..trainer.prompt_files import prompt_lines, read_prompt_file
 from ..trainer.settings.paths import absolute_path
 from . import host, policies
-from .wires import CATEGORY, POLICY, PROMPTS, Prompts, searched_by
+from .newer import searched_by
+from .wires import CATEGORY, POLICY, PROMPTS, Prompts
 
 if TYPE_CHECKING:
     from ..trainer.models.conditioning import Conditioning

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from .newer import rare, searched_by
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY, searched_by
+from .wires import CATEGORY
 
 
 class RemoteReward(io.ComfyNode):
@@ -17,7 +18,7 @@ class RemoteReward(io.ComfyNode):
             node_id="NeighborGRPORemoteReward",
             display_name="Remote Reward",
             category=CATEGORY,
-            **searched_by("reward", "server", "http"),
+            **searched_by("reward server"),
             description="A reward that another process or machine scores (python -m trainer reward-server). When it is "
             "gone, the training saves and waits for it.",
             inputs=[
@@ -27,19 +28,21 @@ class RemoteReward(io.ComfyNode):
                     default="",
                     tooltip="Which of the server's rewards; may be empty if it has one only.",
                 ),
-                io.Float.Input(
-                    "timeout",
-                    default=120.0,
-                    min=1.0,
-                    max=3600.0,
-                    step=1.0,
-                    tooltip="Seconds in which the server has to answer a request, before it is asked again.",
-                ),
-                io.String.Input(
-                    "token_env",
-                    default="",
-                    tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
-                    "token itself is never stored.",
+                *rare(
+                    io.Float.Input(
+                        "timeout",
+                        default=120.0,
+                        min=1.0,
+                        max=3600.0,
+                        step=1.0,
+                        tooltip="Seconds in which the server has to answer a request, before it is asked again.",
+                    ),
+                    io.String.Input(
+                        "token_env",
+                        default="",
+                        tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
+                        "token itself is never stored.",
+                    ),
                 ),
             ],
             outputs=[REWARD_OUTPUT],

@@ -9,17 +9,21 @@ from comfy_api.latest import io
 
 from ..trainer.errors import brief
 from ..trainer.rewards.weights import KNOWN, look_in
+from .newer import rare
 
 FOLDER = "rewards"  # models/rewards
 AUTO, EMBEDDED = "auto", "embedded"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 PARTS = ("config.json", "model.safetensors")  # either one makes a folder a model
 
-DTYPE = io.Combo.Input(
-    "precision",
-    options=[AUTO, "float32", "bfloat16", "float16"],
-    default=AUTO,
-    tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores as published.",
+(DTYPE,) = rare(
+    io.Combo.Input(
+        "precision",
+        options=[AUTO, "float32", "bfloat16", "float16"],
+        default=AUTO,
+        tooltip="auto: float16 on the GPU, float32 on the CPU. float32 takes twice the memory, and scores as "
+        "published.",
+    )
 )
 
 

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from ..trainer.rewards.table import KINDS, Node
 from . import clip_rewards, judges, remote_reward, taste_rewards
+from .newer import searched_by
 from .reward_files import DTYPE, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY, searched_by
+from .wires import CATEGORY
 
 OWN = {
     "aesthetic": clip_rewards.AestheticReward,
@@ -35,7 +36,7 @@ class RewardNode(io.ComfyNode):
             node_id=f"NeighborGRPO{node.name}",
             display_name=node.title,
             category=CATEGORY,
-            **searched_by("reward", *node.words),
+            **searched_by(*node.words),
             description=node.text,
             inputs=cls.model_inputs(),
             outputs=[REWARD_OUTPUT],

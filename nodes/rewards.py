@@ -12,7 +12,8 @@ from ..trainer.errors import UserError
 from ..trainer.settings.config import RewardSettings
 from . import host
 from .inputs import setting_input
-from .wires import CATEGORY, REWARD, NamedReward, searched_by
+from .newer import searched_by
+from .wires import CATEGORY, REWARD, NamedReward
 
 if TYPE_CHECKING:
     from ..trainer.rewards.base import Reward
@@ -52,7 +53,7 @@ def by_label(rewards: tuple[NamedReward, ...]) -> dict[str, Reward]:
 class CombineRewards(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sockets = []
+        sockets = []  # not io.Autogrow: it adds sockets without their weights, and saved graphs' would have other names
         for n in range(1, SOCKETS + 1):
             sockets += [
                 REWARD.Input(f"reward_{n}", optional=True, tooltip="A reward, or several that are combined already."),
@@ -63,7 +64,7 @@ class CombineRewards(io.ComfyNode):
             node_id="NeighborGRPOCombineRewards",
             display_name="Combine Rewards",
             category=CATEGORY,
-            **searched_by("reward", "weighted sum"),
+            **searched_by("weighted sum"),
             description="Several rewards as one, each with a weight. Its output fits its "
             "own sockets, for more than four.",
             inputs=sockets,
@@ -102,7 +103,7 @@ class BoundReward(io.ComfyNode):
             node_id="NeighborGRPOBoundReward",
             display_name="Bound Reward",
             category=CATEGORY,
-            **searched_by("reward", "clip", "clamp", "limit"),
+            **searched_by("clamp"),
             description="Bounds of a reward in training: beyond them there is nothing to gain. Tables and curves show "
             "the score as it is.",
             inputs=[

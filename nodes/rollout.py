@@ -23,7 +23,8 @@ from ..trainer.stages.solvers import SOLVERS
 from . import host, policies
 from .inputs import setting_input, setting_inputs
 from .latents import begun, ready
-from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut, searched_by
+from .newer import searched_by
+from .wires import CATEGORY, NEIGHBORHOOD, POLICY, PROMPTS, TRAJECTORIES, Neighborhood, Prompts, RolledOut
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ class Rollout(io.ComfyNode):
             node_id="NeighborGRPORollout",
             display_name="Neighborhood Rollout",
             category=CATEGORY,
-            **searched_by("sampler", "image to image", "inpainting"),
+            **searched_by("candidates"),
             description="Draws the candidates of the next prompts. Runs again as soon as a Step has moved the policy.",
             inputs=[
                 POLICY_INPUT,

@@ -10,8 +10,9 @@ from ..trainer.device import training_on
 from ..trainer.errors import Stopped, UserError
 from ..trainer.settings.config import RewardSettings
 from . import host
+from .newer import searched_by
 from .rewards import by_label
-from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored, searched_by
+from .wires import CATEGORY, REWARD, SCORES, TRAJECTORIES, NamedReward, RolledOut, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ class ScoreImages(io.ComfyNode):
             node_id="NeighborGRPOScoreImages",
             display_name="Score Images",
             category=CATEGORY,
-            **searched_by("reward", "rate"),
+            **searched_by("rate"),
             description="Scores the candidates of a rollout by a reward, for training step by step.",
             inputs=[
                 TRAJECTORIES.Input("trajectories", tooltip="Of the Neighborhood Rollout whose pictures are scored."),
@@ -75,7 +76,7 @@ class ScoresFromValues(io.ComfyNode):
             node_id="NeighborGRPOScoresFromValues",
             display_name="Scores from Values",
             category=CATEGORY,
-            **searched_by("reward", "float list"),
+            **searched_by("float list"),
             description="Any list of numbers as scores, one for each picture: so any node can be a reward.",
             is_input_list=True,
             inputs=[

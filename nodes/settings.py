@@ -6,23 +6,16 @@ from comfy_api.latest import io
 
 from ..trainer.settings.config import GrpoSettings, OptimizerSettings
 from .inputs import setting_input, setting_inputs
-from .wires import CATEGORY, SETTINGS, Settings, searched_by
+from .newer import rare, searched_by
+from .wires import CATEGORY, SETTINGS, Settings
 
 DEFAULTS = Settings(GrpoSettings(), OptimizerSettings())
 
 LEARNING_RATE = setting_input(OptimizerSettings, "learning_rate")
 GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it the paper's values.")
-OF_GRPO = (
-    "anchors",
-    "trained_steps",
-    "quasi_norm",
-    "clip",
-    "updates_per_rollout",
-    "kl_weight",
-    "reward_normalisation",
-    "temperature_mode",
-    "temperature",
-)
+OFTEN = ("anchors", "trained_steps", "quasi_norm", "clip", "updates_per_rollout", "kl_weight")
+RARELY = ("reward_normalisation", "temperature_mode", "temperature")
+OF_GRPO = (*OFTEN, *RARELY)
 OF_OPTIMIZER = ("max_grad_ratio", "weight_decay", "warmup", "ema_decay")
 
 
@@ -33,9 +26,12 @@ class GrpoSettingsNode(io.ComfyNode):
             node_id="NeighborGRPOSettings",
             display_name="GRPO Settings",
             category=CATEGORY,
-            **searched_by("hyperparameters", "kl", "optimizer"),
+            **searched_by("hyperparameters", "kl"),
             description="Optional: how scores become an update. Without it, Step and Train use the paper's values.",
-            inputs=[*setting_inputs(GrpoSettings, *OF_GRPO), *setting_inputs(OptimizerSettings, *OF_OPTIMIZER)],
+            inputs=[
+                *setting_inputs(GrpoSettings, *OFTEN),
+                *rare(*setting_inputs(GrpoSettings, *RARELY), *setting_inputs(OptimizerSettings, *OF_OPTIMIZER)),
+            ],
             outputs=[
                 SETTINGS.Output("settings", display_name="settings", tooltip="For Step, Train and Tile Neighborhood.")
             ],

@@ -10,11 +10,12 @@ from ..trainer.device import training_on
 from ..trainer.errors import Stopped, UserError
 from . import host, policies
 from .lora import lora_file
+from .newer import searched_by
 from .recording import record
 from .run_folders import is_plain, not_plain
 from .settings import GRPO_SETTINGS, LEARNING_RATE
 from .stepping import next_step
-from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings, searched_by
+from .wires import CATEGORY, LORA, SCORES, TRAJECTORIES, RolledOut, Scored, Settings
 
 
 class Step(io.ComfyNode):
@@ -24,7 +25,7 @@ class Step(io.ComfyNode):
             node_id="NeighborGRPOStep",
             display_name="Neighbor GRPO Step",
             category=CATEGORY,
-            **searched_by("train", "update", "lora training"),
+            **searched_by("rlhf", "reinforcement learning"),
             description="One update of the policy by the scores of its candidates. With "
             "auto queue, every run is a step.",
             is_output_node=True,

@@ -9,9 +9,10 @@ from comfy_api.latest import io
 
 from ..trainer.texts import lines_of
 from . import host
+from .newer import searched_by
 from .reward_files import DTYPE, EMBEDDED, known, path_of, weights_input
 from .rewards import REWARD_OUTPUT, build
-from .wires import CATEGORY, searched_by
+from .wires import CATEGORY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class TextPreferenceReward(io.ComfyNode):
             node_id="NeighborGRPOTextPreference",
             display_name="Text Preference",
             category=CATEGORY,
-            **searched_by("reward", "style", "taste"),
+            **searched_by("reward", "taste"),
             description="Your own taste in words: rewards pictures nearer to the phrases you want than to those you do "
             "not, as a CLIP model sees it.",
             inputs=[
@@ -68,7 +69,7 @@ class ReferenceSimilarityReward(io.ComfyNode):
             node_id="NeighborGRPOReferenceSimilarity",
             display_name="Reference Similarity",
             category=CATEGORY,
-            **searched_by("reward", "style", "dino", "likeness"),
+            **searched_by("reward", "taste", "dinov2"),
             description="Your own taste in pictures: rewards what looks like the reference pictures, as CLIP or DINOv2 "
             "sees it. -1 to 1.",
             inputs=[

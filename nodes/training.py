@@ -15,6 +15,7 @@ from . import host, policies, service
 from .inputs import setting_input
 from .latents import begun, ready
 from .lora import read_lora_file
+from .newer import rare, searched_by
 from .rewards import by_label
 from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, sampling
 from .run_folders import is_plain, not_plain, run_folder
@@ -32,7 +33,6 @@ from .wires import (
     Prompts,
     Run,
     Settings,
-    searched_by,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Train(io.ComfyNode):
             node_id="NeighborGRPOTrain",
             display_name="Neighbor GRPO Train",
             category=CATEGORY,
-            **searched_by("fine-tune", "lora training", "inpainting", "reinforcement learning", "reward"),
+            **searched_by("rlhf", "reinforcement learning", "fine-tune", "lora training"),
             description="The whole training in one node: fine-tunes a FLUX LoRA by reward (reinforcement learning, "
             "GRPO, RLHF). Cancel saves; 'resume' goes on.",
             is_output_node=True,
@@ -78,38 +78,46 @@ class Train(io.ComfyNode):
                     default=False,
                     tooltip="Go on with the run of this name. Off: a new folder (name-2, name-3, ...) is made.",
                 ),
-                setting_input(RunSettings, "save_every"),
-                io.Int.Input(
-                    "preview_every",
-                    default=1,
-                    min=0,
-                    max=1000,
-                    tooltip="Iterations between preview pictures; 0 shows none.",
-                ),
-                io.Int.Input(
-                    "early_stop",
-                    default=0,
-                    min=0,
-                    max=100000,
-                    tooltip="Stop when the trained reward has not risen for so many "
-                    "iterations (moving average); 0 never.",
+                *rare(
+                    setting_input(RunSettings, "save_every"),
+                    io.Int.Input(
+                        "preview_every",
+                        default=1,
+                        min=0,
+                        max=1000,
+                        tooltip="Iterations between preview pictures; 0 shows none.",
+                    ),
+                    io.Int.Input(
+                        "early_stop",
+                        default=0,
+                        min=0,
+                        max=100000,
+                        tooltip="Stop when the trained reward has not risen for so many "
+                        "iterations (moving average); 0 never.",
+                    ),
                 ),
                 GRPO_SETTINGS,
                 VAE_INPUT,
-                setting_input(RunSettings, "offload_rewards", optional=True),
+                *rare(setting_input(RunSettings, "offload_rewards", optional=True)),
                 PROMPTS.Input(
                     "evaluation",
                     optional=True,
                     tooltip="Prompts to look at: pictures of fixed seeds, drawn before, during and after the training.",
                 ),
-                setting_input(EvaluationSettings, "every", "evaluate_every", optional=True, default=EVALUATE_EVERY),
-                setting_input(RunSettings, "stop_on", optional=True, options=[NOTHING, ANY, *CHECKS], default=NOTHING),
+                *rare(
+                    setting_input(EvaluationSettings, "every", "evaluate_every", optional=True, default=EVALUATE_EVERY),
+                    setting_input(
+                        RunSettings, "stop_on", optional=True, options=[NOTHING, ANY, *CHECKS], default=NOTHING
+                    ),
+                ),
                 *INIT_INPUTS,
-                io.String.Input(
-                    "keep_tiles",
-                    optional=True,
-                    default=RunSettings.keep_tiles,
-                    tooltip=described(RunSettings, "keep_tiles").help,
+                *rare(
+                    io.String.Input(
+                        "keep_tiles",
+                        optional=True,
+                        default=RunSettings.keep_tiles,
+                        tooltip=described(RunSettings, "keep_tiles").help,
+                    )
                 ),
             ],
             outputs=[

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from .wires import CATEGORY, searched_by
+from .newer import searched_by
+from .wires import CATEGORY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ class ImageValues(io.ComfyNode):
             node_id="NeighborGRPOImageValues",
             display_name="Image Values",
             category=CATEGORY,
-            **searched_by("brightness", "sharpness", "measure"),
+            **searched_by("brightness", "sharpness"),
             description="A number for each picture, for Scores from Values. It stands for any node, of any pack, that "
             "gives numbers: an aesthetic score, a face detector, your own.",
             inputs=[

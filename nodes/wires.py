@@ -32,12 +32,6 @@ RUN = io.Custom("NEIGHBOR_GRPO_RUN")
 LORA = io.Custom("LORA_MODEL")  # ComfyUI's own: its "Load LoRA Model" and "Save LoRA Weights" take it
 
 
-def searched_by(*words: str) -> dict[str, list[str]]:
-    """What finds a node besides its name, as an argument for io.Schema if the host's knows it."""
-    known = "search_aliases" in io.Schema.__dataclass_fields__
-    return {"search_aliases": ["grpo", "rlhf", *words]} if known else {}
-
-
 @dataclass(frozen=True)
 class Prompts:
     """n captions and their embeddings."""

@@ -198,6 +198,19 @@ def test_commands_open_the_panel_in_the_side_bar_and_in_full_width(page, console
     assert console == []
 
 
+@pytest.mark.on_newest_too
+def test_every_tab_can_be_clicked_in_a_side_bar_of_usual_width(page):
+    desk.tab(page, "neighbor-grpo").click()
+    page.locator(".ng-panel").wait_for()
+    reached = page.locator("[role=tab][data-tab]").evaluate_all(
+        """tabs => tabs.map(tab => {
+            const { left, right, top, bottom } = tab.getBoundingClientRect(), middle = (top + bottom) / 2
+            return [left + 4, right - 4].every(x => document.elementFromPoint(x, middle) === tab)
+        })"""
+    )
+    assert reached == [True] * 6
+
+
 def test_steps_of_a_graph_are_a_run_of_their_own(page, console, server):
     graph = graphs.steps(rank=3)
     graph["7"]["inputs"]["run_name"] = "by-hand"
@@ -249,6 +262,27 @@ def test_a_candidate_becomes_a_node_with_its_whole_seed(page, console, server):
     values = node.evaluate("n => Object.fromEntries(n.widgets.map(w => [w.name, w.value]))")
     (group,) = server.get(f"{V1}/runs/noise/groups/1")["groups"]
     assert values == {"seed": str(group["seed"]), "strength": 0.3, "group_size": 6, "candidate": 2}
+    assert console == []
+
+
+def test_inside_a_subgraph_the_node_is_added_there(page, console, server):
+    server.wait(server.queue(train("inside", 1)))
+    page.evaluate(
+        """() => {
+            app.graph.clear()
+            const node = LiteGraph.createNode("NeighborGRPOClipReward")
+            app.graph.add(node)
+            const { subgraph, node: outside } = app.graph.convertToSubgraph(new Set([node]))
+            app.canvas.openSubgraph(subgraph, outside)
+        }"""
+    )
+    open_panel(page, "inside")
+    page.locator("[data-tab=neighborhood]").click()
+    page.locator(".ng-tile[data-candidate='2'] button").click()
+    page.get_by_role("button", name="Add noise node").click()
+    page.wait_for_function("app.canvas.graph.nodes.some(n => n.type === 'NeighborGRPOCandidateNoise')")
+    assert page.evaluate("app.canvas.graph !== app.graph")
+    assert page.evaluate("app.graph.nodes.map(n => n.type)") == page.evaluate("[...app.graph.subgraphs.keys()]")
     assert console == []
 
 

@@ -118,6 +118,19 @@ def test_it_loads_in_the_frontend_and_becomes_the_graph_that_the_file_says(page,
     assert not [line for line in console if not ABSENT.search(line)]
 
 
+def test_the_frontend_has_nothing_against_their_format(page):
+    told = page.evaluate(
+        """async graphs => {
+            const told = [], { toast } = app.extensionManager
+            toast.addAlert = line => told.push(line)
+            for (const graph of graphs) await app.loadGraphData(graph)
+            return told
+        }""",
+        [json.loads(file.read_text("utf-8")) for file in FILES],
+    )
+    assert told == []
+
+
 def test_the_first_one_opened_from_the_template_browser_trains_and_shows_its_progress(page, console, server):
     graph = read(1)
     (train,), (curve,) = ids(graph, TRAIN), ids(graph, PREVIEW)

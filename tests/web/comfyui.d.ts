@@ -35,8 +35,12 @@ declare module "*/scripts/app.js" {
     registerExtension(extension: Extension): void;
     /** Those that are registered. */
     extensions: Extension[];
-    graph: { nodes: GraphNode[]; add(node: GraphNode): void };
-    canvas: { centerOnNode(node: GraphNode): void };
+    graph: Graph;
+    canvas: {
+      /** The one that is open: `app.graph` or a subgraph somewhere in it. */
+      graph: Graph | null;
+      centerOnNode(node: GraphNode): void;
+    };
     extensionManager: {
       sidebarTab: { registerSidebarTab(tab: SidebarTab): void; toggleSidebarTab(id: string): void };
       toast: { add(toast: Toast): void };
@@ -49,6 +53,11 @@ declare module "*/scripts/app.js" {
 interface Window {
   /** null for a type that is not registered. */
   LiteGraph?: { createNode(type: string): GraphNode | null };
+}
+
+interface Graph {
+  nodes: GraphNode[];
+  add(node: GraphNode): void;
 }
 
 interface GraphNode {

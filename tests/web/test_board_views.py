@@ -204,10 +204,13 @@ def test_tabs_are_walked_by_arrow_keys(page):
     assert page.locator("[role=tab][tabindex='0']").count() == 1
 
 
-@pytest.mark.parametrize("width", [320, 420, 1400])
+@pytest.mark.parametrize("width", [200, 320, 420, 1400])
 def test_nothing_is_wider_than_the_panel(chromium, server, errors, width):
     for page in opened(chromium, server.url, errors, viewport={"width": width, "height": 800}):
         look_at(page, "Apples")
+        edges = page.locator("[role=tab]").evaluate_all("tabs => tabs.map(tab => tab.getBoundingClientRect().right)")
+        assert len(edges) == 6
+        assert max(edges) <= width
         for tab in ("runs", "curves", "neighborhood", "distances", "control", "diagnosis"):
             page.locator(f"[data-tab={tab}]").click()
             page.wait_for_timeout(250)

@@ -156,7 +156,7 @@ KINDS: dict[str, Kind] = {
         node=Node(
             "ColourfulnessReward",
             "Colourfulness Reward",
-            ("score",),
+            ("saturation",),
             "How colourful a picture is (Hasler and Suesstrunk 2003): about 0 (grey) to 100. Needs no model.",
         ),
     ),
@@ -175,7 +175,7 @@ KINDS: dict[str, Kind] = {
         node=Node(
             "JpegReward",
             "JPEG Compressibility Reward",
-            ("score",),
+            ("detail",),
             "High for plain pictures, by their size as JPEG. A negative weight in Combine Rewards asks for detail.",
         ),
     ),

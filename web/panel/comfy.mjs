@@ -22,11 +22,12 @@ export function comfyHost(app, store) {
     addNode(type, inputs) {
       const node = made(type, inputs);
       if (!node) return false;
-      const others = app.graph.nodes;
+      const graph = app.canvas.graph ?? app.graph; // the one that is open; app.graph is always the outermost
+      const others = graph.nodes;
       const right = Math.max(0, ...others.map((n) => n.pos[0] + n.size[0]));
       const top = Math.min(...others.map((n) => n.pos[1]));
       node.pos = [right + SPACE, Number.isFinite(top) ? top : 0];
-      app.graph.add(node);
+      graph.add(node);
       app.canvas.centerOnNode(node);
       return true;
     },
