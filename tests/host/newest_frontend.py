@@ -37,7 +37,7 @@ def install(say: Callable[[str], None]) -> Path:
         HostError: none is there and none can be fetched.
     """
     try:
-        version = re.search(rf"^{PACKAGE} \((\S+)\)", pip("index", "versions", PACKAGE), re.MULTILINE)[1]
+        version = _newest(pip("index", "versions", PACKAGE))
         folder = HOME / NAME.format(version)
         if not folder.is_dir():
             say(f"fetching the newest frontend, {version} (29 MB)")
@@ -46,6 +46,13 @@ def install(say: Callable[[str], None]) -> Path:
         if not list(HOME.glob(NAME.format("*"))):
             raise
     return find()
+
+
+def _newest(listed: str) -> str:
+    found = re.search(rf"^{PACKAGE} \((\S+)\)", listed, re.MULTILINE)
+    if not found:
+        raise HostError(f"pip lists no version of {PACKAGE}: {listed.strip()[:200]!r}")
+    return found[1]
 
 
 def _fetch(version: str, folder: Path) -> None:
