@@ -99,9 +99,16 @@ def whole_request(connection: socket.socket) -> None:
     """Read one; aiohttp's client sends a body with its length."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
+        data += received(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: (\d+)", head)
     left = int(length[1]) - len(body) if length else 0
     while left > 0:
-        left -= len(connection.recv(65536))
+        left -= len(received(connection))
+
+
+def received(connection: socket.socket) -> bytes:
+    """Some bytes. Raises ConnectionError: whoever asked has gone."""
+    if data := connection.recv(65536):
+        return data
+    raise ConnectionError
