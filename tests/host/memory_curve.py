@@ -28,7 +28,7 @@ from comfy_server import PACK, ComfyServer, _sees_cuda
 from PIL import Image, ImageDraw, ImageFont
 from shared_server import TEST_PACKS, SharedServer
 
-NARROW = 2**30  # bytes of the card: ComfyUI wants more beside a model, and sends others away before it draws
+NARROW = 2**29  # bytes of the card: ComfyUI wants more beside a model, and sends others away before it draws
 EVERY, QUIET = 0.05, 1.0  # seconds between samples, and of a phase's end
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1200, 360, 48, 24, 36  # pixels
 INK, LINE, SHADES = (40, 40, 40), (35, 95, 170), ((255, 255, 255), (240, 244, 250))
