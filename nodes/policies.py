@@ -46,9 +46,13 @@ class Policy:
     recording: Recording | None = None  # where its steps are kept
 
     @contextmanager
-    def at_work(self, *, stay: bool = True) -> Iterator[None]:
-        """Inside, its device is the policy's, see `Residence.in_use`."""
-        with self.residence.in_use(stay=stay):
+    def at_work(self, config: Config, *, stay: bool = True) -> Iterator[None]:
+        """Inside it may be trained, and its device is the policy's, see `Residence.in_use`.
+
+        Raises:
+            UserError: the device is full, while it comes or later; with what to lower in `config`.
+        """
+        with host.training_mode(), host.memory_advice(config), self.residence.in_use(stay=stay):
             yield
 
     def moved(self) -> None:
@@ -162,14 +166,12 @@ def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[st
 
 def drop_forgotten(base: FluxPolicy) -> None:
     """Take the LoRAs off the base model whose policies are gone."""
-    from dataclasses import replace
-
-    from ..trainer.models.lora.attach import adapters
+    from ..trainer.models.lora.attach import adapters, detach_lora
 
     alive = {policy.flux.adapter for policy in _policies.values()}
     for name in adapters(base.network):
         if name not in alive:
-            drop_lora(replace(base, adapter=name))
+            detach_lora(base.network, name)
 
 
 def drop_lora(flux: FluxPolicy) -> None:

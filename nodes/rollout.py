@@ -124,7 +124,7 @@ class Rollout(io.ComfyNode):
         )
         calls = SOLVERS[solver].evaluations(steps) * -(-prompts_per_step * neighborhood.group_size // micro_batch)
         flux, device = ready(policy.flux, vae, counting(calls)), config.model.device
-        with host.training_mode(), training_on(device), host.memory_advice(config), policy.at_work():
+        with training_on(device), policy.at_work(config):
             setup = assemble(config, flux, policy.lora, prompts.conditioning, {}, inits).sized(policy.version)
             try:
                 candidates = sample_candidates(setup, policy.version, range(steps), Clock(flux.device))

@@ -71,7 +71,7 @@ class Step(io.ComfyNode):
         policy = trajectories.policy
         check(policy, trajectories, scores)
         device = policy.wanted.model.device
-        with host.training_mode(), training_on(device), policy.at_work():
+        with training_on(device), policy.at_work(trajectories.setup.config):
             metrics = take_step(policy, trajectories, scores, settings, learning_rate, run_name.strip())
             lora = lora_file(policy, {"step": policy.version})
         text = host.readable(f"{name:<24}{value:12.6g}" for name, value in metrics.items())
@@ -113,7 +113,7 @@ def take_step(
         policy.state = new_state(setup)
     set_optimizer(policy.state, setup.config.optimizer)  # the settings may have changed since the last step
     try:
-        with host.memory_advice(setup.config), all_or_nothing(setup, policy.state):
+        with all_or_nothing(setup, policy.state):
             metrics, skipped = improve(setup, policy.state, group, pairs)
     except Stopped:
         host.raise_if_cancelled()

@@ -220,7 +220,7 @@ def train(
 
     looked_at = evaluation.conditioning if evaluation else None
     # afterwards what comes next is most often a picture by another FLUX, ComfyUI's
-    with host.training_mode(), host.memory_advice(config), policy.at_work(stay=False):
+    with policy.at_work(config, stay=False):
         flux, lora = policies.fresh_lora(ready(policy.flux, vae, host.stop_if_cancelled), policy.wanted)
         try:
             with service.live(Path(config.run.folder)) as (control, announcer):

@@ -120,6 +120,15 @@ def test_a_policy_that_finds_no_room_to_come_back_is_one_sentence_and_comes_when
     assert "out of memory" in message
     assert ": set " in message
     server.post("/card/limit", {"total": ROOMY})
+    scored = {name: graph[name] for name in "123456"}
+    run(server, scored | {"11": {"class_type": "PreviewAny", "inputs": {"source": ["6", 1]}}})
+    server.post("/free", {"unload_models": True})  # and no other graph, which would forget this one's results
+    server.until(lambda state: not state["loaded"], "its leaving")
+    server.post("/card/limit", {"more": 2 * MIB})
+    message = fails(server, graph)
+    assert "NeighborGRPOStep" in message  # what Rollout drew is there already
+    assert ": set " in message
+    server.post("/card/limit", {"total": ROOMY})
     assert run(server, graph)["7"].split()[:2] == ["step", "2"]
 
 
