@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..trainer.errors import brief
 from ..trainer.rewards.vlm import FINAL_SCORE, PROMPT, UNIFIED_REWARD
 from .newer import rare, searched_by
-from .rewards import REWARD_OUTPUT, build
+from .rewards import REWARD_OUTPUT, build, server_inputs
 from .wires import CATEGORY
 
 
@@ -66,21 +66,8 @@ class VlmJudge(io.ComfyNode):
                         max=256,
                         tooltip="Questions asked at once. A server that batches is faster with more.",
                     ),
-                    io.Float.Input(
-                        "timeout",
-                        default=120.0,
-                        min=1.0,
-                        max=3600.0,
-                        step=1.0,
-                        tooltip="Seconds in which the server has to answer a question, before it is asked again.",
-                    ),
-                    io.String.Input(
-                        "token_env",
-                        default="",
-                        tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
-                        "token itself is never stored.",
-                    ),
                 ),
+                *server_inputs("a question"),
             ],
             outputs=[REWARD_OUTPUT],
         )

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from .newer import rare, searched_by
-from .rewards import REWARD_OUTPUT, build
+from .newer import searched_by
+from .rewards import REWARD_OUTPUT, build, server_inputs
 from .wires import CATEGORY
 
 
@@ -28,22 +28,7 @@ class RemoteReward(io.ComfyNode):
                     default="",
                     tooltip="Which of the server's rewards; may be empty if it has one only.",
                 ),
-                *rare(
-                    io.Float.Input(
-                        "timeout",
-                        default=120.0,
-                        min=1.0,
-                        max=3600.0,
-                        step=1.0,
-                        tooltip="Seconds in which the server has to answer a request, before it is asked again.",
-                    ),
-                    io.String.Input(
-                        "token_env",
-                        default="",
-                        tooltip="Name of the environment variable that holds the server's token, if it wants one. The "
-                        "token itself is never stored.",
-                    ),
-                ),
+                *server_inputs("a request"),
             ],
             outputs=[REWARD_OUTPUT],
         )

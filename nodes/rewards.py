@@ -12,7 +12,7 @@ from ..trainer.errors import UserError
 from ..trainer.settings.config import RewardSettings
 from . import host
 from .inputs import setting_input
-from .newer import searched_by
+from .newer import rare, searched_by
 from .wires import CATEGORY, REWARD, NamedReward
 
 if TYPE_CHECKING:
@@ -44,6 +44,26 @@ def build(kind: str, **options: object) -> tuple[NamedReward]:
     if isinstance(reward, Served):
         reward.server.while_waiting = host.stop_if_cancelled
     return (NamedReward(RewardSettings(kind, options=options), reward),)
+
+
+def server_inputs(asked: str) -> list[io.Input]:
+    """What a reward's server needs beside its address; `asked` is what it has to answer."""
+    return rare(
+        io.Float.Input(
+            "timeout",
+            default=120.0,
+            min=1.0,
+            max=3600.0,
+            step=1.0,
+            tooltip=f"Seconds in which the server has to answer {asked}, before it is asked again.",
+        ),
+        io.String.Input(
+            "token_env",
+            default="",
+            tooltip="Name of the environment variable that holds the server's token, if it wants one. The token itself "
+            "is never stored.",
+        ),
+    )
 
 
 def by_label(rewards: tuple[NamedReward, ...]) -> dict[str, Reward]:

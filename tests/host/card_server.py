@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tiny_files
 from comfy_server import PACK, HostError
-from patience import GUARD
+from patience import GUARD, until
 from PIL import Image
 from shared_server import HERE, TEST_PACKS, SharedServer
 
@@ -53,11 +53,7 @@ class CardServer(SharedServer):
 
     def until_left(self, live: int) -> None:
         """Wait until no more than `live` bytes are left on the card: threads and exceptions let go a little later."""
-        deadline = time.monotonic() + GUARD
-        while self.live() > live:
-            if time.monotonic() > deadline:
-                raise HostError(f"{self.live()} bytes stay on the card, not {live}: {self.card()}")
-            time.sleep(0.1)
+        until(lambda: self.live() <= live, lambda: f"more than {live} bytes stay on the card: {self.card()}")
 
     def live(self) -> int:
         """Bytes on the card once Python's garbage is gone."""

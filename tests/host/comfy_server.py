@@ -124,7 +124,7 @@ class ComfyServer:
     def _command(self) -> list[str]:
         main, port = self._comfyui / "main.py", self.url.rpartition(":")[2]
         options = f"--listen {ADDRESS} --port {port} --database-url sqlite:///:memory: --disable-api-nodes".split()
-        device = [] if _sees_cuda() else ["--cpu"]
+        device = [] if sees_cuda() else ["--cpu"]
         options += ["--base-directory", str(self.base), *device, *comfy_install.frontend(), *self._arguments]
         return [sys.executable, str(main), *options]
 
@@ -218,7 +218,7 @@ def _free_port(wanted: int) -> int:
 
 
 @functools.cache
-def _sees_cuda() -> bool:
+def sees_cuda() -> bool:
     """Asked in a process of its own, as torch would stay in this one's memory."""
     question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     return subprocess.run([sys.executable, "-c", question], capture_output=True).returncode == 0

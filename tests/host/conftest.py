@@ -122,11 +122,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed and "page" in item.funcargs:
         report.sections.append(("the page", str(browser.screenshot(item.funcargs["page"], item.name))))
-    if report.failed and "server" in item.funcargs:
-        report.sections.append(
-            (
-                "ComfyUI's log",
-                "\n".join(item.funcargs["site" if "site" in item.funcargs else "server"].log().splitlines()[-30:]),
-            )
-        )
+    server = item.funcargs.get("site") or item.funcargs.get("server")
+    if report.failed and server:
+        report.sections.append(("ComfyUI's log", "\n".join(server.log().splitlines()[-30:])))
     return report

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import comfy_install
 from card_runs import MIB, drawing, of_files, stepping, training
 from card_server import PACKS, CardServer, write_inputs
-from comfy_server import PACK, ComfyServer, _sees_cuda
+from comfy_server import PACK, ComfyServer, sees_cuda
 from PIL import Image, ImageDraw, ImageFont
 from shared_server import TEST_PACKS, SharedServer
 
@@ -65,7 +65,7 @@ def main() -> int:
 
 @contextmanager
 def started(base: Path) -> Iterator[SharedServer]:
-    kind, packs = (SharedServer, PACK | TEST_PACKS) if _sees_cuda() else (CardServer, PACKS)
+    kind, packs = (SharedServer, PACK | TEST_PACKS) if sees_cuda() else (CardServer, PACKS)
     with kind(comfy_install.find(), packs, base=base, environment={"TMPDIR": str(base)}) as server:
         if kind is CardServer:
             server.post("/card/limit", {"total": NARROW})

@@ -88,11 +88,13 @@ def quantised(stored: Mapping[str, Stored], texts: Mapping[str, Any]) -> dict[st
     for name, weight in tensors.items():
         layer, _, leaf = name.rpartition(".")
         told = _told(layer, weight, tensors, texts) if leaf == "weight" else None
-        if told is not None:
-            parts = _parts(layer, tensors)
-            found[name] = numbers = _stored(weight, told, parts)
-            for part in parts.values() if isinstance(numbers, QuantisedTensor) else ():
-                found.pop(part.name)
+        if told is None:
+            continue
+        parts = _parts(layer, tensors)
+        found[name] = _stored(weight, told, parts)
+        if isinstance(found[name], QuantisedTensor):
+            for part in parts.values():
+                del found[part.name]
     return found
 
 
