@@ -4,6 +4,7 @@ A third of the times is for whatever fills up once (caches, pools, what is impor
 third is compared with the third before.
 """
 
+import ctypes
 import gc
 import tempfile
 import threading
@@ -129,6 +130,7 @@ def typical(levels: list[Level]) -> Level:
 
 def level() -> Level:
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else what leaks first fills what earlier work freed, and nothing rises
     maps = {line.split(maxsplit=5)[5] for line in (PROCESS / "maps").read_text().splitlines() if "/" in line}
     (anonymous,) = (line.split()[1] for line in (PROCESS / "status").read_text().splitlines() if "RssAnon" in line)
     objects, _ = tracemalloc.get_traced_memory()
