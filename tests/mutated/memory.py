@@ -22,6 +22,26 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/storage/modulation.py",
+        ("test_modulation.py",),
+        {
+            "without activation": ("        x = F.silu(embedding)\n", "        x = embedding\n"),
+            "another one's chunks": ("torch.arange(first, first + self.chunks", "torch.arange(0, self.chunks"),
+            "any question is the last one": ("self._asked != asked or not _same(self._told, told)", "False"),
+            "only sigmas count": (" or not _same(self._told, told)", ""),
+            "nothing is kept": ("if self._table is None or ", "if True or "),
+            "prompts mixed up": ("repeat_interleave(len(sigmas), 0)", "repeat(len(sigmas), 1)"),
+            "an unknown sigma is the last": ("same.int().argmax(1), len(sigmas))", "same.int().argmax(1), 0)"),
+            "the last norm in 8 bits": ("layer.in_block = not isinstance(norm, AdaLayerNormContinuous)", "pass"),
+            "the table stays": ("        self.owner.forget()\n", "        pass\n"),
+            "norms without activation": (
+                "norm.silu, norm.linear = nn.SiLU()",
+                "norm.silu, norm.linear = nn.Identity()",
+            ),
+            "8 bits without their kind": ("weight if layer.float8 is None else weight.view(layer.float8)", "weight"),
+        },
+    ),
+    Target(
         "trainer/models/storage/fetching.py",
         ("test_fetching.py",),
         {

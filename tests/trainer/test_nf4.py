@@ -16,6 +16,7 @@ from trainer.models.flux1.family import load_placed
 from trainer.models.flux1.text import encode_sets
 from trainer.models.flux1.transformer import load_transformer
 from trainer.models.storage.memory import MemoryPlan, Storage, blocks
+from trainer.models.storage.modulation import Modulator
 from trainer.models.storage.placement import Placement
 from trainer.planning.report import NF4_BYTES
 
@@ -88,8 +89,11 @@ def test_a_file_is_read_into_the_same_4_bits(layout, flux_dev, tmp_path):
     path = stored_as(layout, flux_dev, tmp_path / "model", torch.float32)
     read = load_placed(resolve(str(path)), Placement("cpu", torch.float32, "nf4"))
     expected = stored(transformer_of(flux_dev))
+    exact = transformer_of(flux_dev)
+    waiting = [f"{name}.weight" for name, m in read.named_modules() if isinstance(m, Modulator)]
+    assert waiting
     for (name, a), (_, b) in zip(read.named_parameters(), expected.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
+        assert torch.equal(a, exact.get_parameter(name) if name in waiting else b), name
 
 
 def test_prompts_are_encoded_by_encoders_in_4_bits():

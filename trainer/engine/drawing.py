@@ -68,7 +68,9 @@ def solve(
     x, rows, unmasked = begin(setup, prompts, noise)
 
     def run(micro_batch: int) -> Trajectories:
-        velocity = velocity_of(setup, conditioning, prompts, micro_batch)
+        on_grid = getattr(solver, "on_grid", False)
+        told = conditioning.at(setup.sigmas.tolist()[:-1]) if on_grid else conditioning
+        velocity = velocity_of(setup, told, prompts, micro_batch)
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 
@@ -105,8 +107,12 @@ def _score(
 
 
 def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
-    """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update."""
-    return velocity_of(setup, conditioning_of(setup, prompts), prompts, micro_batch)
+    """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update.
+
+    It answers at the sigmas of the setup's grid alone: what hangs on them is computed once, see `Conditioning.sigmas`.
+    """
+    told = conditioning_of(setup, prompts).at(setup.sigmas.tolist()[:-1])
+    return velocity_of(setup, told, prompts, micro_batch)
 
 
 def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:

@@ -1,7 +1,7 @@
 """What a model is told beside x."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ class Conditioning:
     """
 
     tensors: Mapping[str, Tensor]  # [n, ...] each
+    # the only sigmas that the model will be asked at, if they are known: what hangs on them can be computed once
+    sigmas: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -38,7 +40,11 @@ class Conditioning:
 
     def beside(self, more: Mapping[str, Tensor]) -> "Conditioning":
         """The same with other tensors of n rows."""
-        return Conditioning({**self.tensors, **more})
+        return replace(self, tensors={**self.tensors, **more})
+
+    def at(self, sigmas: Sequence[float]) -> "Conditioning":
+        """The same, for these sigmas alone."""
+        return replace(self, sigmas=tuple(sigmas))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
-        return Conditioning({name: change(tensor) for name, tensor in self.tensors.items()})
+        return replace(self, tensors={name: change(tensor) for name, tensor in self.tensors.items()})

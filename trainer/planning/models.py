@@ -17,6 +17,7 @@ from ..models.flux1.parts import PUBLISHED
 from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.single_file import open_single_file
 from ..models.flux1.tokens import DEV, SCHNELL, text_tokens
+from ..models.storage.modulation import compute_ahead
 from ..settings.config import Config, InitSettings, ModelSettings
 from ..stages.inpainting import Init
 
@@ -24,17 +25,24 @@ META = torch.device("meta")
 
 
 def transformer(path: str) -> FluxTransformer2DModel:
-    """The transformer that `model.path` names: by the folder's config or the file's shapes if they are there,
-    else FLUX.1-schnell's if the name says so, and FLUX.1-dev's.
+    """The transformer that `model.path` names, its modulation computed ahead as in a run: by the folder's config or
+    the file's shapes if they are there, else FLUX.1-schnell's if the name says so, and FLUX.1-dev's.
 
     Raises:
         ModelError: a file that is no FLUX transformer.
     """
+    transformer = _transformer(path)
+    compute_ahead(transformer, META)
+    return transformer
+
+
+def _transformer(path: str) -> FluxTransformer2DModel:
     if (folder := folder_of(path)) is not None:
         settings = FluxTransformer2DModel.load_config(folder, subfolder="transformer")
         return _on_meta(lambda: FluxTransformer2DModel.from_config(settings))
     if Path(path).is_file():
-        return open_single_file(Path(path))[0].requires_grad_(False).eval()
+        transformer: FluxTransformer2DModel = open_single_file(Path(path))[0].requires_grad_(False).eval()
+        return transformer
     return _on_meta(lambda: FluxTransformer2DModel(guidance_embeds=not _is_schnell(path)))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..models.storage.memory import MemoryPlan, sizes
+from ..models.storage.modulation import modulators
 from ..settings.config import Config
 from . import advice, models, rewards
 from .advice import GIB
@@ -163,12 +164,20 @@ def _smaller(
 
 
 def _narrowed(config: Config, peaks: Mapping[str, Peak]) -> dict[str, Peak]:
-    """The peaks of fp8 as they would be with 4-bit weights in the blocks, which do not run without CUDA."""
+    """The peaks of fp8 as they would be with 4-bit weights in the blocks, which do not run without CUDA.
+
+    Weights that wait in host memory are no 4-bit ones, and take two bytes.
+    """
     path = config.model.path
     encoders = sum(map(_of_blocks, models.text_encoders(path)))
-    transformer = _of_blocks(models.transformer(path))
-    saved = {name: (encoders if name == "encode" else transformer) * (1 - NF4_BYTES) for name in peaks}
-    return {name: replace(peak, device=round(peak.device - saved[name])) for name, peak in peaks.items()}
+    transformer = models.transformer(path)
+    in_blocks, waiting = _of_blocks(transformer), sum(m.weight.numel() for m in modulators(transformer) if m.in_block)
+    narrowed = {}
+    for name, peak in peaks.items():
+        device = peak.device - (encoders if name == "encode" else in_blocks) * (1 - NF4_BYTES)
+        host = peak.host + (0 if name == "encode" else waiting)
+        narrowed[name] = Peak(round(device), host)
+    return narrowed
 
 
 def _of_blocks(module: nn.Module) -> int:

@@ -28,13 +28,17 @@ class Solver(Protocol):
         """Step by step. `generator` is for a solver that draws random numbers."""
 
     def evaluations(self, steps: int) -> int:
-        """How often it asks for the velocity in `steps` steps down to sigma 0."""
+        """How often it asks for the velocity in `steps` steps down to sigma 0.
+
+        One that has `on_grid = True` asks at the sigmas of the grid alone: what hangs on them is then computed once.
+        """
 
 
 @dataclass(frozen=True)
 class Deterministic:
-    """A solver of the ODE, which draws nothing."""
+    """A solver of the ODE, which draws nothing, and asks at the sigmas of the grid alone."""
 
+    on_grid = True
     steps: Callable[[Velocity, "Tensor", Sequence[float]], Iterator[Step]]
     asks: Callable[[int], int] = lambda steps: steps
 

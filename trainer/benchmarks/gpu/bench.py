@@ -144,7 +144,7 @@ def latents(setup: Setup, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """x [count, tokens, 64], sigma [count] and rows [count] for a velocity; the same numbers on every device."""
     generator = torch.Generator().manual_seed(3)
     x = random_latents(setup.geometry, count, generator)
-    sigma = torch.linspace(0.1, 1, count)
+    sigma = setup.sigmas[torch.arange(count) % (len(setup.sigmas) - 1)].float()
     rows = torch.zeros(count, dtype=torch.int64)
     device = setup.policy.device
     return x.to(device), sigma.to(device), rows.to(device)

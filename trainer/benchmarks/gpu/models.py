@@ -14,12 +14,12 @@ from ...engine.state import Setup
 from ...models.conditioning import Conditioning
 from ...models.files.weights import Put, widened
 from ...models.flux1.conditions import conditioning
+from ...models.flux1.family import flux_readied
 from ...models.flux1.geometry import Geometry
 from ...models.flux1.policy import FluxPolicy
 from ...models.flux1.vae import Vae
 from ...models.lora.attach import ADAPTER
 from ...models.storage.attention import checkpoint_blocks
-from ...models.storage.memory import readied
 from ...models.storage.placement import DTYPES
 from ...planning import models as shapes
 from ...planning.models import META
@@ -72,7 +72,7 @@ def random_transformer(
         with META:
             transformer = FluxTransformer2DModel.from_config(changed(transformer, changes))
     placement = placement_of(config)
-    fill(transformer, readied(placement)(transformer), draw_on)
+    fill(transformer, flux_readied(placement)(transformer), draw_on)
     if placement.checkpointing:
         checkpoint_blocks(transformer)
     return transformer.requires_grad_(False).eval()
@@ -105,7 +105,7 @@ def random_conditioning(config: Config, transformer: FluxTransformer2DModel) -> 
     shape, count = transformer.config, len(config.prompts)
     embeddings = torch.randn(count, shapes.tokens(config.model), shape.joint_attention_dim, generator=generator)
     pooled = torch.randn(count, shape.pooled_projection_dim, generator=generator)
-    return conditioning(*(t.to(config.model.device, DTYPES[config.model.dtype]) for t in (embeddings, pooled)))
+    return conditioning(*(t.to(DTYPES[config.model.dtype]) for t in (embeddings, pooled)))
 
 
 def random_policy(

@@ -34,6 +34,9 @@ class Plain:
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
         return weight.to(self.device, copy=True)
 
+    def settle(self) -> None:
+        """Nothing is on its way."""
+
 
 @dataclass(frozen=True)
 class Shaken:
@@ -50,6 +53,9 @@ class Shaken:
         if self.fetcher.stream is not None:
             self._sleep(self.card.module.stream(self.fetcher.stream))
         return self.fetcher.fetch(weight, backward=backward)
+
+    def settle(self) -> None:
+        self.fetcher.settle()
 
     def _sleep(self, where: AbstractContextManager[Any]) -> None:
         with where:

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch import nn
 
 from ...device import computes_bfloat16
 from ..conditioning import Conditioning
 from ..family import Family
 from ..files.opened import open_file
 from ..files.source import ModelError, ModelSource
+from ..files.weights import Put, Ready
 from ..storage.attention import checkpoint_blocks
 from ..storage.compiling import compile_blocks
 from ..storage.memory import readied
+from ..storage.modulation import compute_ahead
 from ..storage.placement import Placement
 from .parts import load_vae
 from .policy import FluxPolicy
@@ -71,12 +74,23 @@ def vae_dtype(dtype: torch.dtype, device: str) -> torch.dtype:
 
 def load_placed(source: ModelSource, placement: Placement) -> FluxTransformer2DModel:
     """The frozen transformer, each weight put where and how the placement says as it is read."""
-    transformer = load_transformer(source, dtype=placement.dtype, ready=readied(placement))
+    transformer = load_transformer(source, dtype=placement.dtype, ready=flux_readied(placement))
     if placement.checkpointing:  # it acts if gradients are asked for: rollouts keep no activations anyway
         checkpoint_blocks(transformer)
     if placement.compiled:
         compile_blocks(transformer, placement.device)
     return transformer
+
+
+def flux_readied(placement: Placement) -> Ready:
+    """`readied`, with the modulation computed ahead."""
+    ready = readied(placement)
+
+    def prepare(transformer: nn.Module) -> Put:
+        compute_ahead(transformer, torch.device(placement.device))
+        return ready(transformer)
+
+    return prepare
 
 
 def shifts(source: ModelSource, transformer: FluxTransformer2DModel) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ConfigError
 from ...stages.inpainting import Init
@@ -21,6 +21,7 @@ from ..lora.names import LayerNames
 from ..storage.attention import sound_attention
 from . import lora_names
 from .conditions import EMBEDDINGS, FILL, POOLED, REFERENCE
+from .embedding import embedded, modulate_of
 from .encode_image import encode_init
 from .geometry import FILL_CHANNELS, Geometry
 from .lora_names import TARGETS
@@ -60,6 +61,8 @@ class FluxPolicy(PolicyOf[Geometry]):
         The model computes in its own precision; x and v are float32.
         """
         self.activate()
+        guidance = self.guidance if self.network.config.guidance_embeds else None
+        modulate = modulate_of(self.network, conditioning, guidance)
         conditioning = conditioning.to(self.device)
         told = conditioning.tensors
         dtype, fill, reference = self.dtype, told.get(FILL), told.get(REFERENCE)
@@ -67,18 +70,16 @@ class FluxPolicy(PolicyOf[Geometry]):
         if reference is not None:
             image_ids = torch.cat([image_ids, geometry.position_ids(self.device, picture=1)])
         text_ids = image_ids.new_zeros(told[EMBEDDINGS].shape[1], 3)
-        guided = self.network.config.guidance_embeds
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
             self.before_call()
             tokens = x if fill is None else torch.cat([x, fill[rows]], -1)
             tokens = tokens if reference is None else torch.cat([tokens, reference[rows]], 1)
-            guidance = sigma.new_full(sigma.shape, self.guidance) if guided else None
-            with sound_attention(), exact_times(self.network, sigma, guidance):
+            with sound_attention(), embedded(self.network, sigma, rows, guidance, modulate):
                 v = self.network(
                     hidden_states=tokens.to(dtype),
                     timestep=sigma,
-                    guidance=guidance,
+                    guidance=None if guidance is None else torch.full_like(sigma, guidance),
                     encoder_hidden_states=told[EMBEDDINGS][rows],
                     pooled_projections=told[POOLED][rows],
                     txt_ids=text_ids,
@@ -139,21 +140,3 @@ class FluxPolicy(PolicyOf[Geometry]):
                 "init.mask = '': FLUX.1-Fill draws into pictures; set init.image and init.mask, "
                 "or connect Encode Image with a mask"
             )
-
-
-@contextmanager
-def exact_times(transformer: FluxTransformer2DModel, sigma: Tensor, guidance: Tensor | None) -> Iterator[None]:
-    """Inside, the embedding of the time gets sigma and guidance [N] in float32, times 1000, as in ComfyUI.
-
-    diffusers rounds both to the model's precision beforehand: of bfloat16's 8 bits, sigma = 0.9 becomes 0.8984.
-    """
-    times = [1000 * t.float() for t in (sigma, guidance) if t is not None]
-
-    def exactly(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (*times, inputs[-1])  # the last is CLIP's vector
-
-    hook = transformer.time_text_embed.register_forward_pre_hook(exactly)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -12,6 +12,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from ..storage.modulation import Modulator, compute_again
 from .targets import LoraError, target_layers
 
 ADAPTER = "neighbor_grpo"
@@ -74,6 +75,9 @@ def attach_lora(
         LoraError: no layer matches `targets`, or DoRA cannot read the frozen weights.
     """
     layers = target_layers(network, targets, presets)
+    if any(isinstance(layer, Modulator) for layer in layers.values()):
+        compute_again(network)
+        layers = target_layers(network, targets, presets)
     if variant == "dora":
         _plain_weights(layers)
     network.requires_grad_(False)

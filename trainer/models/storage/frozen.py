@@ -22,12 +22,17 @@ class Fetcher(Protocol):
 
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor: ...
 
+    def settle(self) -> None:
+        """Let go of copies made ahead."""
+
 
 class FrozenLinear(nn.Linear):
     """A linear layer without gradients of its own. Its weight is on meta until `store_weight` stores one.
 
     `.to()` and its kin do not reach it: where the weight is and in which precision is a matter of the memory plan.
     """
+
+    in_block = True  # one of the layers that a memory plan keeps in fewer bits
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
         super().__init__(in_features, out_features, bias, device="meta")
@@ -60,6 +65,11 @@ class FrozenLinear(nn.Linear):
         weight = weight.to(dtype)
         # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
         return weight if self.scale is None else weight.mul_(self.scale)
+
+    def settle(self) -> None:
+        """Nobody uses the layer for a while: let go of what is kept for its next use."""
+        if self.fetcher is not None:
+            self.fetcher.settle()
 
     def carry(self, device: torch.device) -> None:
         """Take to `device` what waits where the layer computes: an offloaded weight stays in host memory."""

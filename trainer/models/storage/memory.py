@@ -130,7 +130,7 @@ class Storage:
         return FrozenLinear(*shape, fetcher=fetcher)
 
     def _store_weight(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
-        if self.plan.precision != "fp8":
+        if self.plan.precision != "fp8" or not layer.in_block:
             weight, scale = self._widened(weight, scale), None
         elif weight.dtype not in EIGHT_BITS:
             weight, scale = quantise(weight)
@@ -151,7 +151,8 @@ def blocks(module: nn.Module) -> list[nn.Module]:
 
 def sizes(module: nn.Module, dtype: torch.dtype) -> dict[MemoryPlan, int]:
     """Bytes that each plan's weights take on the device, from the most to the least. The module may be on meta."""
-    total = sum(p.numel() for p in module.parameters())
+    elsewhere = [m.weight for m in module.modules() if isinstance(m, FrozenLinear) and m.fetcher is not None]
+    total = sum(p.numel() for p in module.parameters()) - sum(p.numel() for p in elsewhere)
     inner = [sum(linear.weight.numel() for _, _, linear in _linears(block)) for block in blocks(module)]
     wide = dtype.itemsize
     plans = [MemoryPlan(), *(MemoryPlan("fp8", tenths / 10) for tenths in range(11))]
@@ -205,9 +206,10 @@ def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Those that are not placed already, see `modulation`."""
     for parent in block.modules():
         for leaf, child in parent.named_children():
-            if isinstance(child, nn.Linear):
+            if isinstance(child, nn.Linear) and not isinstance(child, FrozenLinear):
                 yield parent, leaf, child
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .fetching import LayerFetcher
 from .frozen import FrozenLinear
 
 
@@ -23,9 +22,8 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 def settle(module: nn.Module) -> None:
     """Nobody uses the model for a while: no copy of a weight is on its way, into memory that may become another's."""
-    for fetcher in {layer.fetcher for layer in _frozen(module)}:
-        if isinstance(fetcher, LayerFetcher):
-            fetcher.settle()
+    for layer in _frozen(module):
+        layer.settle()
 
 
 def bytes_on(module: nn.Module, device: torch.device) -> int:
