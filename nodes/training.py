@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..trainer.diagnosis import CHECKS
 from ..trainer.settings.config import Config, EvaluationSettings, GrpoSettings, InitSettings, RunSettings
 from ..trainer.settings.described import described
+from ..trainer.training.run_folder import defaults_of
 from . import host, policies, service
 from .inputs import setting_input
 from .latents import begun, ready
@@ -20,7 +21,7 @@ from .rewards import by_label
 from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, sampling
 from .run_folders import is_plain, not_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
-from .stepping import chosen
+from .stepping import bent, chosen
 from .wires import (
     CATEGORY,
     LORA,
@@ -160,16 +161,17 @@ class Train(io.ComfyNode):
         mask: Tensor | None = None,
         keep_tiles: str = RunSettings.keep_tiles,
     ) -> io.NodeOutput:
+        folder = run_folder(run_name.strip(), resume)
+        former = defaults_of(folder).get("grpo", {}) if resume and settings is None else {}
         grpo, optimizer = chosen(
             settings,
             learning_rate,
             neighborhood.group_size,
-            steps,
             prompts_per_iteration=prompts_per_iteration,
             strength=neighborhood.strength,
+            **bent(former, neighborhood.group_size, steps),
         )
         init, inits = begun(latent, denoise, mask, neighborhood, len(prompts.texts))
-        folder = run_folder(run_name.strip(), resume)
         config = Config(
             model=policy.wanted.model,
             lora=policy.wanted.lora,

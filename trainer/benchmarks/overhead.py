@@ -60,7 +60,7 @@ def bare_calls(setup: Setup) -> Work:
     grpo, size = config.grpo, config.run.micro_batch
     candidates = grpo.prompts_per_iteration * grpo.group_size
     forwards = setup.objective.solver.evaluations(config.sampling.steps) * -(-candidates // size)
-    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
+    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * config.trained_steps // size)
     x = random_latents(geometry, size).to(policy.device)
     sigma = torch.full((size,), 0.5, device=policy.device)
     rows = torch.arange(size, device=policy.device) % len(setup.conditioning)

@@ -30,7 +30,7 @@ def cost(config: Config) -> Cost:
     """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update."""
     grpo = config.grpo
     samples = grpo.prompts_per_iteration * grpo.group_size
-    pairs = grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps * grpo.updates_per_rollout
+    pairs = grpo.prompts_per_iteration * grpo.anchors * config.trained_steps * grpo.updates_per_rollout
     return Cost(
         rollout=samples * solver_of(config.sampling.solver).evaluations(config.sampling.steps),
         update=pairs,

@@ -78,7 +78,7 @@ class Report:
         return [
             f"{models.describe(self.config.model.path)}, {width} x {height}, micro-batch {run.micro_batch}, "
             f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
-            f"K {g.trained_steps}, {s.steps} steps",
+            f"K {self.config.trained_steps}, {s.steps} steps",
             f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
             *rewards.assumed(self.config.rewards),
         ]
