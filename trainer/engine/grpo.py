@@ -147,7 +147,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
 
 def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, micro_batch: int) -> PairMetrics:
     """Add the gradient of these pairs, on the policy's device, to the LoRA's."""
-    velocity = policy_velocity(setup, candidates.prompts, micro_batch)
+    filled = micro_batch == setup.rollout_batch.size
+    velocity = policy_velocity(setup, candidates.prompts, micro_batch, filled=filled)
 
     def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         with setup.policy.reference():

@@ -66,6 +66,8 @@ def lower(config: Config, plans: bool = True) -> str:
     steps = []
     if run.micro_batch > 1:
         steps.append(f"run.micro_batch = {run.micro_batch // 2} (now {run.micro_batch})")
+    if run.drawn_at_once > run.micro_batch:
+        steps.append(f"run.rollout_batch = {run.micro_batch} (now {run.rollout_batch})")
     if not run.offload_rewards:
         steps.append("run.offload_rewards = true")
     if not model.checkpointing:
