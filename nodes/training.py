@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..trainer.choices import AUTO
 from ..trainer.diagnosis import CHECKS
 from ..trainer.settings.config import Config, EvaluationSettings, GrpoSettings, InitSettings, RunSettings
 from ..trainer.settings.described import described
@@ -118,7 +119,16 @@ class Train(io.ComfyNode):
                         optional=True,
                         default=RunSettings.keep_tiles,
                         tooltip=described(RunSettings, "keep_tiles").help,
-                    )
+                    ),
+                    io.Int.Input(
+                        "rollout_batch",
+                        optional=True,
+                        default=0,
+                        min=0,
+                        max=128,
+                        tooltip="Candidates in the model at once while they are drawn, which takes less memory than "
+                        "the update. 0: as many as micro_batch.",
+                    ),
                 ),
             ],
             outputs=[
@@ -160,6 +170,7 @@ class Train(io.ComfyNode):
         denoise: float = InitSettings.denoise,
         mask: Tensor | None = None,
         keep_tiles: str = RunSettings.keep_tiles,
+        rollout_batch: int = 0,
     ) -> io.NodeOutput:
         folder = run_folder(run_name.strip(), resume)
         former = defaults_of(folder).get("grpo", {}) if resume and settings is None else {}
@@ -185,6 +196,7 @@ class Train(io.ComfyNode):
                 iterations=iterations,
                 seed=neighborhood.seed,
                 micro_batch=micro_batch,
+                rollout_batch=rollout_batch or AUTO,
                 save_every=save_every,
                 keep_tiles=keep_tiles,
                 offload_rewards=offload_rewards,

@@ -46,7 +46,7 @@ def choose(config: Config, free: int | None, predict: Predict = predict) -> Choi
         return Choice(MemoryPlan(model.memory if named else "bf16", model.offload), run.micro_batch, run.drawn_at_once)
     room = free * (1 - MARGIN)
     if named:
-        choice = _named(config, room, predict)
+        choice = rollout_beside(config, room, predict)
     else:
         choice = _first_that_fits(config, room, predict) or Choice(MemoryPlan("fp8", 1.0), 1, 1)
         fewer = choice.plan.offload > model.offload or choice.micro_batch < run.micro_batch
@@ -66,8 +66,12 @@ def drawn_at_once(config: Config) -> list[int]:
     return sorted({-(-candidates // parts) for parts in range(1, candidates + 1)}, reverse=True)
 
 
-def _named(config: Config, room: float, predict: Predict) -> Choice:
-    """The plan of the settings, with as many at once in the rollout as fit, or as the update has if none do."""
+def rollout_beside(config: Config, room: float, predict: Predict = predict) -> Choice:
+    """The plan that the settings name, with as many at once in the rollout as fit, or as the update has if none do.
+
+    Args:
+        room: bytes for the run on its device.
+    """
     model, size = config.model, config.run.micro_batch
     counted = "fp8" if model.memory == "nf4" else model.memory  # 4 bits are counted as 8: they do not run on `meta`
     choice = Choice(MemoryPlan(counted, model.offload), size, drawn_at_once(config)[0])
