@@ -20,10 +20,10 @@ HEADING = "## All settings\n"
 INTRO = """
 <!-- written by `python tests/trainer/make_settings.py`: the texts stand in trainer/settings/ -->
 
-`prompts` and `preset` stand above all sections. `prompts` is a list of texts, or a file: a .txt file has one prompt a line, and comments behind
-a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has one column, or one of such
-a name. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`, `optimizer.learning_rate`,
-`run.iterations`.
+`prompts` and `preset` stand above all sections. `prompts` is a list of texts, or a file: a .txt file has one prompt a
+line, and comments behind a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has one
+column, or one of such a name. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`,
+`optimizer.learning_rate`, `run.iterations`.
 
 `preset = "NAME"` changes the defaults; what the file says itself counts more.
 
