@@ -130,6 +130,7 @@ def assemble(
         canvases[0],
         objective_of(config),
         micro_batch=MicroBatch(config.run.micro_batch, policy.device),
+        rollout_batch=MicroBatch(config.run.drawn_at_once, policy.device),
         scored_at_once=MicroBatch(drawn, policy.device),
         evaluation=evaluation,
     )

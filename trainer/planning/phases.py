@@ -37,7 +37,8 @@ from .models import META
 from .rewards import counted
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 
-PHASES = ("encode", "load", "rollout", "decode", "reward", "update")
+ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
+PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
 FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
 
 
@@ -229,4 +230,4 @@ def _last_call(config: Config) -> int:
     """Of the rollout's model calls: there the solver's own states are all in place."""
     candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
     of_one = solver_of(config.sampling.solver).evaluations(config.sampling.steps)
-    return of_one * math.ceil(candidates / config.run.micro_batch) - 1
+    return of_one * math.ceil(candidates / config.run.drawn_at_once) - 1

@@ -34,7 +34,7 @@ DRAWN = {
 }
 MACHINE = {
     "model": ("device", "memory", "offload", "compile", "checkpointing"),
-    "run": ("micro_batch", "offload_rewards"),
+    "run": ("micro_batch", "rollout_batch", "offload_rewards"),
 }
 PATHS = ("model.path", "model.vae", "model.text_encoders", "init.image", "init.mask")
 CLASSES = ("model.family", "sampling.solver")
