@@ -5,6 +5,7 @@ alone. The stored 8-bit weight is an int8 parameter, not a float8 one: peft and 
 feed to the precision of a floating weight.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ class FrozenLinear(nn.Linear):
     `.to()` and its kin do not reach it: where the weight is and in which precision is a matter of the memory plan.
     """
 
+    spared = False  # whether nobody needs the output of the call, see `flux1.checkpointing`
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
         super().__init__(in_features, out_features, bias, device="meta")
         self.requires_grad_(False)
@@ -50,7 +53,7 @@ class FrozenLinear(nn.Linear):
         self.scale = None if scale is None else scale.detach().to(device, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _FrozenMatmul.apply(x, self)
+        return _FrozenMatmul.apply(x, self, self.spared)
 
     def widened(self, dtype: torch.dtype, *, backward: bool) -> Tensor:
         """W [out, in] in `dtype`, on the device that computes."""
@@ -72,13 +75,28 @@ class FrozenLinear(nn.Linear):
 
 class _FrozenMatmul(torch.autograd.Function):  # whose ctx takes any attribute
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear, spared: bool) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.widened(x.dtype, backward=False), layer.bias)
+        return product(layer, x, spared=spared)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.layer.widened(gradient.dtype, backward=True), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return returned(ctx.layer, gradient), None, None
+
+
+def product(layer: nn.Linear, x: Tensor, *, spared: bool = False) -> Tensor:
+    """x W^T + b of a frozen layer, without a history of its own. A spared one is NaN without memory of its own: so it
+    shows if somebody needs it after all."""
+    if spared:
+        return x.new_full((), math.nan).expand(*x.shape[:-1], layer.out_features)
+    weight = layer.widened(x.dtype, backward=False) if isinstance(layer, FrozenLinear) else layer.weight
+    return F.linear(x, weight, layer.bias)
+
+
+def returned(layer: nn.Linear, gradient: Tensor) -> Tensor:
+    """The gradient of x, from that of `product`."""
+    wide = isinstance(layer, FrozenLinear)
+    return gradient @ (layer.widened(gradient.dtype, backward=True) if wide else layer.weight)
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
