@@ -16,7 +16,7 @@ TARGETS = [
             "wrong 8 bits": ("weight.view(self.float8)", "weight.view(torch.float8_e4m3fn)"),
             "one scale for all rows": (".amax(1, keepdim=True)", ".amax().view(1, 1)"),
             "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
-            "gradient transposed away": ("gradient @ ctx.layer", "gradient * 2 @ ctx.layer"),
+            "gradient doubled": ("gradient @ _weight", "gradient * 2 @ _weight"),
             "bias forgotten": ("backward=False), layer.bias)", "backward=False))"),
             "moves with the model": ("        return self\n", "        return super()._apply(fn, recurse)\n"),
         },
@@ -91,7 +91,23 @@ TARGETS = [
         {
             "cuDNN stays": ("enable_cudnn_sdp(False)", "enable_cudnn_sdp(before)"),
             "the flag is not given back": ("        torch.backends.cuda.enable_cudnn_sdp(before)\n", "        pass\n"),
-            "not where computed again": ("(nullcontext(), sound_attention())", "(nullcontext(), nullcontext())"),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/checkpointing.py",
+        ("test_attention.py",),
+        {"cuDNN where computed again": ("with sound_attention():", "with nullcontext():")},
+    ),
+    Target(
+        "trainer/models/flux1/checkpointing.py",
+        ("test_checkpointing.py",),
+        {
+            "all are computed again": ("        layer.spared = True\n", "        pass\n"),
+            "those of text are computed again": ('("ff.net.2", "ff_context.net.2")', '("ff.net.2",)'),
+            "for a trained gate none": ("trained = modulation.requires_grad or any(", "trained = any(() and "),
+            "for trained times none": ("trained = modulation.requires_grad or any(", "trained = any("),
+            "clipped sums are not kept": ("or x.dtype == torch.float16", ""),
+            "spared for ever": ("            layer.spared = False\n", "            pass\n"),
         },
     ),
     Target(

@@ -89,14 +89,16 @@ def product(layer: nn.Linear, x: Tensor, *, spared: bool = False) -> Tensor:
     shows if somebody needs it after all."""
     if spared:
         return x.new_full((), math.nan).expand(*x.shape[:-1], layer.out_features)
-    weight = layer.widened(x.dtype, backward=False) if isinstance(layer, FrozenLinear) else layer.weight
-    return F.linear(x, weight, layer.bias)
+    return F.linear(x, _weight(layer, x.dtype, backward=False), layer.bias)
 
 
 def returned(layer: nn.Linear, gradient: Tensor) -> Tensor:
     """The gradient of x, from that of `product`."""
-    wide = isinstance(layer, FrozenLinear)
-    return gradient @ (layer.widened(gradient.dtype, backward=True) if wide else layer.weight)
+    return gradient @ _weight(layer, gradient.dtype, backward=True)
+
+
+def _weight(layer: nn.Linear, dtype: torch.dtype, *, backward: bool) -> Tensor:
+    return layer.widened(dtype, backward=backward) if isinstance(layer, FrozenLinear) else layer.weight
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
