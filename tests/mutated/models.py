@@ -65,7 +65,6 @@ TARGETS = [
             "scale forgotten": ("rounded_b.T, alpha=scale)", "rounded_b.T)"),
             "scale forgotten on the way back": ("rounded_a, alpha=ctx.scale)", "rounded_a)"),
             "A learns unscaled": ("@ rows).float().mul_(ctx.scale)", "@ rows).float()"),
-            "gradients in the model's precision": ("@ within).float()", "@ within)"),
             "never rounded anew": ("self.version == weight._version", "True"),
             "a new one is the old one": ("self.weight is weight and", "True and"),
             "rounded at every use": ("if known is None or not known.is_of(weight, dtype):", "if True:"),

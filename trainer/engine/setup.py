@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..choices import AUTO, START
-from ..device import pick_device, usual_dtype
+from ..device import multiplies_eight_bits, pick_device, usual_dtype
 from ..errors import ConfigError
 from ..models.conditioning import Conditioning
 from ..models.families import family_of
@@ -158,13 +158,19 @@ def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioni
 
 def placement_of(config: Config) -> Placement:
     """Where the config's models compute, and how its settings say that weights are kept."""
-    model = config.model
+    model, device, dtype = config.model, pick_device(config.model.device), pick_dtype(config)
+    in_8_bits = model.matmul == "fp8"
+    if in_8_bits:
+        remedy = "this device does not multiply in 8 bits, as NVIDIA's do from the RTX 40 on: use 'auto'"
+        require(multiplies_eight_bits(device), "model.matmul", model.matmul, remedy)
+        require(dtype == "bfloat16", "model.matmul", model.matmul, f"needs model.dtype = 'bfloat16', it is {dtype}")
     return Placement(
-        device=pick_device(model.device),
-        dtype=DTYPES[pick_dtype(config)],
+        device=device,
+        dtype=DTYPES[dtype],
         memory=model.memory,
         offload=model.offload,
         checkpointing=model.checkpointing,
+        in_8_bits=in_8_bits,
         compiled=model.compile,
     )
 

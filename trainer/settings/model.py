@@ -56,6 +56,14 @@ class ModelSettings(Section, section="model"):
         step=0.05,
         may_change=True,
     )
+    matmul: str = setting(
+        AUTO,
+        "How fp8 weights are multiplied. bf16: widened at each use. fp8: in 8 bits, which rounds the activations too; "
+        "for cards from the RTX 40 on. auto: bf16.",
+        choices=(AUTO, "bf16", "fp8"),
+        may_change=True,
+        omit_default=True,
+    )
     compile: bool = setting(
         False,
         "torch.compile makes the blocks faster, if none of their weights are offloaded. The first iteration takes "
@@ -77,6 +85,7 @@ class ModelSettings(Section, section="model"):
     def check(self) -> None:
         remedy = "compiled blocks need their weights on the device: use model.compile = false, or offload = 0"
         require(not (self.compile and self.offload), "model.offload", self.offload, remedy)
+        require(self.matmul != "fp8" or self.memory == "fp8", "model.matmul", self.matmul, "needs memory = 'fp8'")
         only_resident = self.memory == "nf4" and self.offload
         require(
             not only_resident, "model.offload", self.offload, "4-bit weights stay on the device: use memory = 'fp8'"

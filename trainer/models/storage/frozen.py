@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-EIGHT_BITS = (*FLOAT8, torch.int8)
-LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448
+from .eight_bits import FLOAT8, can_multiply, multiply, widen
 
 
 class Fetcher(Protocol):
@@ -32,10 +30,20 @@ class FrozenLinear(nn.Linear):
 
     spared = False  # whether nobody needs the output of the call, see `flux1.checkpointing`
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        fetcher: Fetcher | None = None,
+        in_8_bits: bool = False,
+    ):
         super().__init__(in_features, out_features, bias, device="meta")
         self.requires_grad_(False)
         self.fetcher = fetcher  # None if the weight is on the device that computes
+        # whether y is made in 8 bits, if W's are float8_e4m3fn; the gradient of x is made with W widened
+        self.in_8_bits = in_8_bits
         self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are, if they are no whole numbers
         self.register_buffer("scale", None, persistent=False)
 
@@ -55,14 +63,23 @@ class FrozenLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return _FrozenMatmul.apply(x, self, self.spared)
 
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T + b, without a history."""
+        if not (self.in_8_bits and can_multiply(self._values(self.weight), x.dtype)):
+            return F.linear(x, self.widened(x.dtype, backward=False), self.bias)
+        return multiply(x, self._fetched(backward=False), self.scale, self.bias)
+
     def widened(self, dtype: torch.dtype, *, backward: bool) -> Tensor:
         """W [out, in] in `dtype`, on the device that computes."""
+        return widen(self._fetched(backward=backward), self.scale, dtype)
+
+    def _fetched(self, *, backward: bool) -> Tensor:
         weight = self.weight.detach() if self.fetcher is None else self.fetcher.fetch(self.weight, backward=backward)
-        if self.float8 is not None:
-            weight = weight.view(self.float8)
-        weight = weight.to(dtype)
-        # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
-        return weight if self.scale is None else weight.mul_(self.scale)
+        return self._values(weight)
+
+    def _values(self, weight: Tensor) -> Tensor:
+        """The stored weight as what its bytes are."""
+        return weight if self.float8 is None else weight.view(self.float8)
 
     def carry(self, device: torch.device) -> None:
         """Take to `device` what waits where the layer computes: an offloaded weight stays in host memory."""
@@ -89,21 +106,11 @@ def product(layer: nn.Linear, x: Tensor, *, spared: bool = False) -> Tensor:
     shows if somebody needs it after all."""
     if spared:
         return x.new_full((), math.nan).expand(*x.shape[:-1], layer.out_features)
-    return F.linear(x, _weight(layer, x.dtype, backward=False), layer.bias)
+    return layer.product(x) if isinstance(layer, FrozenLinear) else F.linear(x, layer.weight, layer.bias)
 
 
 def returned(layer: nn.Linear, gradient: Tensor) -> Tensor:
     """The gradient of x, from that of `product`."""
-    return gradient @ _weight(layer, gradient.dtype, backward=True)
-
-
-def _weight(layer: nn.Linear, dtype: torch.dtype, *, backward: bool) -> Tensor:
-    return layer.widened(dtype, backward=backward) if isinstance(layer, FrozenLinear) else layer.weight
-
-
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float8_e4m3fn [out, in] and float32 scale [out, 1] of each row, whose largest element becomes 448."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1, keepdim=True) / LARGEST
-    scale = torch.where(scale > 0, scale, 1)  # rows of zeros stay zeros
-    return (weight / scale).to(torch.float8_e4m3fn), scale
+    if isinstance(layer, FrozenLinear):
+        return gradient @ layer.widened(gradient.dtype, backward=True)
+    return gradient @ layer.weight
