@@ -1,6 +1,6 @@
 """Triton's kernels. Whoever imports this has asked whether Triton is there."""
 
-# mypy: allow-untyped-decorators, allow-untyped-defs
+# mypy: allow-untyped-decorators, allow-untyped-defs, allow-incomplete-defs
 # a kernel's arguments are Triton's own: pointers and whole numbers
 
 import torch
