@@ -19,6 +19,17 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/storage/compiling.py",
+        ("test_compiling.py",),
+        {
+            "auto without Triton": ("return kernels_by_triton(device) and not", "return not"),
+            "auto under offload": ("and not offload and not small", "and not small"),
+            "auto for the embedded model": (" and not small", ""),
+            "auto for all": ("if setting == AUTO:", "if False:"),
+            "offload compiled": ("return bool(setting) and not offload", "return bool(setting)"),
+        },
+    ),
+    Target(
         "trainer/models/storage/eight_bits.py",
         ("test_frozen.py",),
         {

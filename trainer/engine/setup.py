@@ -13,10 +13,11 @@ from ..errors import ConfigError
 from ..models.conditioning import Conditioning
 from ..models.families import family_of
 from ..models.family import Geometry, Policy
-from ..models.files.source import ModelSource, resolve
+from ..models.files.source import EMBEDDED, ModelSource, resolve
 from ..models.lora.attach import attach_lora, detach_lora
 from ..models.lora.start import modules_in, start_from
 from ..models.lora.targets import LoraError, linear_layers
+from ..models.storage.compiling import wants_compiled
 from ..models.storage.placement import DTYPES, Placement
 from ..objectives.objective import objective_of
 from ..picture_files import read_pictures
@@ -24,7 +25,7 @@ from ..pictures.convert import fitted
 from ..plugins import is_own
 from ..rewards import build
 from ..rewards.base import Reward, move
-from ..settings.config import Config, LoraSettings, require
+from ..settings.config import Config, LoraSettings, ModelSettings, require
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.schedule import sigma_grid
@@ -171,8 +172,13 @@ def placement_of(config: Config) -> Placement:
         offload=model.offload,
         checkpointing=model.checkpointing,
         in_8_bits=in_8_bits,
-        compiled=model.compile,
+        compiled=compiles(model, device, model.offload),
     )
+
+
+def compiles(model: ModelSettings, device: str, offload: float) -> bool:
+    """Whether the blocks are compiled, under a memory plan of this offload."""
+    return wants_compiled(model.compile, device, offload=offload, small=model.path == EMBEDDED)
 
 
 def source_of(config: Config) -> ModelSource:

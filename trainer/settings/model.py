@@ -64,10 +64,14 @@ class ModelSettings(Section, section="model"):
         may_change=True,
         omit_default=True,
     )
-    compile: bool = setting(
-        False,
+    compile: bool | str = setting(
+        AUTO,
         "torch.compile makes the blocks faster, if none of their weights are offloaded. The first iteration takes "
-        "minutes. If it does not work, the log says so and the training goes on without.",
+        "minutes. auto: on a GPU with Triton, if nothing is offloaded. If it does not work, the log says so and the "
+        "training goes on without.",
+        choices=(AUTO,),
+        flag=True,
+        may_change=True,
     )
     checkpointing: bool = setting(
         True,
@@ -84,7 +88,7 @@ class ModelSettings(Section, section="model"):
 
     def check(self) -> None:
         remedy = "compiled blocks need their weights on the device: use model.compile = false, or offload = 0"
-        require(not (self.compile and self.offload), "model.offload", self.offload, remedy)
+        require(not (self.compile is True and self.offload), "model.offload", self.offload, remedy)
         require(self.matmul != "fp8" or self.memory == "fp8", "model.matmul", self.matmul, "needs memory = 'fp8'")
         only_resident = self.memory == "nf4" and self.offload
         require(
