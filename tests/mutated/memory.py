@@ -44,7 +44,7 @@ TARGETS = [
         {
             "rows share a scale": ("vector_norm(x, math.inf, 1, keepdim=True)", "vector_norm(x, math.inf).view(1, 1)"),
             "zeros are not numbers": ("torch.where(largest > 0, largest / LARGEST, 1)", "largest / LARGEST"),
-            "an eighth of the range": ("largest / LARGEST, 1)", "8 * largest / LARGEST, 1)"),
+            "beyond the range": ("largest / LARGEST, 1)", "largest / 900, 1)"),
             "weights unscaled": ("if scale is None else scale\n", "if True else scale\n"),
             "bias forgotten": ("bias=bias, out", "bias=None, out"),
             "any sizes": ("return fits and", "return"),

@@ -17,7 +17,7 @@ COLD = 120  # seconds for FLUX's two kinds of blocks, forward and backward; an e
 def wants_compiled(setting: bool | str, device: torch.device | str, *, offload: float, small: bool) -> bool:
     """What `model.compile` means for a model.
 
-    "auto" is yes if Triton compiles for the device, nothing is offloaded and the model is not small: a small one's whole
+    "auto" is yes if Triton compiles for the device, nothing is offloaded, and the model is not small, whose whole
     training takes less. Offloaded weights would break the compiled graph in every layer.
     """
     if setting == AUTO:
@@ -39,9 +39,7 @@ def compile_blocks(module: nn.Module, device: torch.device | str) -> bool:
         reason = " ".join(str(error).split())[:200]
         log.warning("model.compile: torch.compile does not work here (%s); going on without it", reason)
         return False
-    log.info(
-        "the blocks are compiled as they are first used: the first iteration takes about %d s more (estimate)", COLD
-    )
+    log.info("the blocks are compiled at their first use: the first iteration takes about %d s more (estimate)", COLD)
     for block in blocks(module):
         block.compile()
     return True
