@@ -17,6 +17,7 @@ from ..engine.grpo import Candidates, gradient, sample_candidates, score, traine
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
+from ..models.flux1.checkpointing import checkpoint_blocks
 from ..models.flux1.conditions import EMBEDDINGS, POOLED
 from ..models.flux1.conditions import conditioning as told
 from ..models.flux1.geometry import Geometry
@@ -24,7 +25,6 @@ from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.text import BATCH
 from ..models.flux1.vae import Vae
 from ..models.lora.attach import ADAPTER
-from ..models.storage.attention import checkpoint_blocks
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.placement import DTYPES

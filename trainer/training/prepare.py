@@ -1,6 +1,5 @@
 """From settings to a loaded Setup, with the memory plan that fits the device."""
 
-import logging
 from dataclasses import replace
 
 from ..device import free_memory
@@ -9,6 +8,7 @@ from ..engine.setup import (
     add_lora,
     assemble,
     build_rewards,
+    compiles,
     encode_all,
     pick_dtype,
     placement_of,
@@ -21,8 +21,6 @@ from ..models.lora.attach import ADAPTER
 from ..models.storage.placement import Placement
 from ..planning.choice import choose
 from ..settings.config import Config, RunSettings
-
-log = logging.getLogger(__name__)
 
 
 def prepare(config: Config) -> Setup:
@@ -53,8 +51,6 @@ def planned(config: Config, placement: Placement) -> tuple[Placement, RunSetting
     named = replace(config, model=replace(config.model, dtype=pick_dtype(config)))
     choice = choose(named, free_memory(placement.device))
     plan = choice.plan
-    if placement.compiled and plan.offload:
-        log.warning("model.compile = true: left out, as offloaded weights break the compiled graph in every layer")
-    compiled = placement.compiled and not plan.offload
+    compiled = compiles(config.model, placement.device, plan.offload)
     placement = replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled)
     return placement, replace(config.run, micro_batch=choice.micro_batch, rollout_batch=choice.rollout_batch)

@@ -33,7 +33,7 @@ DRAWN = {
     "init": ("denoise", "reference"),
 }
 MACHINE = {
-    "model": ("device", "memory", "offload", "compile", "checkpointing"),
+    "model": ("device", "memory", "offload", "matmul", "compile", "checkpointing"),
     "run": ("micro_batch", "rollout_batch", "offload_rewards"),
 }
 PATHS = ("model.path", "model.vae", "model.text_encoders", "init.image", "init.mask")
