@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as run.micro_batch=1"
     )
     parser.add_argument("--vram", type=float, metavar="GIB", help="memory of the card: says which plan fits")
+    add_measured(parser)
+
+
+def add_measured(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--measured", type=Path, metavar="FILE", help="a card's rates as `bench gpu --out FILE` measured them"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

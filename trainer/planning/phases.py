@@ -4,7 +4,7 @@ import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import torch
@@ -33,6 +33,7 @@ from ..settings.config import Config
 from ..stages.rollout import BatchVelocity
 from ..stages.solvers import solver_of
 from . import models
+from .kernels import Kernels, Work
 from .models import META
 from .rewards import counted
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
@@ -40,6 +41,8 @@ from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
 PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
 FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
+OF_ITERATION = ("rollout", "decode", "reward", "update")
+FORWARD, PAIRS = "forward", "pairs"  # one micro-batch of the rollout, and of the update with its backward pass
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,16 @@ class Peak:
     host: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a run asks of its card."""
+
+    peaks: dict[str, Peak]  # of each of PHASES
+    work: dict[str, Work]  # the kernels of each of PHASES, and of FORWARD and PAIRS
+
+
 class Meter(Clock):
-    """The loop's clock, which reads the memory of each phase instead of the time."""
+    """The loop's clock, which reads the memory and the kernels of each phase instead of the time."""
 
     def __init__(self, tracker: MemoryTracker):
         super().__init__(META)
@@ -62,22 +73,28 @@ class Meter(Clock):
     def phase(self, name: str) -> Iterator[None]:
         gc.collect()  # what waits in reference cycles is not memory that the phase needs
         self.tracker.restart()
-        with self.tracker, fused_attention():
+        with self.tracker, fused_attention(), self.tracker.kernels.counting(name):
             yield
         self.peaks[name] = Peak(self.tracker.peak[DEVICE], self.tracker.peak[HOST])
 
 
 @dataclass
 class PlannedPolicy(FluxPolicy):
-    """A policy that passes some of its calls through the model: the others would need the same memory."""
+    """A policy that passes some of its calls through the model: the others would need the same."""
 
-    only: int | None = None  # the call of each velocity that is real; None is every one
+    kernels: Kernels = field(default_factory=Kernels)  # where the real call counts for all of them
+    only: int | None = None  # the last call of each velocity, which alone is real; None: all are
 
     def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         evaluate, calls = super().velocity(conditioning, geometry), count()
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-            return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
+            if self.only is None:
+                return evaluate(x, sigma, rows)
+            if next(calls) != self.only:
+                return torch.empty_like(x)
+            with self.kernels.counting(FORWARD, times=self.only + 1):
+                return evaluate(x, sigma, rows)
 
         return velocity
 
@@ -86,14 +103,19 @@ class PlannedVae(Vae):
     """The autoencoder, whose weights wait on the host and are copied to the device for each use."""
 
     def decode(self, z: Tensor) -> Tensor:
-        copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
+        copies = [torch.empty_like(parameter).copy_(parameter) for parameter in self.vae.parameters()]
         images = super().decode(z)
         del copies
         return images
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
-    """The peak of each of PHASES, of a run that has done its first update. Needs no weights and no GPU.
+    """The peak of each of PHASES, see `measure`."""
+    return measure(config, plan).peaks
+
+
+def measure(config: Config, plan: MemoryPlan) -> Measured:
+    """Peaks and kernels of an iteration of a run that has done its first update. Needs no weights and no GPU.
 
     Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
     """
@@ -106,8 +128,8 @@ def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
         score(setup, candidates)
     policy.only = None
     with meter.phase("update"):
-        _update(setup, state, candidates)
-    return meter.peaks
+        _update(setup, state, candidates, meter.tracker.kernels)
+    return Measured(meter.peaks, dict(meter.tracker.kernels.work))
 
 
 def dtype_of(config: Config) -> torch.dtype:
@@ -155,7 +177,8 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
         vae, last = PlannedVae(vae), _last_call(config)
-        policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER, only=last)
+        policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER)
+        policy.kernels, policy.only = tracker.kernels, last
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         for reward in rewards.values():
             reward.to(META)
@@ -214,16 +237,19 @@ def _step(setup: Setup, state: State) -> None:
     state.average.update(setup.lora)
 
 
-def _update(setup: Setup, state: State, candidates: Candidates) -> None:
-    """One micro-batch of pairs on top of the gradients of others, and the step."""
+def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels) -> None:
+    """One micro-batch of pairs on top of the gradients of others, for which it counts, and the step."""
     grpo, prompts = setup.config.grpo, len(candidates.prompts)
     size = setup.config.run.micro_batch
-    pairs = setup.objective.pairs(prompts, generator=torch.Generator()).part(0, size).to(META)
+    pairs = setup.objective.pairs(prompts, generator=torch.Generator())
+    updates, micro_batches = grpo.updates_per_rollout, math.ceil(len(pairs) / size)
     loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter)
-    gradient(setup, candidates, pairs, loss_of, size)
-    _step(setup, state)
+    with kernels.counting(PAIRS, times=updates * micro_batches):
+        gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size)
+    with kernels.counting("step", times=updates):
+        _step(setup, state)
 
 
 def _last_call(config: Config) -> int:
