@@ -10,13 +10,13 @@ A fused kernel of the project's own counts as one if it is a `torch.library.cust
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
 PRODUCT, THIN, ATTENTION, ELEMENTWISE, CAST, COPY, FETCH = KINDS = (
@@ -90,8 +90,8 @@ def kernel_of(
 ) -> Kernel | None:
     """The kernel of an operation; None if there is none, as for views, allocations and what the host does."""
     name = func.overloadpacket.__name__
-    given, changed = tensors(args, kwargs), written_in_place(func, args, kwargs)
-    made = changed or new_ones(tensors(out), given)
+    given, changed = tensors([*args, *kwargs.values()]), written_in_place(func, args, kwargs)
+    made = changed or new_ones(tensors([out]), given)
     if not made or "empty" in name or all(map(on_host, made)):
         return None
     written = sum(map(size_of, made))
@@ -101,7 +101,7 @@ def kernel_of(
     known = set(map(id, changed))
     others = [size_of(tensor) for tensor in given if id(tensor) not in known]
     read += sum(min(size, written) for size in others) if name in GATHERING else sum(others)
-    formula = flop_registry.get(func.overloadpacket)
+    formula = _formula(func.overloadpacket)
     flop = int(formula(*args, **kwargs, out_val=out)) if formula else 0
     width = (given or made)[0].itemsize
     return Kernel(_kind(name, flop, read + written, given, made), width, flop, read + written)
@@ -117,8 +117,22 @@ def _kind(name: str, flop: int, moved: int, given: list[Tensor], made: list[Tens
     return ELEMENTWISE
 
 
-def tensors(*values: Any) -> list[Tensor]:
-    return [value for value in tree_iter(values) if isinstance(value, Tensor)]
+@lru_cache(None)
+def _formula(packet: Any) -> Callable[..., Any] | None:
+    """FLOP of an operation; one in place, such as `addmm_`, has those of the plain one."""
+    plain = getattr(torch.ops.aten, packet.__name__.rstrip("_"), None)
+    return flop_registry.get(packet) or flop_registry.get(plain)
+
+
+def tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Those among an operation's arguments or results, lists of them included."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors(value)
+    return found
 
 
 def new_ones(made: list[Tensor], given: list[Tensor]) -> list[Tensor]:
@@ -129,7 +143,7 @@ def new_ones(made: list[Tensor], given: list[Tensor]) -> list[Tensor]:
 
 def written_in_place(func: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
     places = _written(func)
-    return tensors([args[i] if i < len(args) else kwargs.get(name) for i, name in places])
+    return tensors(args[i] if i < len(args) else kwargs.get(name) for i, name in places)
 
 
 @lru_cache(None)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..choices import AUTO
 from ..engine.drawing import Clock
 from ..engine.grpo import Candidates, gradient, sample_candidates, score, trained_steps
+from ..engine.micro_batch import MicroBatch
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
@@ -115,21 +116,34 @@ def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
 
 
 def measure(config: Config, plan: MemoryPlan) -> Measured:
-    """Peaks and kernels of an iteration of a run that has done its first update. Needs no weights and no GPU.
+    """Peaks and kernels of an iteration of a run that has done its first update. Needs no weights and no GPU."""
+    return Planned(config, plan).measure(config.run.micro_batch)
 
-    Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
-    """
-    meter = Meter(MemoryTracker())
-    setup, policy = _load(config, plan, _encode(config, plan, meter), meter)
-    with meter.tracker:
-        state = _started(setup)
-    candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
-    with meter.phase("reward"):
-        score(setup, candidates)
-    policy.only = None
-    with meter.phase("update"):
-        _update(setup, state, candidates, meter.tracker.kernels)
-    return Measured(meter.peaks, dict(meter.tracker.kernels.work))
+
+class Planned:
+    """A run under a memory plan, loaded on `meta`: what its micro-batch does not change is counted once."""
+
+    def __init__(self, config: Config, plan: MemoryPlan):
+        self.meter = Meter(MemoryTracker())
+        self.setup, self.policy = _load(config, plan, _encode(config, plan, self.meter), self.meter)
+        with self.meter.tracker:
+            self.state = _started(self.setup)
+
+    def measure(self, micro_batch: int) -> Measured:
+        """Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own."""
+        meter, kernels = self.meter, self.meter.tracker.kernels
+        kernels.work.clear()
+        config = self.setup.config
+        config = replace(config, run=replace(config.run, micro_batch=micro_batch))
+        setup = replace(self.setup, config=config, micro_batch=MicroBatch(micro_batch, META))
+        self.policy.only = _last_call(config)
+        candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
+        with meter.phase("reward"):
+            score(setup, candidates)
+        self.policy.only = None
+        with meter.phase("update"):
+            _update(setup, self.state, candidates, kernels)
+        return Measured(dict(meter.peaks), dict(kernels.work))
 
 
 def dtype_of(config: Config) -> torch.dtype:
@@ -176,9 +190,9 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
             checkpoint_blocks(transformer)
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
-        vae, last = PlannedVae(vae), _last_call(config)
+        vae = PlannedVae(vae)
         policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER)
-        policy.kernels, policy.only = tracker.kernels, last
+        policy.kernels = tracker.kernels
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         for reward in rewards.values():
             reward.to(META)
