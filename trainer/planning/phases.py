@@ -124,7 +124,7 @@ class Planned:
     """A run under a memory plan, loaded on `meta`: what its micro-batch does not change is counted once."""
 
     def __init__(self, config: Config, plan: MemoryPlan):
-        self.meter = Meter(MemoryTracker())
+        self.plan, self.meter = plan, Meter(MemoryTracker())
         self.setup, self.policy = _load(config, plan, _encode(config, plan, self.meter), self.meter)
         with self.meter.tracker:
             self.state = _started(self.setup)

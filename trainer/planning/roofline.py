@@ -27,8 +27,8 @@ def by_kind(work: Work, card: Card) -> dict[str, float]:
 
 
 def iteration(work: Mapping[str, Work]) -> Work:
-    """The kernels of a whole iteration, by those of its phases."""
-    return sum((work[phase] for phase in OF_ITERATION), Counter())
+    """The kernels of a whole iteration, by those of its phases; one without a model may have none."""
+    return sum((work.get(phase, Counter()) for phase in OF_ITERATION), Counter())
 
 
 def _of(kernel: Kernel, card: Card) -> float:
