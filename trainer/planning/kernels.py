@@ -28,8 +28,8 @@ PRODUCT, THIN, ATTENTION, ELEMENTWISE, CAST, COPY, FETCH = KINDS = (
     "copies",
     "fetched",  # from the host
 )
-ROW = 128  # FLOP a byte below which a product is thin: cards do about as many in the time of a byte
-COPYING = frozenset({"copy_", "_to_copy", "clone", "cat", "repeat", "constant_pad_nd", "slice_backward"})
+RIDGE = 128  # FLOP a byte below which a product is thin: cards do about as many in the time of a byte
+COPYING = frozenset({"copy_", "_to_copy", "clone", "cat", "stack", "repeat", "constant_pad_nd", "slice_backward"})
 GATHERING = frozenset({"index", "index_select", "embedding", "gather"})  # which read what they give, not the whole
 TRANSFERS = frozenset({"copy_", "_to_copy"})
 OVERWRITING = frozenset({"copy_", "fill_", "zero_"})
@@ -111,7 +111,7 @@ def _kind(name: str, flop: int, moved: int, given: list[Tensor], made: list[Tens
     if "attention" in name:
         return ATTENTION
     if flop:
-        return PRODUCT if flop >= ROW * moved else THIN
+        return PRODUCT if flop >= RIDGE * moved else THIN
     if name in COPYING:
         return COPY if given[-1].dtype == made[0].dtype else CAST
     return ELEMENTWISE
