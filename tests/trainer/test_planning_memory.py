@@ -14,6 +14,7 @@ from trainer.engine.state import new_state
 from trainer.models.files.source import EMBEDDED
 from trainer.models.storage import pinned
 from trainer.models.storage.memory import MemoryPlan
+from trainer.models.storage.modulation import modulation_of
 from trainer.planning import models
 from trainer.planning.kernels import PRODUCT, THIN
 from trainer.planning.phases import Meter, measure
@@ -50,6 +51,7 @@ def real(config):
     setup = prepare(config)
     state = new_state(setup)
     improve_once(setup, state, Meter(MemoryTracker("cpu")))  # the optimiser's state and text vectors are made
+    modulation_of(setup.policy.network).forget()  # as for other prompts
     meter = Meter(MemoryTracker("cpu"))
     meter.tracker.place(tensors_of(setup, state), DEVICE)
     meter.tracker.place((t for s in state.optimizer.state.values() for t in s.values()), DEVICE)

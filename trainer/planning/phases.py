@@ -210,7 +210,8 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     embeddings, pooled = conditioning.tensors[EMBEDDINGS], conditioning.tensors[POOLED]
     return told(
         embeddings.new_empty(*embeddings.shape[:-1], settings.joint_attention_dim),
-        pooled.new_empty(len(pooled), settings.pooled_projection_dim),
+        # on the host, where modulation compares it: the update takes the rollout's table
+        torch.zeros(len(pooled), settings.pooled_projection_dim, dtype=pooled.dtype),
     )
 
 
