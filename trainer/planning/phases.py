@@ -84,7 +84,8 @@ class PlannedPolicy(FluxPolicy):
     """A policy that passes some of its calls through the model: the others would need the same."""
 
     kernels: Kernels = field(default_factory=Kernels)  # where the real call counts for all of them
-    only: int | None = None  # the last call of each velocity, which alone is real; None: all are
+    only: int | None = None  # the call of each velocity that is real; None: all are
+    calls: int = 1  # of each velocity, for which the real one counts
 
     def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         evaluate, calls = super().velocity(conditioning, geometry), count()
@@ -94,7 +95,7 @@ class PlannedPolicy(FluxPolicy):
                 return evaluate(x, sigma, rows)
             if next(calls) != self.only:
                 return torch.empty_like(x)
-            with self.kernels.counting(FORWARD, times=self.only + 1):
+            with self.kernels.counting(FORWARD, times=self.calls):
                 return evaluate(x, sigma, rows)
 
         return velocity
@@ -117,7 +118,7 @@ def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
 
 def measure(config: Config, plan: MemoryPlan) -> Measured:
     """Peaks and kernels of an iteration of a run that has done its first update. Needs no weights and no GPU."""
-    return Planned(config, plan).measure(config.run.micro_batch)
+    return Planned(config, plan).measure(config.run.micro_batch, config.run.drawn_at_once)
 
 
 class Planned:
@@ -129,14 +130,20 @@ class Planned:
         with self.meter.tracker:
             self.state = _started(self.setup)
 
-    def measure(self, micro_batch: int) -> Measured:
+    @property
+    def loaded(self) -> int:
+        """Bytes on the device at the peak of the loading."""
+        return self.meter.peaks["load"].device
+
+    def measure(self, micro_batch: int, rollout_batch: int) -> Measured:
         """Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own."""
         meter, kernels = self.meter, self.meter.tracker.kernels
         kernels.work.clear()
         config = self.setup.config
-        config = replace(config, run=replace(config.run, micro_batch=micro_batch))
-        setup = replace(self.setup, config=config, micro_batch=MicroBatch(micro_batch, META))
-        self.policy.only = _last_call(config)
+        config = replace(config, run=replace(config.run, micro_batch=micro_batch, rollout_batch=rollout_batch))
+        batches = MicroBatch(micro_batch, META), MicroBatch(rollout_batch, META)
+        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1])
+        self.policy.only, self.policy.calls = _last_call(config)
         candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
         with meter.phase("reward"):
             score(setup, candidates)
@@ -267,8 +274,9 @@ def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels
         _step(setup, state)
 
 
-def _last_call(config: Config) -> int:
-    """Of the rollout's model calls: there the solver's own states are all in place."""
-    candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
-    of_one = solver_of(config.sampling.solver).evaluations(config.sampling.steps)
-    return of_one * math.ceil(candidates / config.run.drawn_at_once) - 1
+def _last_call(config: Config) -> tuple[int, int]:
+    """Of the rollout's model calls the last with a whole batch, where the solver's own states are all in place, and
+    how many there are."""
+    candidates, size = config.grpo.prompts_per_iteration * config.grpo.group_size, config.run.drawn_at_once
+    steps, parts = solver_of(config.sampling.solver).evaluations(config.sampling.steps), math.ceil(candidates / size)
+    return (steps - 1) * parts + max(1, candidates // size) - 1, steps * parts

@@ -1,18 +1,20 @@
 """What each memory plan of a run needs, at the config's micro-batch and at others that suit a card better."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+from ..choices import AUTO
 from ..models.storage.memory import MemoryPlan, sizes
 from ..models.storage.modulation import modulators
 from ..settings.config import Config
 from . import advice, models, roofline
 from .cards import Card
+from .choice import drawn_at_once
 from .kernels import Work
-from .phases import FIXED, Peak, Planned
+from .phases import FIXED, ROLLOUT, Peak, Planned
 
 # a weight in 4 bits: bitsandbytes has a scale in 8 bits for each 64 of them, and one in float32 for each 256 scales
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
@@ -26,6 +28,7 @@ class Prediction:
     peaks: Mapping[str, Peak]
     estimated: bool = False  # by arithmetic, not by a count
     micro_batch: int | None = None  # if it is another than the config's
+    rollout_batch: int | None = None  # as many fit, if that is left to the planner
     work: Mapping[str, Work] = field(default_factory=dict)  # the kernels of each phase; none of an estimate
 
     @property
@@ -54,7 +57,7 @@ def predictions(
     for plan in advice.candidates(config):
         progress(advice.title(plan))
         planned = Planned(config, plan)
-        first = _counted(planned, config.run.micro_batch)
+        first = _counted(planned, config.run.micro_batch, vram)
         yield first
         if plan == MemoryPlan("fp8"):
             yield Prediction(MemoryPlan("nf4"), _narrowed(config, first.peaks), estimated=True)
@@ -62,10 +65,22 @@ def predictions(
             yield from _others(planned, first, vram, card, progress)
 
 
-def _counted(planned: Planned, micro_batch: int) -> Prediction:
-    config, measured = planned.setup.config, planned.measure(micro_batch)
-    other = None if micro_batch == config.run.micro_batch else micro_batch
-    return Prediction(planned.plan, measured.peaks, micro_batch=other, work=measured.work)
+def _counted(planned: Planned, micro_batch: int, vram: float | None) -> Prediction:
+    """With as many at once in the rollout as fit, if that is left to the planner and a card is in question."""
+    config = planned.setup.config
+    run = replace(config.run, micro_batch=micro_batch)
+    left = vram is not None and run.rollout_batch == AUTO and advice.fits(planned.loaded, vram)
+    for drawn in drawn_at_once(config) if left else [run.drawn_at_once]:
+        measured = planned.measure(micro_batch, drawn)
+        if vram is None or advice.fits(measured.peaks[ROLLOUT].device, vram):
+            break
+    return Prediction(
+        planned.plan,
+        measured.peaks,
+        micro_batch=None if micro_batch == config.run.micro_batch else micro_batch,
+        rollout_batch=drawn if left else None,
+        work=measured.work,
+    )
 
 
 def _others(
@@ -73,13 +88,12 @@ def _others(
 ) -> Iterator[Prediction]:
     """The plan with half the micro-batch until it fits, or twice as much as long as it fits and is faster."""
     config = planned.setup.config
-    size, grpo = config.run.micro_batch, config.grpo
-    largest = grpo.prompts_per_iteration * max(grpo.group_size, grpo.anchors * grpo.trained_steps)
+    size, pairs = config.run.micro_batch, advice.cost(config).update // config.grpo.updates_per_rollout
     growing = advice.fits(last.device, vram)
-    while (_too_wide(last, vram) and size > 1) or (growing and size < largest):
-        size = min(2 * size, largest) if growing else -(-size // 2)
+    while (_too_wide(last, vram) and size > 1) or (growing and size < pairs):
+        size = min(2 * size, pairs) if growing else -(-size // 2)
         progress(f"{advice.title(planned.plan)}, micro-batch {size}")
-        before, last = last, _counted(planned, size)
+        before, last = last, _counted(planned, size, vram)
         yield last
         growing = growing and advice.fits(last.device, vram) and last.seconds(card) < before.seconds(card)
 

@@ -77,6 +77,7 @@ class Report:
                     "memory": p.plan.precision,
                     "offload": p.plan.offload,
                     "micro_batch": p.micro_batch or self.config.run.micro_batch,
+                    "rollout_batch": p.rollout_batch,
                     "estimated": p.estimated,
                     "device": p.device,
                     "host": p.host,
