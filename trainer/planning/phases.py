@@ -38,6 +38,7 @@ from .kernels import Kernels, Work
 from .models import META
 from .rewards import counted
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
+from .widening import PlannedStorage
 
 ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
 PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
@@ -190,7 +191,8 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
     for parameter in vae.parameters():
         parameter.data = parameter.data.to(dtype)
     rewards = counted(config.rewards, tracker)
-    storage = prepared(transformer, plan, dtype)
+    in_8_bits = config.model.matmul == "fp8" and plan.precision == "fp8"
+    storage = prepared(transformer, plan, dtype, in_8_bits=in_8_bits)
     with meter.phase("load"):
         fill(transformer, storage, tracker)
         if config.model.checkpointing:
@@ -222,9 +224,9 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     )
 
 
-def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:
+def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, *, in_8_bits: bool = False) -> Storage:
     """The plan's storage of a model on meta, whose layers are made ready for it."""
-    storage = Storage(plan, device=META, dtype=dtype, storage_device=META)
+    storage = PlannedStorage(plan, device=META, dtype=dtype, storage_device=META, in_8_bits=in_8_bits)
     storage.prepare(module)
     return storage
 
