@@ -39,7 +39,9 @@ def kernels(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [torch.int8, *FLOAT8], ids=str)
-@pytest.mark.parametrize("scale", [None, torch.tensor(0.37), torch.tensor([0.37]), torch.tensor([[0.1], [3.3]])])
+@pytest.mark.parametrize(
+    "scale", [None, torch.tensor(0.37), torch.tensor([0.37]), torch.tensor([[0.1], [3.3]]), torch.ones(1).expand(2, 1)]
+)
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_the_kernel_widens_every_byte_as_torch_does(kernels, kind, scale):
     every = torch.arange(256).to(torch.uint8).view(torch.int8).view(2, 128).repeat(1, 20)[:, : kernels.BLOCK + 100]
