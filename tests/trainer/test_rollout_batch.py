@@ -9,6 +9,7 @@ from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.events import Halved, IterationDone, SelfTested
+from trainer.models.storage.memory import blocks
 from trainer.settings.config_file import load_config
 from trainer.settings.run import RunSettings
 from trainer.training.evaluate import base_pictures, evaluate
@@ -81,6 +82,15 @@ def test_pictures_without_a_ratio_are_drawn_without_copies(make, rows):
     seen.clear()
     base_pictures(setup, [0, 1], [5, 6])
     assert seen == {(False, 2): STEPS}
+
+
+def test_compiled_blocks_see_full_batches_alone(make, monkeypatch):
+    setup = make("run.micro_batch=4")
+    monkeypatch.setattr(blocks(setup.policy.network)[0], "_compiled_call_impl", setup.policy.network.forward)
+    seen = []
+    monkeypatch.setattr(setup.policy, "velocity", lambda *_: lambda x, sigma, rows: seen.append(len(x)) or x)
+    base_pictures(setup, [0, 1], [5, 6])
+    assert seen == [4] * STEPS
 
 
 @pytest.mark.also_on_card
