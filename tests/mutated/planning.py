@@ -9,10 +9,10 @@ TARGETS = [
         {
             "no margin": ("room = free * (1 - MARGIN)", "room = free"),
             "encoders count": ('if phase != "encode"', "if True"),
-            "the first of all": ("        if max(peaks.values()) <= room:\n", "        if True:\n"),
+            "the first of all": ("if phase != ROLLOUT) <= room", "if phase != ROLLOUT) >= 0"),
             "everything is counted": ("        if expected > room:\n", "        if False:\n"),
             "bf16 with offload": ("    if not least:\n", "    if True:\n"),
-            "a named plan is chosen anew": ("    if model.memory != AUTO:\n", "    if False:\n"),
+            "a named plan is chosen anew": ("named = model.memory != AUTO", "named = False"),
             "nobody is told": ("told = log.warning if", "told = log.info if"),
             "a rollout that does not fit": ("fits = peaks[ROLLOUT] <= room", "fits = True"),
             "a smaller rollout is not counted": (
