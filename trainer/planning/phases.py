@@ -25,6 +25,7 @@ from ..models.flux1.text import BATCH
 from ..models.flux1.vae import Vae
 from ..models.lora.attach import ADAPTER
 from ..models.storage.attention import checkpoint_blocks
+from ..models.storage.fetching import LayerFetcher
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.placement import DTYPES
@@ -89,6 +90,17 @@ class PlannedVae(Vae):
         images = super().decode(z)
         del copies
         return images
+
+
+class PlannedFetcher:
+    """Offload once the order of the layers is known: what is copied ahead takes all the bytes that it may."""
+
+    def __init__(self, offloaded: int, tracker: MemoryTracker):
+        self._ahead = torch.empty(min(LayerFetcher.ahead, offloaded), dtype=torch.uint8, device=META)
+        tracker.place([self._ahead], DEVICE)
+
+    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
+        return torch.empty_like(weight)
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
@@ -160,10 +172,19 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
             reward.to(META)
             if config.run.offload_rewards:
                 move([reward], "cpu")
+    _fetch_ahead(transformer, tracker)
     inits = models.inits(config, policy)
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
     canvas = setup.canvases[config.sampling.all_sizes.index(config.sampling.largest)]
     return replace(setup, canvas=canvas), policy
+
+
+def _fetch_ahead(network: nn.Module, tracker: MemoryTracker) -> None:
+    layers = [m for m in network.modules() if isinstance(m, FrozenLinear) and m.fetcher is not None]
+    if layers:
+        fetcher = PlannedFetcher(sum(layer.weight.nbytes for layer in layers), tracker)
+        for layer in layers:
+            layer.fetcher = fetcher
 
 
 def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning) -> Conditioning:
