@@ -45,10 +45,25 @@ TARGETS = [
         "trainer/models/storage/fetching.py",
         ("test_fetching.py",),
         {
-            "no copy on the same device": ("copy.copy_(weight), None", "weight, None"),
-            "nothing is learned": ("            self._next[self._last] = weight\n", "            pass\n"),
-            "any weight will do": ("if ahead.weight is weight else None", "if True else None"),
+            "no copy on the same device": ("_Copy(copy.copy_(weight), None)", "_Copy(weight, None)"),
+            "nothing is learned": ("            self._next[self._last] = moment\n", "            pass\n"),
+            "copied again though it is there": ("in coming if w not in self._copies]", "in coming]"),
+            "nothing is let go of": ("in self._copies if w not in coming]", "in self._copies if False]"),
+            "more than the bytes": ("if room < 0 and found:", "if False:"),
+            "the first one too must fit": ("if room < 0 and found:", "if room < 0:"),
+            "copies stay": ("        for weight in list(self._copies):\n            self._let_go(weight)\n", "        pass\n"),
             "backward passes are like forward passes": ("torch._C._current_graph_task_id() != -1", "False"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/staging.py",
+        ("../card/test_card_staging.py",),
+        {
+            "one buffer": ("                self._buffers.reverse()\n", ""),
+            "filled too early": ("                    buffer.copied.synchronize()\n", "                    pass\n"),
+            "before the memory is free": ("        self._stream.wait_event(begun)\n", ""),
+            "the end of another piece": ("        return buffer.copied\n", "        return self._buffers[0].copied\n"),
+            "buffers that are not page-locked": ("dtype=torch.uint8, pin_memory=True", "dtype=torch.uint8"),
         },
     ),
     Target(

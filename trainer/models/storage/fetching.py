@@ -44,7 +44,7 @@ class LayerFetcher:
         self._stage = Stage(self._streams, self.stream) if self._streams else None
         self._last: Moment | None = None
         self._next: dict[Moment, Moment] = {}
-        self._copies: dict[Tensor, _Copy] = {}  # of the moments to come, by their weights
+        self._copies: dict[Tensor, _Copy] = {}  # of the moments to come, by weight
 
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
         """A copy of `weight` on the device, to be read only; the caller lets go of it before the next call."""
@@ -52,7 +52,9 @@ class LayerFetcher:
         if self._last is not None:
             self._next[self._last] = moment
         self._last = moment
-        copy = self._arrived(self._copies.get(weight) or self._begin(weight))
+        if weight not in self._copies:
+            self._copies[weight] = self._begin(weight)
+        copy = self._arrived(self._copies[weight])
         coming = self._coming(moment)
         for other in [w for w in self._copies if w not in coming]:
             self._let_go(other)
