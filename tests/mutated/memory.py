@@ -51,7 +51,10 @@ TARGETS = [
             "nothing is let go of": ("in self._copies if w not in coming]", "in self._copies if False]"),
             "more than the bytes": ("if room < 0 and found:", "if False:"),
             "the first one too must fit": ("if room < 0 and found:", "if room < 0:"),
-            "copies stay": ("        for weight in list(self._copies):\n            self._let_go(weight)\n", "        pass\n"),
+            "copies stay": (
+                "        for weight in list(self._copies):\n            self._let_go(weight)\n",
+                "        pass\n",
+            ),
             "backward passes are like forward passes": ("torch._C._current_graph_task_id() != -1", "False"),
         },
     ),

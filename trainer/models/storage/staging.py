@@ -76,7 +76,9 @@ class Stage:
         try:
             return [_Buffer(torch.empty(PIECE, dtype=torch.uint8, pin_memory=True)) for _ in range(2)]
         except RuntimeError as error:
-            log.warning("no memory can be page-locked (%s): the host waits for its copies", str(error).partition("\n")[0])
+            log.warning(
+                "no memory can be page-locked (%s): the host waits for its copies", str(error).partition("\n")[0]
+            )
             return []
 
     @cached_property
