@@ -113,14 +113,38 @@ TARGETS = [
             "8 bits are made anew": ("elif weight.dtype not in EIGHT_BITS:", "else:"),
             "the largest plan that fits not": ("if size <= free)", "if size > free)"),
             "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),
+            "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/visiting.py",
+        ("test_memory_plans.py",),
+        {
             "half-way is where it stays": (
                 "    try:\n        for owner, leaf, p in home:  # which may run out of room half-way\n"
                 "            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n",
                 "    for owner, leaf, p in home:\n"
                 "        owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n    try:\n",
             ),
-            "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
             "guests stay": ("            owner._parameters[leaf] = p\n", "            pass\n"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/visiting.py",
+        ("../card/test_card_visiting.py",),
+        {
+            "copied back every time": (
+                "weight.home = self._at_home(weight.here) if weight.home is None else weight.home",
+                "weight.home = self._at_home(weight.here)",
+            ),
+            "not page-locked": ("pinned=streams_of(tensor.device) is not None", "pinned=False"),
+            "the host waits": ("device, non_blocking=True", "device"),
+            "shared weights come apart": (
+                "found.setdefault(id(tensor), _Weight([], tensor))",
+                "found.setdefault(len(found), _Weight([], tensor))",
+            ),
+            "no parameter any more": ("kept = isinstance(self.here, nn.Parameter)", "kept = False"),
+            "buffers stay behind": ("(module._parameters, module._buffers)", "(module._parameters,)"),
         },
     ),
     Target(

@@ -28,9 +28,9 @@ from trainer.models.storage.memory import (
     choose,
     plan_for,
     sizes,
-    visiting,
 )
 from trainer.models.storage.placement import Placement
+from trainer.models.storage.visiting import visiting
 from trainer.settings.config import ModelSettings
 from trainer.settings.config_file import load_config
 from trainer.training.run_folder import differences

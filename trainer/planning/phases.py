@@ -83,13 +83,24 @@ class PlannedPolicy(FluxPolicy):
 
 
 class PlannedVae(Vae):
-    """The autoencoder, whose weights wait on the host and are copied to the device for each use."""
+    """The autoencoder, whose weights wait on the host and are copied to the device for a phase.
+
+    Its largest moment is within a use, so that a copy for each use counts the same.
+    """
 
     def decode(self, z: Tensor) -> Tensor:
+        with self._copied():
+            return super().decode(z)
+
+    def encode(self, images: Tensor) -> Tensor:
+        with self._copied():
+            return super().encode(images)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
         copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
-        images = super().decode(z)
+        yield
         del copies
-        return images
 
 
 class PlannedFetcher:
@@ -168,6 +179,9 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         vae, last = PlannedVae(vae), _last_call(config)
         policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER, only=last)
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
+        if config.init.image:
+            width, height = config.sampling.largest
+            vae.encode(torch.empty(1, 3, height, width, device=META))
         for reward in rewards.values():
             reward.to(META)
             if config.run.offload_rewards:

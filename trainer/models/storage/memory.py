@@ -11,7 +11,6 @@ stops before its end, where the hook that sends it back would be: after the back
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -190,19 +189,6 @@ def readied(placement: Placement) -> Ready:
         return storage.put
 
     return ready
-
-
-@contextmanager
-def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The parameters of `module` are on `device` inside; outside they wait where they were."""
-    home = [(owner, leaf, p) for owner in module.modules() for leaf, p in owner._parameters.items() if p is not None]
-    try:
-        for owner, leaf, p in home:  # which may run out of room half-way
-            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
-        yield
-    finally:
-        for owner, leaf, p in home:
-            owner._parameters[leaf] = p
 
 
 def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
