@@ -14,7 +14,12 @@ TARGETS = [
         {
             "scale forgotten": ("else weight.mul_(self.scale)", "else weight"),
             "wrong 8 bits": ("weight.view(self.float8)", "weight.view(torch.float8_e4m3fn)"),
-            "one scale for all rows": (".amax(1, keepdim=True)", ".amax().view(1, 1)"),
+            "one scale for all rows": (
+                "vector_norm(wide, math.inf, 1, keepdim=True)",
+                "vector_norm(wide, math.inf).view(1, 1)",
+            ),
+            "the weight itself is divided": (".to(torch.float32, copy=True)", ".float()"),
+            "a length, and not the largest": ("wide, math.inf, 1", "wide, 2, 1"),
             "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
             "gradient transposed away": ("gradient @ ctx.layer", "gradient * 2 @ ctx.layer"),
             "bias forgotten": ("backward=False), layer.bias)", "backward=False))"),

@@ -5,11 +5,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from ..choices import AUTO
 from ..engine.drawing import Clock
@@ -19,23 +18,19 @@ from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
 from ..models.flux1.conditions import EMBEDDINGS, POOLED
 from ..models.flux1.conditions import conditioning as told
-from ..models.flux1.geometry import Geometry
-from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.text import BATCH
-from ..models.flux1.vae import Vae
 from ..models.lora.attach import ADAPTER
 from ..models.storage.attention import checkpoint_blocks
-from ..models.storage.fetching import LayerFetcher
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
-from ..stages.rollout import BatchVelocity
 from ..stages.solvers import solver_of
 from . import models
 from .models import META
 from .rewards import counted
+from .stand_ins import PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 
 PHASES = ("encode", "load", "rollout", "decode", "reward", "update")
@@ -65,53 +60,6 @@ class Meter(Clock):
         with self.tracker, fused_attention():
             yield
         self.peaks[name] = Peak(self.tracker.peak[DEVICE], self.tracker.peak[HOST])
-
-
-@dataclass
-class PlannedPolicy(FluxPolicy):
-    """A policy that passes some of its calls through the model: the others would need the same memory."""
-
-    only: int | None = None  # the call of each velocity that is real; None is every one
-
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
-        evaluate, calls = super().velocity(conditioning, geometry), count()
-
-        def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-            return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
-
-        return velocity
-
-
-class PlannedVae(Vae):
-    """The autoencoder, whose weights wait on the host and are copied to the device for a phase.
-
-    Its largest moment is within a use, so that a copy for each use counts the same.
-    """
-
-    def decode(self, z: Tensor) -> Tensor:
-        with self._copied():
-            return super().decode(z)
-
-    def encode(self, images: Tensor) -> Tensor:
-        with self._copied():
-            return super().encode(images)
-
-    @contextmanager
-    def _copied(self) -> Iterator[None]:
-        copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
-        yield
-        del copies
-
-
-class PlannedFetcher:
-    """Offload once the order of the layers is known: what is copied ahead takes all the bytes that it may."""
-
-    def __init__(self, offloaded: int, tracker: MemoryTracker):
-        self._ahead = torch.empty(min(LayerFetcher.ahead, offloaded), dtype=torch.uint8, device=META)
-        tracker.place([self._ahead], DEVICE)
-
-    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
-        return torch.empty_like(weight)
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
@@ -213,7 +161,7 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
 
 def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:
     """The plan's storage of a model on meta, whose layers are made ready for it."""
-    storage = Storage(plan, device=META, dtype=dtype, storage_device=META)
+    storage = PlannedStorage(plan, device=META, dtype=dtype, storage_device=META)
     storage.prepare(module)
     return storage
 
@@ -222,7 +170,8 @@ def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
     """Fill a prepared model as a loader does: each tensor is read on the host and goes where the plan says."""
     for name, parameter in list(module.named_parameters()):
         with tracker.making(HOST):
-            storage.put(module, name, torch.empty(parameter.shape, dtype=storage.dtype, device=META))
+            read = torch.empty(parameter.shape, dtype=storage.dtype, device=META)
+        storage.put(module, name, read)
         owner, _, leaf = name.rpartition(".")
         layer = module.get_submodule(owner)
         offloaded = leaf == "weight" and isinstance(layer, FrozenLinear) and layer.fetcher is not None

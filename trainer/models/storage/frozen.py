@@ -5,6 +5,7 @@ alone. The stored 8-bit weight is an int8 parameter, not a float8 one: peft and 
 feed to the precision of a floating weight.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -92,8 +93,12 @@ class _FrozenMatmul(torch.autograd.Function):  # whose ctx takes any attribute
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float8_e4m3fn [out, in] and float32 scale [out, 1] of each row, whose largest element becomes 448."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(1, keepdim=True) / LARGEST
+    """float8_e4m3fn [out, in] and float32 scale [out, 1] of each row, whose largest element becomes 448.
+
+    The same bits on every device: CUDA divides by a number of the host as a product with its inverse, hence a tensor.
+    """
+    wide = weight.detach().to(torch.float32, copy=True)
+    scale = torch.linalg.vector_norm(wide, math.inf, 1, keepdim=True)
+    scale = scale / torch.full_like(scale, LARGEST)
     scale = torch.where(scale > 0, scale, 1)  # rows of zeros stay zeros
-    return (weight / scale).to(torch.float8_e4m3fn), scale
+    return wide.div_(scale).to(torch.float8_e4m3fn), scale

@@ -132,12 +132,18 @@ class Storage:
         if self.plan.precision != "fp8" or not layer.in_block:
             weight, scale = self._widened(weight, scale), None
         elif weight.dtype not in EIGHT_BITS:
-            weight, scale = quantise(weight)
+            weight, scale = quantise(self._brought(weight))
         weight = weight.to(self.device) if layer.fetcher is None else self.host.copied(weight)
         layer.store_weight(weight, scale, self.device)
 
     def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
-        return (tensor if scale is None else tensor.float() * scale.to(tensor.device)).to(self.dtype)
+        if scale is not None:
+            tensor = self._brought(tensor).float() * self._brought(scale)
+        return tensor.to(self.dtype)
+
+    def _brought(self, tensor: Tensor) -> Tensor:
+        """To the device that computes: what is to be done with it takes a hundredth of the CPU's time there."""
+        return tensor.to(self.device)
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:

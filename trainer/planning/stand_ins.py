@@ -1,0 +1,73 @@
+"""What takes a part of a run's place on the `meta` device, where a model call computes nothing and a copy is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from ..models.conditioning import Conditioning
+from ..models.flux1.geometry import Geometry
+from ..models.flux1.policy import FluxPolicy
+from ..models.flux1.vae import Vae
+from ..models.storage.fetching import LayerFetcher
+from ..models.storage.memory import Storage
+from ..stages.rollout import BatchVelocity
+from .models import META
+from .tracker import DEVICE, MemoryTracker
+
+
+@dataclass
+class PlannedPolicy(FluxPolicy):
+    """A policy that passes some of its calls through the model: the others would need the same memory."""
+
+    only: int | None = None  # the call of each velocity that is real; None is every one
+
+    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
+        evaluate, calls = super().velocity(conditioning, geometry), count()
+
+        def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+            return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
+
+        return velocity
+
+
+class PlannedVae(Vae):
+    """The autoencoder, whose weights wait on the host and are copied to the device for a phase.
+
+    Its largest moment is within a use, so that a copy for each use counts the same.
+    """
+
+    def decode(self, z: Tensor) -> Tensor:
+        with self._copied():
+            return super().decode(z)
+
+    def encode(self, images: Tensor) -> Tensor:
+        with self._copied():
+            return super().encode(images)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
+        yield
+        del copies
+
+
+class PlannedFetcher:
+    """Offload once the order of the layers is known: what is copied ahead takes all the bytes that it may."""
+
+    def __init__(self, offloaded: int, tracker: MemoryTracker):
+        self._ahead = torch.empty(min(LayerFetcher.ahead, offloaded), dtype=torch.uint8, device=META)
+        tracker.place([self._ahead], DEVICE)
+
+    def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
+        return torch.empty_like(weight)
+
+
+class PlannedStorage(Storage):
+    """Host and device are both meta, where a copy from one to the other would be none."""
+
+    def _brought(self, tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor)
