@@ -14,12 +14,9 @@ TARGETS = [
         {
             "scale forgotten": ("else weight.mul_(self.scale)", "else weight"),
             "wrong 8 bits": ("weight.view(self.float8)", "weight.view(torch.float8_e4m3fn)"),
-            "one scale for all rows": (
-                "vector_norm(wide, math.inf, 1, keepdim=True)",
-                "vector_norm(wide, math.inf).view(1, 1)",
-            ),
+            "one scale for all rows": ("torch.maximum(-low, high) /", "torch.full_like(low, wide.abs().max()) /"),
             "the weight itself is divided": (".to(torch.float32, copy=True)", ".float()"),
-            "a length, and not the largest": ("wide, math.inf, 1", "wide, 2, 1"),
+            "negative elements are none": ("torch.maximum(-low, high) /", "high /"),
             "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
             "gradient transposed away": ("gradient @ ctx.layer", "gradient * 2 @ ctx.layer"),
             "bias forgotten": ("backward=False), layer.bias)", "backward=False))"),
@@ -186,7 +183,10 @@ TARGETS = [
     Target(
         "trainer/models/flux1/vae.py",
         ("test_memory_plans.py",),
-        {"the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:")},
+        {
+            "the decoder stays where it was": ("with self.staying(z.device):", "if True:"),
+            "the encoder stays where it was": ("with self.staying(images.device):", "if True:"),
+        },
     ),
     Target(
         "trainer/models/flux1/vae.py",

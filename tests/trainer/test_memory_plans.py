@@ -198,6 +198,7 @@ def test_a_loaded_policy_follows_the_settings(flux_dev):
     assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
     z = torch.zeros(1, 16, 4, 4, device="meta")
     assert policy.vae.decode(z).device.type == "meta"
+    assert policy.vae.encode(torch.zeros(1, 3, 32, 32, device="meta")).device.type == "meta"
     assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
 
 

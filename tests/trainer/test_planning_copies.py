@@ -26,8 +26,7 @@ def planned(monkeypatch, ahead: int, *more: str):
 def test_bytes_that_are_copied_ahead_are_on_the_device_from_the_rollout_on(monkeypatch):
     none, some, all_ = (planned(monkeypatch, ahead) for ahead in (0, 12_345, 2**40))
     network = models.transformer(load_config(CONFIG, SETTINGS).model.path)
-    storage = prepared(network, MemoryPlan("bf16", 1.0), torch.bfloat16)
-    fill(network, storage, MemoryTracker())
+    fill(network, prepared(network, MemoryPlan("bf16", 1.0), torch.bfloat16, tracker := MemoryTracker()), tracker)
     offloaded = sum(m.weight.nbytes for m in network.modules() if isinstance(m, FrozenLinear))
     for phase in ("rollout", "decode", "reward", "update"):
         assert some[phase].device - none[phase].device == 12_345
@@ -44,9 +43,9 @@ def test_pictures_to_begin_from_are_encoded_on_the_device_while_the_model_is_loa
 def test_a_weight_is_there_three_times_while_its_8_bits_are_made():
     with torch.device("meta"):
         model = nn.Sequential(nn.ModuleList([nn.Sequential(nn.Linear(1000, 1000, bias=False))]))
-    storage, tracker = prepared(model, MemoryPlan("fp8"), torch.bfloat16), MemoryTracker()
+    tracker = MemoryTracker()
     with tracker:
-        fill(model, storage, tracker)
+        fill(model, prepared(model, MemoryPlan("fp8"), torch.bfloat16, tracker), tracker)
     # as it was read, in float32, and in 8 bits; and its scales
     assert tracker.peak[DEVICE] == pytest.approx(1e6 * (2 + 4 + 1), rel=0.01)
     assert tracker.live[DEVICE] == pytest.approx(1e6, rel=0.01)

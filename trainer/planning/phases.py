@@ -89,7 +89,7 @@ def dtype_of(config: Config) -> torch.dtype:
 def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning]:
     dtype, tokens = dtype_of(config), models.tokens(config.model)
     encoders = models.text_encoders(config.model.path)
-    storages = [prepared(encoder, plan, dtype) for encoder in encoders]
+    storages = [prepared(encoder, plan, dtype, meter.tracker) for encoder in encoders]
     with meter.phase("encode"):
         for encoder, storage in zip(encoders, storages, strict=True):
             fill(encoder, storage, meter.tracker)
@@ -117,7 +117,7 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
     for parameter in vae.parameters():
         parameter.data = parameter.data.to(dtype)
     rewards = counted(config.rewards, tracker)
-    storage = prepared(transformer, plan, dtype)
+    storage = prepared(transformer, plan, dtype, tracker)
     with meter.phase("load"):
         fill(transformer, storage, tracker)
         if config.model.checkpointing:
@@ -159,9 +159,9 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     )
 
 
-def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype) -> Storage:
+def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker) -> Storage:
     """The plan's storage of a model on meta, whose layers are made ready for it."""
-    storage = PlannedStorage(plan, device=META, dtype=dtype, storage_device=META)
+    storage = PlannedStorage(plan, dtype, tracker)
     storage.prepare(module)
     return storage
 

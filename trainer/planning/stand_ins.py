@@ -13,10 +13,11 @@ from ..models.flux1.geometry import Geometry
 from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.vae import Vae
 from ..models.storage.fetching import LayerFetcher
-from ..models.storage.memory import Storage
+from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.pinned import PinnedMemory
 from ..stages.rollout import BatchVelocity
 from .models import META
-from .tracker import DEVICE, MemoryTracker
+from .tracker import DEVICE, HOST, MemoryTracker
 
 
 @dataclass
@@ -66,8 +67,24 @@ class PlannedFetcher:
         return torch.empty_like(weight)
 
 
+class PlannedMemory(PinnedMemory):
+    """Host memory that is on meta."""
+
+    def __init__(self, tracker: MemoryTracker):
+        super().__init__(META, pinned=False)
+        self.tracker = tracker
+
+    def _allocate(self, size: int) -> Tensor:
+        with self.tracker.making(HOST):
+            return super()._allocate(size)
+
+
 class PlannedStorage(Storage):
     """Host and device are both meta, where a copy from one to the other would be none."""
+
+    def __init__(self, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker):
+        super().__init__(plan, device=META, dtype=dtype, storage_device=META)
+        self.host = PlannedMemory(tracker)
 
     def _brought(self, tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor)
