@@ -44,8 +44,9 @@ def test_a_weight_is_there_three_times_while_its_8_bits_are_made():
     with torch.device("meta"):
         model = nn.Sequential(nn.ModuleList([nn.Sequential(nn.Linear(1000, 1000, bias=False))]))
     tracker = MemoryTracker()
+    storage = prepared(model, MemoryPlan("fp8"), torch.bfloat16, tracker)
     with tracker:
-        fill(model, prepared(model, MemoryPlan("fp8"), torch.bfloat16, tracker), tracker)
+        fill(model, storage, tracker)
     # as it was read, in float32, and in 8 bits; and its scales
     assert tracker.peak[DEVICE] == pytest.approx(1e6 * (2 + 4 + 1), rel=0.01)
     assert tracker.live[DEVICE] == pytest.approx(1e6, rel=0.01)

@@ -142,8 +142,8 @@ class Storage:
         return tensor.to(self.dtype)
 
     def _brought(self, tensor: Tensor) -> Tensor:
-        """To the device that computes: what is to be done with it takes a hundredth of the CPU's time there."""
-        return tensor.to(self.device)
+        """To the device that computes, where what is to be done with it takes a hundredth of the CPU's time."""
+        return tensor if self.device.type == "meta" else tensor.to(self.device)  # nothing would come back from meta
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
