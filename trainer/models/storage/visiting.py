@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ HOST = "cpu"
 class _Weight:
     """A parameter or a buffer, and every place that it has in a model."""
 
-    places: list[tuple[dict[str, Tensor | None], str]]
+    places: list[tuple[dict[str, Any], str]]  # of _parameters and _buffers
     here: Tensor
     home: Tensor | None = None  # None if it was never at home
 
