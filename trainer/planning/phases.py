@@ -23,6 +23,7 @@ from ..models.lora.attach import ADAPTER
 from ..models.storage.attention import checkpoint_blocks
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.modulation import Modulator
 from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
@@ -142,7 +143,9 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
 
 
 def _fetch_ahead(network: nn.Module, tracker: MemoryTracker) -> None:
-    layers = [m for m in network.modules() if isinstance(m, FrozenLinear) and m.fetcher is not None]
+    """Count what is copied ahead all the time; modulators copy for a moment, before a model is called."""
+    layers = [m for m in network.modules() if isinstance(m, FrozenLinear) and not isinstance(m, Modulator)]
+    layers = [layer for layer in layers if layer.fetcher is not None]
     if layers:
         fetcher = PlannedFetcher(sum(layer.weight.nbytes for layer in layers), tracker)
         for layer in layers:

@@ -66,6 +66,9 @@ class PlannedFetcher:
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
         return torch.empty_like(weight)
 
+    def settle(self) -> None:
+        pass
+
 
 class PlannedMemory(PinnedMemory):
     """Host memory that is on meta."""
