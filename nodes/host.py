@@ -95,7 +95,7 @@ def memory_advice(config: Config) -> Iterator[None]:
         free_models(config.model.device)
         what = f"{config.model.device} is out of memory"
         if isinstance(error, OutOfMemory):
-            what, config = str(error), replace(config, run=replace(config.run, micro_batch=1))
+            what, config = str(error), replace(config, run=replace(config.run, micro_batch=1, rollout_batch=1))
         raise UserError(f"{what}: set {lower(config)}. What was saved is kept") from error
 
 

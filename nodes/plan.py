@@ -84,14 +84,13 @@ class MemoryPlanNode(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..trainer.planning.report import plan
 
-        grpo = GrpoSettings(group_size=group_size, anchors=min(GrpoSettings.anchors, group_size))
         config = Config(
             model=ModelSettings(path=model, dtype="bfloat16"),
             prompts=("a prompt",),
             rewards=(RewardSettings(NO_REWARD if reward == "none" else reward),),
             lora=LoraSettings(rank=rank, alpha=rank, targets=targets),
             sampling=SamplingSettings(width, height),
-            grpo=grpo,
+            grpo=GrpoSettings(group_size=group_size),
             run=RunSettings(micro_batch=micro_batch, offload_rewards=offload_rewards),
         )
         with host.training_mode():

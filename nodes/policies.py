@@ -114,6 +114,7 @@ def load_base(wanted: Wanted) -> tuple[FluxPolicy, Residence]:
 
 
 def load(wanted: Wanted) -> FluxPolicy:
+    from ..trainer.engine.setup import compiles
     from ..trainer.models.files.source import resolve
     from ..trainer.models.flux1.family import load_flux, load_placed, shifts
     from ..trainer.models.flux1.policy import FluxPolicy
@@ -128,7 +129,7 @@ def load(wanted: Wanted) -> FluxPolicy:
         memory=plan.precision,
         offload=plan.offload,
         checkpointing=model.checkpointing,
-        compiled=model.compile and not plan.offload,
+        compiled=compiles(model, model.device, plan.offload),
     )
     with host.training_mode():
         source = resolve(model.path)

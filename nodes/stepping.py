@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +18,20 @@ if TYPE_CHECKING:
 
 
 def chosen(
-    settings: Settings | None, learning_rate: float, group_size: int, steps: int, **grpo: Any
+    settings: Settings | None, learning_rate: float, group_size: int, **grpo: Any
 ) -> tuple[GrpoSettings, OptimizerSettings]:
-    """The settings of the optional node, with what the graph decides elsewhere.
-
-    The default numbers of anchors and trained steps bend to a small group or few steps; numbers that a user has set do
-    not, so that a contradiction is told and not hidden.
-    """
-    if settings is None:
-        grpo |= {
-            "anchors": min(DEFAULTS.grpo.anchors, group_size),
-            "trained_steps": min(DEFAULTS.grpo.trained_steps, steps),
-        }
+    """The settings of the optional node, with what the graph decides elsewhere."""
     settings = settings or DEFAULTS
     return (
         replace(settings.grpo, group_size=group_size, **grpo),
         replace(settings.optimizer, learning_rate=learning_rate),
     )
+
+
+def bent(former: Mapping[str, Any], group_size: int, steps: int) -> dict[str, Any]:
+    """Former defaults of the section grpo, whose numbers bent to a small group and to few steps."""
+    most = {"anchors": group_size, "trained_steps": steps}
+    return {name: min(value, most[name]) if name in most else value for name, value in former.items()}
 
 
 def next_step(
@@ -51,7 +49,6 @@ def next_step(
         settings,
         learning_rate,
         rolled.grpo.group_size,
-        rolled.sampling.steps,
         prompts_per_iteration=rolled.grpo.prompts_per_iteration,
         strength=rolled.grpo.strength,
     )

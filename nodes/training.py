@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..trainer.choices import AUTO
 from ..trainer.diagnosis import CHECKS
 from ..trainer.settings.config import Config, EvaluationSettings, GrpoSettings, InitSettings, RunSettings
 from ..trainer.settings.described import described
+from ..trainer.training.run_folder import defaults_of
 from . import host, policies, service
 from .inputs import setting_input
 from .latents import begun, ready
@@ -20,7 +22,7 @@ from .rewards import by_label
 from .rollout import INIT_INPUTS, NEIGHBORHOOD_INPUT, POLICY_INPUT, PROMPTS_INPUT, SOLVER_INPUTS, VAE_INPUT, sampling
 from .run_folders import is_plain, not_plain, run_folder
 from .settings import GRPO_SETTINGS, LEARNING_RATE
-from .stepping import chosen
+from .stepping import bent, chosen
 from .wires import (
     CATEGORY,
     LORA,
@@ -117,7 +119,16 @@ class Train(io.ComfyNode):
                         optional=True,
                         default=RunSettings.keep_tiles,
                         tooltip=described(RunSettings, "keep_tiles").help,
-                    )
+                    ),
+                    io.Int.Input(
+                        "rollout_batch",
+                        optional=True,
+                        default=0,
+                        min=0,
+                        max=128,
+                        tooltip="Candidates in the model at once while they are drawn, which takes less memory than "
+                        "the update. 0: as many as micro_batch.",
+                    ),
                 ),
             ],
             outputs=[
@@ -159,17 +170,19 @@ class Train(io.ComfyNode):
         denoise: float = InitSettings.denoise,
         mask: Tensor | None = None,
         keep_tiles: str = RunSettings.keep_tiles,
+        rollout_batch: int = 0,
     ) -> io.NodeOutput:
+        folder = run_folder(run_name.strip(), resume)
+        former = defaults_of(folder).get("grpo", {}) if resume and settings is None else {}
         grpo, optimizer = chosen(
             settings,
             learning_rate,
             neighborhood.group_size,
-            steps,
             prompts_per_iteration=prompts_per_iteration,
             strength=neighborhood.strength,
+            **bent(former, neighborhood.group_size, steps),
         )
         init, inits = begun(latent, denoise, mask, neighborhood, len(prompts.texts))
-        folder = run_folder(run_name.strip(), resume)
         config = Config(
             model=policy.wanted.model,
             lora=policy.wanted.lora,
@@ -183,6 +196,7 @@ class Train(io.ComfyNode):
                 iterations=iterations,
                 seed=neighborhood.seed,
                 micro_batch=micro_batch,
+                rollout_batch=rollout_batch or AUTO,
                 save_every=save_every,
                 keep_tiles=keep_tiles,
                 offload_rewards=offload_rewards,

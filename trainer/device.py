@@ -8,6 +8,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -102,6 +103,22 @@ def computes_bfloat16(device: Device) -> bool:
         return False
     with module.device(device):  # the question is about the current one
         return module.is_bf16_supported(including_emulation=False)
+
+
+def multiplies_eight_bits(device: Device) -> bool:
+    """Whether the device multiplies float8 with a scale for each row, as NVIDIA's do from compute capability 8.9 on."""
+    ones = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
+    scale = torch.ones(16, 1, device=device)
+    try:
+        torch._scaled_mm(ones, ones.T, scale_a=scale, scale_b=scale.T.contiguous(), out_dtype=torch.bfloat16)
+    except (RuntimeError, NotImplementedError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def kernels_by_triton(device: Device) -> bool:
+    """Whether Triton is installed and compiles for such a device; not whether it works, which a trial shows."""
+    return torch.device(device).type in KINDS and find_spec("triton") is not None
 
 
 def usual_dtype(device: Device) -> str:

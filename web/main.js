@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { comfyHost, enlarge, sidebarTab, TAB } from "./panel/comfy.mjs";
 import { notice } from "./panel/notices.mjs";
+import { keepMeaning } from "./panel/old_nodes.mjs";
 import { Store } from "./panel/store.mjs";
 import { loadStyles } from "./panel/styles.mjs";
 import { comfyTransport } from "./panel/transport.mjs";
@@ -35,6 +36,7 @@ function register() {
       { commandId: ENLARGE, combo: { key: "P", alt: true, shift: true } },
     ],
     menuCommands: [{ path: ["View"], commands: [ENLARGE] }],
+    beforeRegisterNodeDef: keepMeaning,
     async setup() {
       loadStyles();
       app.extensionManager.sidebarTab.registerSidebarTab(sidebarTab(app, store));

@@ -18,7 +18,7 @@ from trainer.device import (
 from trainer.engine.setup import pick_dtype
 from trainer.models.flux1.family import vae_dtype
 from trainer.models.storage import memory
-from trainer.models.storage.frozen import quantise
+from trainer.models.storage.eight_bits import quantise
 from trainer.settings.config_file import load_config
 
 MIB = 2**20

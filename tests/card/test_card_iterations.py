@@ -62,6 +62,8 @@ def test_the_host_waits_so_often_in_an_iteration_and_never_in_a_loop_over_steps(
         ("to card", "begin"): 1,  # the noise
         ("to card", "<lambda>"): 2,  # the prompts' embeddings, which wait on the host
         ("to card", "rollout"): 2,  # the sigmas, and their differences
+        ("to card", "modulate_of"): 1,  # the sigmas
+        ("to card", "table"): 1,  # CLIP's vectors
         ("to card", "visiting"): vae,
         ("to host", "check_images"): 1,
         ("synchronize", "synchronize"): 3,  # the clock, after rollout, decode and reward
@@ -69,6 +71,7 @@ def test_the_host_waits_so_often_in_an_iteration_and_never_in_a_loop_over_steps(
     assert trained == {
         ("to host", "pairs_of"): 1,  # which groups have something to say
         ("to card", "<lambda>"): 3 + 2 * updates,  # the pairs; the prompts' embeddings
+        ("to card", "modulate_of"): updates,  # the sigmas: the table is the rollout's
         ("item", "step_optimizer"): updates,  # whether the gradient is finite
         ("to host", "_read"): 1,  # the metrics
     }

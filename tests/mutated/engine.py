@@ -28,14 +28,14 @@ TARGETS = [
         "trainer/training/self_test.py",
         ("test_self_test.py",),
         {
-            "everything is tolerated": ("if not errors[-1] <= TOLERANCES[setup.policy.dtype]:", "if False:"),
-            "nothing is tolerated": ("if not errors[-1] <= TOLERANCES[setup.policy.dtype]:", "if errors[-1]:"),
+            "everything is tolerated": ("if not errors[-1] <= tolerance:", "if False:"),
+            "nothing is tolerated": ("if not errors[-1] <= tolerance:", "if errors[-1]:"),
             "what is no number is tolerated": (
-                "if not errors[-1] <= TOLERANCES[setup.policy.dtype]:",
-                "if errors[-1] > TOLERANCES[setup.policy.dtype]:",
+                "if not errors[-1] <= tolerance:",
+                "if errors[-1] > tolerance:",
             ),
             "the ratio is compared": ("if not errors[-1] <=", "if not ratios[-1] <="),
-            "the first step alone": ("(sigmas[:2], sigmas[-2:])", "(sigmas[:2],)"),
+            "the first step alone": ("[first, last]", "[first]"),
             "dropout unseen": ("    if training:\n", "    if False:\n"),
             "any gradient will do": ("if not gradient <= BROKEN_PROMISE else", "if False else"),
             "a gradient of no number will do": ("if not gradient <= BROKEN_PROMISE", "if gradient > BROKEN_PROMISE"),
@@ -50,7 +50,39 @@ TARGETS = [
                 "                    if",
             ),
             "chance unseen": ("if not torch.equal(again, v_old)", "if False"),
-            "the neighbours unseen": ("if not torch.equal(alone, again)", "if False"),
+            "the neighbours unseen": ("if not relative_error(alone, again).item() <= tolerance", "if False"),
+        },
+    ),
+    Target(
+        "trainer/training/self_test.py",
+        ("test_rollout_batch.py",),
+        {
+            "the rollout by the update's batch": (
+                'setup.rollout_batch.fit("self-test", lambda size: drawn(setup, size))',
+                "drawn(setup, setup.micro_batch.size)",
+            ),
+        },
+    ),
+    Target(
+        "trainer/engine/drawing.py",
+        ("test_rollout_batch.py",),
+        {
+            "the rollout by the update's batch": (
+                'setup.rollout_batch.fit("rollout"',
+                'setup.micro_batch.fit("rollout"',
+            ),
+            "copies without a ratio": ("filled = bool(kept) and", "filled ="),
+            "copies that buy nothing": ("bool(kept) and size == setup.micro_batch.size", "bool(kept)"),
+        },
+    ),
+    Target(
+        "trainer/engine/grpo.py",
+        ("test_rollout_batch.py",),
+        {
+            "copies in the update that buy nothing": (
+                "filled = micro_batch == setup.rollout_batch.size",
+                "filled = True",
+            )
         },
     ),
     Target(
@@ -97,7 +129,7 @@ TARGETS = [
                 "combine(scores, config.weights, config.grpo",
                 "combine(scores, dict.fromkeys(scores, 1.0), config.grpo",
             ),
-            "uninformative groups are trained on": ("pairs.only(group.combined.informative.cpu())", "pairs"),
+            "uninformative groups are trained on": (".only(group.combined.informative.cpu())", ""),
             "every iteration has the same noise": (
                 "derive_seed(NOISE, seed, iteration, slot)",
                 "derive_seed(NOISE, seed, slot)",

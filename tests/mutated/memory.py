@@ -12,15 +12,59 @@ TARGETS = [
         "trainer/models/storage/frozen.py",
         ("test_frozen.py",),
         {
-            "scale forgotten": ("else weight.mul_(self.scale)", "else weight"),
             "wrong 8 bits": ("weight.view(self.float8)", "weight.view(torch.float8_e4m3fn)"),
+            "gradient doubled": ("gradient @ layer.widened", "gradient * 2 @ layer.widened"),
+            "bias forgotten": ("backward=False), self.bias)", "backward=False))"),
+            "moves with the model": ("        return self\n", "        return super()._apply(fn, recurse)\n"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/compiling.py",
+        ("test_compiling.py",),
+        {
+            "auto without Triton": ("return kernels_by_triton(device) and not", "return not"),
+            "auto under offload": ("and not offload and not small", "and not small"),
+            "auto for the embedded model": (" and not small", ""),
+            "auto for all": ("if setting == AUTO:", "if False:"),
+            "offload compiled": ("return bool(setting) and not offload", "return bool(setting)"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/eight_bits.py",
+        ("test_frozen.py",),
+        {
+            "scale forgotten": ("else wide.mul_(scale)", "else wide"),
             "one scale for all rows": ("torch.maximum(-low, high) /", "torch.full_like(low, wide.abs().max()) /"),
             "the weight itself is divided": (".to(torch.float32, copy=True)", ".float()"),
             "negative elements are none": ("torch.maximum(-low, high) /", "high /"),
             "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
-            "gradient transposed away": ("gradient @ ctx.layer", "gradient * 2 @ ctx.layer"),
-            "bias forgotten": ("backward=False), layer.bias)", "backward=False))"),
-            "moves with the model": ("        return self\n", "        return super()._apply(fn, recurse)\n"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/eight_bits.py",
+        ("test_eight_bits.py",),
+        {
+            "rows share a scale": ("vector_norm(x, math.inf, 1, keepdim=True)", "vector_norm(x, math.inf).view(1, 1)"),
+            "zeros are not numbers": ("torch.where(largest > 0, largest / LARGEST, 1)", "largest / LARGEST"),
+            "beyond the range": ("largest / LARGEST, 1)", "largest / 900, 1)"),
+            "weights unscaled": ("if scale is None else scale\n", "if True else scale\n"),
+            "bias forgotten": ("bias=bias, out", "bias=None, out"),
+            "any sizes": ("return fits and", "return"),
+            "any precision": ("and dtype == torch.bfloat16", ""),
+            "any 8 bits": ("and weight.dtype == E4M3", ""),
+            "a failure ends it": ("        return False\n    return True", "        raise\n    return True"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/kernels.py",
+        ("test_eight_bits.py",),
+        {
+            "another exponent": ("tl.float32) * 256", "tl.float32) * 128"),
+            "no sign": ("((bits & 0x80) << 8) | ", ""),
+            "no NaN": ("== 0x7F, float", "== 0x8F, float"),
+            "first scale for all": ("scale + row * step", "scale"),
+            "beyond the row": ("inside = column < columns", "inside = column < columns + 1"),
+            "one block alone": ("grid = (rows, -(-columns // BLOCK))", "grid = (rows, 1)"),
         },
     ),
     Target(
@@ -155,7 +199,23 @@ TARGETS = [
         {
             "cuDNN stays": ("enable_cudnn_sdp(False)", "enable_cudnn_sdp(before)"),
             "the flag is not given back": ("        torch.backends.cuda.enable_cudnn_sdp(before)\n", "        pass\n"),
-            "not where computed again": ("(nullcontext(), sound_attention())", "(nullcontext(), nullcontext())"),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/checkpointing.py",
+        ("test_attention.py",),
+        {"cuDNN where computed again": ("with sound_attention():", "with nullcontext():")},
+    ),
+    Target(
+        "trainer/models/flux1/checkpointing.py",
+        ("test_checkpointing.py",),
+        {
+            "all are computed again": ("        layer.spared = True\n", "        pass\n"),
+            "those of text are computed again": ('("ff.net.2", "ff_context.net.2")', '("ff.net.2",)'),
+            "for a trained gate none": ("trained = modulation.requires_grad or any(", "trained = any(() and "),
+            "for trained times none": ("trained = modulation.requires_grad or any(", "trained = any("),
+            "clipped sums are not kept": ("or x.dtype == torch.float16", ""),
+            "spared for ever": ("            layer.spared = False\n", "            pass\n"),
         },
     ),
     Target(

@@ -59,6 +59,25 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/lora/fused.py",
+        ("test_lora_fused.py",),
+        {
+            "scale forgotten": ("rounded_b.T, alpha=scale)", "rounded_b.T)"),
+            "scale forgotten on the way back": ("rounded_a, alpha=ctx.scale)", "rounded_a)"),
+            "A learns unscaled": ("@ rows).float().mul_(ctx.scale)", "@ rows).float()"),
+            "never rounded anew": ("self.version == weight._version", "True"),
+            "a new one is the old one": ("self.weight is weight and", "True and"),
+            "rounded at every use": ("if known is None or not known.is_of(weight, dtype):", "if True:"),
+            "made in inference mode": ("with torch.inference_mode(False):", "with torch.inference_mode(True):"),
+            "copies stay behind": ("        self._rounded.clear()", "        pass"),
+            "float16 too": ("or x.dtype == torch.float16", ""),
+            "DoRA too": (" and adapter not in self.lora_variant", ""),
+            "never off": ("self.disable_adapters or self.merged", "self.merged"),
+            "x is sent for in vain": ("if ctx.needs_input_grad[0]:", "if True:"),
+            "A for B": ('self._round("B", b, x.dtype)', 'self._round("A", b, x.dtype)'),
+        },
+    ),
+    Target(
         "trainer/models/lora/attach.py",
         ("test_lora_precision.py", "test_lora.py", "test_lora_variants.py"),
         {

@@ -66,13 +66,43 @@ TARGETS = [
         "trainer/training/run_folder.py",
         ("test_described.py",),
         {
-            "what was not stored differs": ("{**_defaults(section), **stored.get(name, {})}", "stored.get(name, {})"),
-            "defaults over what was stored": (
-                "{**_defaults(section), **stored.get(name, {})}",
-                "{**stored.get(name, {}), **_defaults(section)}",
+            "what was not stored differs": (
+                "return completed_by(completed_by(stored, former(stored)), sections)",
+                "return dict(stored)",
             ),
             "a server stays where it is": ("(kind.may_change if kind else ())", "()"),
         },
+    ),
+    Target(
+        "trainer/settings/presets.py",
+        ("test_presets.py",),
+        {
+            "a preset over what the file says": ("{**defaults[name], **its}", "{**its, **defaults[name]}"),
+            "older runs have today's pairs": ('return {} if "pairing" in', 'return {} if True or "pairing" in'),
+            "all runs are older ones": ('return {} if "pairing" in', 'return {} if False and "pairing" in'),
+            "a section that is none is one": ("if isinstance(its, Mapping)", "if its"),
+        },
+    ),
+    Target(
+        "trainer/settings/config_file.py",
+        ("test_presets.py",),
+        {
+            "any preset": (" and name in PRESETS", ""),
+            "former defaults over a preset": (
+                "completed_by(preset_in(table), defaults)",
+                "preset_in(completed_by(table, defaults))",
+            ),
+        },
+    ),
+    Target(
+        "trainer/training/run_folder.py",
+        ("test_presets.py",),
+        {"a run of before is of today": ("completed_by(stored, former(stored))", "stored")},
+    ),
+    Target(
+        "trainer/cli/train.py",
+        ("test_presets.py",),
+        {"a run of before has today's defaults": ("if arguments.resume and (before", "if False and (before")},
     ),
     Target(
         "trainer/settings/model.py",

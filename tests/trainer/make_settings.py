@@ -13,16 +13,23 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from trainer.reward_server.config import ServerSettings
 from trainer.settings.config import SECTIONS, RewardSettings
 from trainer.settings.described import Section, described
+from trainer.settings.presets import PRESETS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 HEADING = "## All settings\n"
 INTRO = """
 <!-- written by `python tests/trainer/make_settings.py`: the texts stand in trainer/settings/ -->
 
-`prompts` stands above all sections: a list of texts, or a file. A .txt file has one prompt a line, and comments behind
-a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has one column, or one of such
-a name. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`, `optimizer.learning_rate`,
-`run.iterations`.
+`prompts` and `preset` stand above all sections. `prompts` is a list of texts, or a file: a .txt file has one prompt a
+line, and comments behind a #; .jsonl and .json have texts, or objects with "prompt", "text" or "caption"; .csv has one
+column, or one of such a name. What matters most: `run.micro_batch` (memory), `grpo.group_size`, `grpo.strength`,
+`optimizer.learning_rate`, `run.iterations`.
+
+`preset = "NAME"` changes the defaults; what the file says itself counts more.
+
+| preset | what it is | defaults |
+|---|---|---|
+{presets}
 """
 RESUMED = "A run that goes on (`--resume`) may have other values of {}; all others are those it began with."
 SERVER = "The file of a reward server has a section of its own beside its `[[rewards]]`:"
@@ -30,11 +37,18 @@ SERVER = "The file of a reward server has a section of its own beside its `[[rew
 
 def tables() -> str:
     """The end of the page, from its heading on."""
-    parts = [HEADING + INTRO]
+    parts = [HEADING + INTRO.format(presets="\n".join(presets()))]
     parts += [f"### `[{name}]`\n\n{table(section)}" for name, section in SECTIONS.items()]
     parts += [f"### `[[rewards]]`\n\n{table(RewardSettings)}", RESUMED.format(", ".join(may_change())) + "\n"]
     parts += [f"### `[server]`\n\n{SERVER}\n\n{table(ServerSettings)}"]
     return "\n".join(parts)
+
+
+def presets() -> Iterator[str]:
+    for name, preset in PRESETS.items():
+        sections = preset.defaults.items()
+        values = [f"`{section}.{key}` {value}" for section, its in sections for key, value in its.items()]
+        yield f"| `{name}` | {preset.help} | {', '.join(values)} |"
 
 
 def table(section: type[Section]) -> str:

@@ -7,12 +7,12 @@ from diffusers import FluxTransformer2DModel
 from leaping import accumulate_gradient
 from torch import Tensor, nn
 
+from trainer.models.flux1.checkpointing import checkpoint_blocks
 from trainer.models.flux1.conditions import conditioning
 from trainer.models.flux1.geometry import Geometry
 from trainer.models.flux1.lora_names import TARGETS
 from trainer.models.flux1.policy import FluxPolicy
 from trainer.models.lora.attach import attach_lora
-from trainer.models.storage.attention import checkpoint_blocks
 from trainer.models.storage.memory import MemoryPlan, Storage
 from trainer.stages.anchors import Pairs
 from trainer.stages.rollout import Trajectories, micro_batched, rollout

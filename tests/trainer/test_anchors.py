@@ -5,7 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer.stages.anchors import Pairs, choose_pairs, choose_steps
+from trainer.choices import CROSSED, PAIRINGS, STRATIFIED
+from trainer.stages import anchors as stage
+from trainer.stages.anchors import Pairs, choose_steps
 
 DRAWS = 3000
 
@@ -14,11 +16,15 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def choose_pairs(*sizes: int, generator: torch.Generator, pairing: str = CROSSED) -> Pairs:
+    return stage.choose_pairs(*sizes, pairing=pairing, generator=generator)
+
+
 def triples(pairs: Pairs) -> list[tuple[int, int, int]]:
     return list(zip(pairs.prompt.tolist(), pairs.anchor.tolist(), pairs.step.tolist(), strict=True))
 
 
-def test_anchors_are_drawn_without_replacement_and_are_the_same_at_every_step():
+def test_crossed_anchors_are_drawn_without_replacement_and_are_the_same_at_every_step():
     for seed in range(50):
         drawn = triples(choose_pairs(3, 6, 4, 2, generator=generator(seed)))
         assert len(drawn) == len(set(drawn)) == 3 * 4 * 2
@@ -29,9 +35,45 @@ def test_anchors_are_drawn_without_replacement_and_are_the_same_at_every_step():
             assert first <= set(range(6))
 
 
-def test_pairs_are_ordered_by_step():
+@pytest.mark.parametrize(("group", "anchors", "steps"), [(12, 1, 8), (6, 2, 3), (6, 1, 6), (5, 5, 1)])
+def test_stratified_anchors_are_all_different_while_there_are_enough(group, anchors, steps):
+    for seed in range(50):
+        drawn = triples(choose_pairs(3, group, anchors, steps, pairing=STRATIFIED, generator=generator(seed)))
+        assert Counter((p, k) for p, _, k in drawn) == {(p, k): anchors for p in range(3) for k in range(steps)}
+        for prompt in range(3):
+            assert len({a for p, a, _ in drawn if p == prompt}) == anchors * steps
+
+
+@pytest.mark.parametrize(("group", "anchors", "steps"), [(4, 3, 5), (2, 1, 8), (3, 2, 3), (4, 4, 3)])
+def test_stratified_anchors_take_turns_when_there_are_too_few(group, anchors, steps):
+    """None of a step's is there twice, and no candidate is an anchor two times more than another."""
+    for seed in range(50):
+        drawn = triples(choose_pairs(2, group, anchors, steps, pairing=STRATIFIED, generator=generator(seed)))
+        assert len(drawn) == len(set(drawn)) == 2 * anchors * steps
+        for prompt in range(2):
+            turns = Counter(a for p, a, _ in drawn if p == prompt)
+            assert max(turns.values()) - min(turns[candidate] for candidate in range(group)) <= 1
+
+
+def test_every_step_has_every_candidate_equally_often():
+    """1 / G of the draws, within four and a half standard errors of a fair draw, at each of 3 steps."""
+    g, counts = generator(), Counter()
+    for _ in range(DRAWS):
+        counts.update((k, a) for _, a, k in triples(choose_pairs(1, 5, 1, 3, pairing=STRATIFIED, generator=g)))
+    error = (DRAWS * 0.2 * 0.8) ** 0.5
+    assert len(counts) == 15
+    assert all(abs(count - 0.2 * DRAWS) < 4.5 * error for count in counts.values())
+
+
+def test_with_a_single_step_both_pairings_are_the_same():
+    drawn = [triples(choose_pairs(3, 6, 2, 1, pairing=pairing, generator=generator(3))) for pairing in PAIRINGS]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_pairs_are_ordered_by_step(pairing):
     """Pairs of one micro-batch share a step as far as possible, so that masks and sigmas of a step stay together."""
-    pairs = choose_pairs(2, 4, 3, 3, generator=generator())
+    pairs = choose_pairs(2, 4, 3, 3, pairing=pairing, generator=generator())
     assert pairs.step.tolist() == sorted(pairs.step.tolist())
     assert Counter(pairs.step.tolist()) == {0: 6, 1: 6, 2: 6}
 

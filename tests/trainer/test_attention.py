@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from small_step import GEOMETRY, policy_of
 
+from trainer.models.flux1.checkpointing import checkpoint_blocks
 from trainer.models.flux1.conditions import conditioning
-from trainer.models.storage.attention import checkpoint_blocks, sound_attention
+from trainer.models.storage.attention import sound_attention
 
 allowed = torch.backends.cuda.cudnn_sdp_enabled
 

@@ -8,8 +8,11 @@ import torch
 from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
-from trainer.models.storage.compiling import compile_blocks
+from trainer.errors import ConfigError
+from trainer.models.storage import compiling
+from trainer.models.storage.compiling import compile_blocks, wants_compiled
 from trainer.settings.config_file import load_config
+from trainer.settings.model import ModelSettings
 from trainer.training.prepare import prepare
 
 
@@ -40,8 +43,38 @@ def test_compiled_blocks_give_the_same_iteration(config_file, monkeypatch):
     assert fast[2] < 1e-4
 
 
-def test_what_works_says_so(monkeypatch):
+def test_what_works_says_so_and_how_long_it_will_take(monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setattr(torch, "compile", lambda function: function)
     module = torch.nn.Module()
     module.blocks = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     assert compile_blocks(module, "cpu")
+    assert "the first iteration takes about 120 s more (estimate)" in caplog.text
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_auto_compiles_what_is_large_and_resident_where_triton_is(monkeypatch, triton):
+    monkeypatch.setattr(compiling, "kernels_by_triton", lambda device: triton and device == "cuda")
+    assert wants_compiled("auto", "cuda", offload=0, small=False) is triton
+    assert not wants_compiled("auto", "cpu", offload=0, small=False)
+    assert not wants_compiled("auto", "cuda", offload=0.1, small=False)
+    assert not wants_compiled("auto", "cuda", offload=0, small=True)
+
+
+def test_true_and_false_ask_nobody_but_the_offload(caplog):
+    assert wants_compiled(True, "cpu", offload=0, small=True)
+    assert not wants_compiled(False, "cuda", offload=0, small=False)
+    assert not caplog.text
+    assert not wants_compiled(True, "cuda", offload=0.5, small=False)
+    assert "model.compile = true: left out" in caplog.text
+
+
+def test_no_other_word_is_taken():
+    assert ModelSettings("embedded", offload=0.5).compile == "auto"
+    with pytest.raises(ConfigError, match=r"model.compile = 'fast': must be auto, true or false"):
+        ModelSettings("embedded", compile="fast")
+
+
+def test_a_config_says_auto_or_true(config_file):
+    assert load_config(config_file(), ["model.compile=auto"]).model.compile == "auto"
+    assert load_config(config_file(), ["model.compile=true"]).model.compile is True

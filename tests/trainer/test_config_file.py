@@ -8,11 +8,11 @@ from trainer.errors import ConfigError
 from trainer.settings.config_file import load_config, parse
 
 
-def test_a_file_becomes_settings_with_the_papers_defaults(config_file, flux_dev, tmp_path):
+def test_a_file_becomes_settings_with_the_defaults_of_what_it_leaves_open(config_file, flux_dev, tmp_path):
     path = config_file(grpo="", sampling="", run="", optimizer="", lora="")
     config = load_config(path)
     assert config.model.path == str(flux_dev)
-    assert (config.grpo.group_size, config.grpo.anchors, config.grpo.trained_steps) == (12, 4, 4)
+    assert (config.grpo.group_size, config.grpo.anchors, config.trained_steps) == (12, 1, 8)
     assert (config.grpo.strength, config.grpo.quasi_norm, config.sampling.steps) == (0.3, 0.8, 8)
     assert (config.sampling.solver, config.run.iterations, config.grpo.kl_weight) == ("dpm++2m", 300, 0)
     assert config.run.folder == "runs/config"
@@ -48,7 +48,7 @@ REJECTED = {
     "true is no number": ({"grpo": "group_size = true"}, r"grpo.group_size = True: must be a whole number"),
     "group of one": ({"grpo": "group_size = 1\nanchors = 1"}, r"grpo.group_size = 1: must be at least 2"),
     "anchors above group": ({"grpo": "group_size = 4\nanchors = 5"}, r"grpo.anchors = 5: .* grpo.group_size = 4"),
-    "steps": ({"grpo": "", "sampling": "steps = 3"}, r"grpo.trained_steps = 4: .* sampling.steps = 3"),
+    "steps": ({"grpo": "trained_steps = 4", "sampling": "steps = 3"}, r"grpo.trained_steps = 4: .* sampling.steps = 3"),
     "size": ({"sampling": "width = 100"}, r"sampling.width must be a multiple of 16 pixels, got 100: try 96"),
     "solver": ({"sampling": "solver = 'rk4'"}, r"sampling.solver = 'rk4': must be one of euler, dpm\+\+2m"),
     "shift": ({"sampling": "shift = 'linear'"}, r"sampling.shift = 'linear': must be a number above 0, or 'auto'"),

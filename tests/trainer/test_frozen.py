@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.models.storage.frozen import FrozenLinear, quantise
+from trainer.models.storage.eight_bits import quantise
+from trainer.models.storage.frozen import FrozenLinear
 
 OUT, IN = 24, 16
 CPU = torch.device("cpu")

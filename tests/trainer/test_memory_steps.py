@@ -1,15 +1,29 @@
 """A step of training under every memory plan: the same bits, and every weight on the device that computes."""
 
+from itertools import chain
+
 import pytest
 import torch
 from small_step import GEOMETRY, assert_equal_steps, policy_of, step
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.models.flux1.checkpointing import checkpoint_blocks
 from trainer.models.flux1.conditions import conditioning
-from trainer.models.storage.attention import checkpoint_blocks
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import MemoryPlan
 
 PLANS = [MemoryPlan(), MemoryPlan("bf16", 0.5), MemoryPlan("bf16", 1), MemoryPlan("fp8"), MemoryPlan("fp8", 0.6)]
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations on two devices but for copies, as a GPU does. meta alone lets products pass."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [x for x in chain(args, (kwargs or {}).values()) if isinstance(x, torch.Tensor) and x.ndim]
+        copies = ("copy_", "_to_copy", "empty_like")
+        if func.overloadpacket.__name__ not in copies and len({t.device.type for t in tensors}) > 1:
+            raise RuntimeError(f"{func} on meta and another device")
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +59,8 @@ def test_checkpointing_alone_changes_no_bit_and_is_off_in_rollouts(resident, mon
 )
 def test_every_weight_is_brought_to_the_device_that_computes(plan, checkpointing):
     """meta computes and the CPU stores: an operation on both raises, in rollout, backward pass or recomputation."""
-    done = step(plan, device="meta", checkpointing=checkpointing)
+    with OneDevice():
+        done = step(plan, device="meta", checkpointing=checkpointing)
     everything = [done.trajectories.x_0, *done.gradients.values(), *done.weights.values()]
     assert {t.device.type for t in everything} == {"meta"}
     assert done.policy.device.type == "meta"
@@ -57,5 +72,5 @@ def test_every_weight_is_brought_to_the_device_that_computes(plan, checkpointing
 
 def test_a_weight_that_is_not_fetched_is_noticed(monkeypatch):
     monkeypatch.setattr(FrozenLinear, "widened", lambda self, dtype, backward: self.weight)
-    with pytest.raises(RuntimeError, match="meta"):
+    with OneDevice(), pytest.raises(RuntimeError, match="meta"):
         step(MemoryPlan("bf16", 0.5), device="meta")

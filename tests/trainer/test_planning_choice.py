@@ -7,9 +7,9 @@ import pytest
 
 from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB
-from trainer.planning.choice import MARGIN, Choice, choose
+from trainer.planning.choice import MARGIN, Choice, choose, drawn_at_once
 from trainer.planning.phases import Peak, predict
-from trainer.settings.config import Config, ModelSettings, RewardSettings
+from trainer.settings.config import Config, GrpoSettings, ModelSettings, RewardSettings, RunSettings
 from trainer.settings.config_file import load_config
 
 CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("hpsv2.1"),))
@@ -25,36 +25,38 @@ class Counted:
         self.edge, self.asked = edge, []
 
     def __call__(self, config, plan):
-        size = config.run.micro_batch
-        self.asked.append((plan, size))
+        size, drawn = config.run.micro_batch, config.run.drawn_at_once
+        self.asked.append((plan, size, drawn))
         weights = WEIGHTS[plan.precision] - 8.02 * plan.offload + (0.15 if plan.offload else 0)
         rollout, decode, reward, update = ABOVE[self.edge]
+        rollout = 0.8 + (rollout - 0.8) * drawn / 4
         above = {"load": 2.08, "rollout": rollout, "decode": decode, "reward": reward}
         above["update"] = 0.99 + (update - 0.99) * size / 4
         peaks = {phase: Peak(round((weights + extra) * GIB), 0) for phase, extra in above.items()}
         return {"encode": Peak(99 * GIB, 0), **peaks}  # over before the choice is made
 
 
-def chosen(free: float, edge: int = 512, **model) -> tuple[str, float, int]:
+def chosen(free: float, edge: int = 512, **model) -> tuple[str, float, int, int]:
     """For GiB of free memory that leave so much room."""
     config = replace(CONFIG, model=replace(CONFIG.model, **model))
     choice = choose(config, round(free / (1 - MARGIN) * GIB), Counted(edge))
-    return choice.plan.precision, choice.plan.offload, choice.micro_batch
+    return choice.plan.precision, choice.plan.offload, choice.micro_batch, choice.rollout_batch
 
 
 @pytest.mark.parametrize(
     ("room", "edge", "expected"),
     [
-        (21.0, 512, ("bf16", 0.0, 4)),  # a card of 24 GB
-        (19.4, 512, ("bf16", 0.0, 2)),
-        (17.0, 512, ("fp8", 0.0, 4)),
-        (19.0, 1024, ("fp8", 0.0, 4)),  # activations of 10 GiB fit too
-        (12.0, 1024, ("fp8", 0.0, 1)),
-        (11.5, 512, ("fp8", 0.0, 2)),  # a card of 12 GB
-        (9.0, 512, ("fp8", 0.5, 4)),
-        (7.0, 512, ("fp8", 0.7, 4)),
-        (4.0, 512, ("fp8", 1.0, 2)),
-        (1.0, 512, ("fp8", 1.0, 1)),  # the smallest, which does not fit either
+        (21.0, 512, ("bf16", 0.0, 4, 12)),  # a card of 24 GB
+        (19.4, 512, ("bf16", 0.0, 2, 12)),
+        (17.0, 512, ("fp8", 0.0, 4, 12)),
+        (19.0, 1024, ("fp8", 0.0, 4, 12)),  # activations of 10 GiB fit too
+        (12.0, 1024, ("fp8", 0.0, 1, 6)),
+        (11.55, 1024, ("fp8", 0.0, 1, 4)),
+        (11.5, 512, ("fp8", 0.0, 2, 12)),  # a card of 12 GB
+        (9.0, 512, ("fp8", 0.5, 4, 12)),
+        (7.0, 512, ("fp8", 0.7, 4, 12)),
+        (4.0, 512, ("fp8", 1.0, 2, 12)),
+        (1.0, 512, ("fp8", 1.0, 1, 1)),  # the smallest, which does not fit either
     ],
 )
 def test_the_fastest_plan_that_fits_is_chosen_with_what_its_phases_need(room, edge, expected):
@@ -62,17 +64,54 @@ def test_the_fastest_plan_that_fits_is_chosen_with_what_its_phases_need(room, ed
 
 
 def test_the_wished_share_of_offload_is_the_least():
-    assert chosen(30.0, offload=0.3) == ("fp8", 0.3, 4)
-    assert chosen(7.0, offload=0.3) == ("fp8", 0.7, 4)
+    assert chosen(30.0, offload=0.3) == ("fp8", 0.3, 4, 12)
+    assert chosen(7.0, offload=0.3) == ("fp8", 0.7, 4, 12)
+
+
+def never(config, plan):
+    pytest.fail("nothing is to be counted")
 
 
 def test_a_named_plan_is_taken_and_a_device_that_counts_nothing_gets_the_models_own_precision():
-    def count(config, plan):
-        pytest.fail("nothing is to be counted")
-
     named = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="fp8", offload=0.5))
-    assert choose(named, GIB, count) == Choice(MemoryPlan("fp8", 0.5), 4)
-    assert choose(CONFIG, None, count) == Choice(MemoryPlan("bf16"), 4)
+    numbered = replace(named, run=RunSettings(rollout_batch=5))
+    assert choose(numbered, GIB, never) == Choice(MemoryPlan("fp8", 0.5), 4, 5)
+    assert choose(CONFIG, None, never) == Choice(MemoryPlan("bf16"), 4, 4)
+    assert choose(named, None, never) == Choice(MemoryPlan("fp8", 0.5), 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("memory", "offload", "room", "drawn"),
+    [
+        ("fp8", 0.0, 99, 12),
+        ("fp8", 0.0, 12.0, 6),
+        ("fp8", 0.0, 11.0, 4),  # whatever the update takes: the plan is the user's
+        ("fp8", 0.25, 10.1, 6),  # a share that `auto` does not try
+        ("bf16", 0.0, 99, 12),
+    ],
+)
+def test_beside_a_named_plan_as_many_are_drawn_at_once_as_fit(memory, offload, room, drawn):
+    assert chosen(room, 1024, memory=memory, offload=offload) == (memory, offload, 4, drawn)
+
+
+def test_4_bits_are_counted_as_8():
+    config, count = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="nf4")), Counted()
+    assert choose(config, 99 * GIB, count) == Choice(MemoryPlan("nf4"), 4, 12)
+    assert {plan.precision for plan, *_ in count.asked} == {"fp8"}
+
+
+def test_parts_of_the_rollout_are_as_equal_as_can_be():
+    assert drawn_at_once(CONFIG) == [12, 6, 4, 3, 2, 1]
+    ten = GrpoSettings(prompts_per_iteration=2, group_size=5)
+    assert drawn_at_once(replace(CONFIG, grpo=ten)) == [10, 5, 4, 3, 2, 1]
+    assert drawn_at_once(replace(CONFIG, run=RunSettings(rollout_batch=7))) == [7]
+
+
+def test_a_number_that_the_user_names_decides_about_the_plan():
+    config = replace(CONFIG, run=RunSettings(rollout_batch=128))
+    found = choose(config, round(27.0 / (1 - MARGIN) * GIB), Counted())
+    assert found.rollout_batch == 128
+    assert found.plan.offload > 0
 
 
 @pytest.mark.parametrize(("room", "most"), [(21.0, 1), (17.0, 2), (11.5, 2), (9.0, 3), (4.0, 3)])
@@ -86,8 +125,9 @@ def test_less_than_was_wished_for_is_told(caplog):
     with caplog.at_level(logging.INFO, logger="trainer"):
         chosen(21.0)
         chosen(11.5)
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
-    assert caplog.messages[1] == "model.memory = 'auto': fp8 with a micro-batch of 2, as 12.3 GiB are free"
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "INFO"]
+    assert caplog.messages[1] == "run.rollout_batch = 'auto': 12 candidates at once"
+    assert caplog.messages[2] == "model.memory = 'auto': fp8 with a micro-batch of 2, as 12.3 GiB are free"
 
 
 def test_the_planners_own_counts_decide_for_a_small_model(config_file):

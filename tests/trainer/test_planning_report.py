@@ -90,6 +90,7 @@ def test_the_table_has_a_row_a_plan_and_names_the_one_that_fits(config_file, cap
     assert lines[0].split(" | ")[1:-2] == list(PHASES)
     assert sum(line.startswith("| fp8 + offload") for line in lines) == 2
     assert 'bf16 fits (model.memory = "bf16"' in lines[-1]
+    assert "run.rollout_batch = 8)" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +104,13 @@ def test_a_wrong_setting_is_named_before_anything_is_counted(write, capsys, over
 
 
 def test_without_a_file_it_is_the_table_of_the_readme(capsys):
-    """FLUX.1-dev, HPSv2.1, rank 16 on all linear layers, G 12, B 4, K 4, 8 steps of 512 pixels."""
+    """FLUX.1-dev, HPSv2.1, rank 16 on all linear layers, G 12, B 1, all of 8 steps, 512 pixels."""
     config = read_config(FLUX_DEV)
     assert models.describe(config.model.path).startswith("FLUX.1-dev ")
     assert [reward.kind for reward in config.rewards] == ["hpsv2.1"]
     assert (config.lora.rank, config.lora.targets, config.run.offload_rewards) == (16, "all-linear", True)
     assert (config.sampling.width, config.sampling.height, config.sampling.steps) == (512, 512, 8)
-    assert (config.grpo.group_size, config.grpo.anchors, config.grpo.trained_steps) == (12, 4, 4)
+    assert (config.grpo.group_size, config.grpo.anchors, config.trained_steps) == (12, 1, 8)
     assert main(["plan", "--vram", "0"]) == 2
     assert "vram = 0" in capsys.readouterr().err
 

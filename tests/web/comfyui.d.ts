@@ -6,6 +6,8 @@ declare module "*/scripts/app.js" {
     commands?: { id: string; label: string; icon?: string; function: () => void | Promise<void> }[];
     keybindings?: { commandId: string; combo: { key: string; ctrl?: boolean; alt?: boolean; shift?: boolean } }[];
     menuCommands?: { path: string[]; commands: string[] }[];
+    /** Called for each type of node, before there are nodes of it. */
+    beforeRegisterNodeDef?(nodeType: { prototype: { onConfigure?: (info: any) => void } }, nodeData: { name: string }): void;
     /** Called once, when the page is ready. */
     setup?(): void | Promise<void>;
   }

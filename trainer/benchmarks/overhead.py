@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..device import Device, synchronize
 from ..engine.state import Setup, new_state
@@ -57,13 +58,12 @@ def alternating(setup: Setup, pairs: int, seconds: Callable[[Work], float]) -> l
 def bare_calls(setup: Setup) -> Work:
     """The transformer, autoencoder and reward calls of one iteration, on random input and nothing around them."""
     config, policy, geometry = setup.config, setup.policy, setup.geometry
-    grpo, size = config.grpo, config.run.micro_batch
+    grpo, size, at_once = config.grpo, setup.micro_batch.size, setup.rollout_batch.size
     candidates = grpo.prompts_per_iteration * grpo.group_size
-    forwards = setup.objective.solver.evaluations(config.sampling.steps) * -(-candidates // size)
-    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps // size)
-    x = random_latents(geometry, size).to(policy.device)
-    sigma = torch.full((size,), 0.5, device=policy.device)
-    rows = torch.arange(size, device=policy.device) % len(setup.conditioning)
+    forwards = setup.objective.solver.evaluations(config.sampling.steps) * -(-candidates // at_once)
+    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * config.trained_steps // size)
+    drawn, trained = _inputs(setup, at_once), _inputs(setup, size)
+    x = trained[0]
     velocity = policy.velocity(setup.conditioning, geometry)
     stay = not config.run.offload_rewards
     texts = [config.prompts[i % len(config.prompts)] for i in range(candidates)]
@@ -71,9 +71,9 @@ def bare_calls(setup: Setup) -> Work:
     def run() -> None:
         with torch.no_grad():
             for _ in range(forwards):
-                velocity(x, sigma, rows)
+                velocity(*drawn)
         for _ in range(backwards):
-            velocity(x, sigma, rows).backward(x)
+            velocity(*trained).backward(x)
         images = torch.cat(
             [policy.decode(part, geometry) for part in x.repeat(-(-candidates // size), 1, 1).split(size)]
         )
@@ -84,6 +84,17 @@ def bare_calls(setup: Setup) -> Work:
             parameter.grad = None
 
     return run
+
+
+def _inputs(setup: Setup, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x [count, *latent], sigma [count] and rows [count] for a velocity."""
+    device = setup.policy.device
+    sigma = torch.full((count,), 0.5, device=device)
+    return (
+        random_latents(setup.geometry, count).to(device),
+        sigma,
+        torch.arange(count, device=device) % len(setup.conditioning),
+    )
 
 
 def _seconds(work: Work, device: Device) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..events import COMPLETE
 from ..rewards import check_weights
 from ..settings.config_file import load_config
-from ..training.run_folder import LORA, check_run
+from ..training.run_folder import LORA, check_run, defaults_of
 from .output import print_json, say
 
 
@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)
+    if arguments.resume and (before := defaults_of(Path(config.run.folder))):
+        config = load_config(arguments.config, arguments.set, before)
     for reward in config.rewards:
         check_weights(reward.kind, reward.options)
     check_run(config, arguments.resume)

@@ -67,14 +67,15 @@ def solve(
     """
     x, rows, unmasked = begin(setup, prompts, noise)
 
-    def run(micro_batch: int) -> Trajectories:
+    def run(size: int) -> Trajectories:
         on_grid = getattr(solver, "on_grid", False)
         told = conditioning.at(setup.sigmas.tolist()[:-1]) if on_grid else conditioning
-        velocity = velocity_of(setup, told, prompts, micro_batch)
+        filled = bool(kept) and size == setup.micro_batch.size  # the ratio is exactly 1 then
+        velocity = velocity_of(setup, told, prompts, size, filled=filled)
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 
-    return setup.micro_batch.fit("rollout", run)
+    return setup.rollout_batch.fit("rollout", run)
 
 
 def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
@@ -109,20 +110,22 @@ def _score(
     return torch.cat([scores_of(name, reward, images[part].to(device), texts[part]) for part in parts])
 
 
-def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
-    """The policy for the given prompts (rows count within them), micro-batched alike in rollout and update.
+def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int, *, filled: bool = True) -> BatchVelocity:
+    """The policy for the given prompts (rows count within them), see `micro_batched`.
 
     It answers at the sigmas of the setup's grid alone: what hangs on them is computed once, see `Conditioning.sigmas`.
     """
     told = conditioning_of(setup, prompts).at(setup.sigmas.tolist()[:-1])
-    return velocity_of(setup, told, prompts, micro_batch)
+    return velocity_of(setup, told, prompts, micro_batch, filled=filled)
 
 
-def velocity_of(setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int) -> BatchVelocity:
+def velocity_of(
+    setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int, *, filled: bool
+) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
     if setup.init is not None:
         conditioning = conditioning.beside(setup.init.of(prompts).seen)
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch)
+    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch, filled=filled)
 
 
 def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:

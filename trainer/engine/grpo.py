@@ -103,9 +103,12 @@ def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> 
 
 def pairs_of(setup: Setup, group: Group, iteration: int) -> Pairs:
     """Stage 6a: the triples to train, on the CPU, those of uninformative groups left out."""
-    generator = _generator(PAIRS, setup.config.run.seed, iteration)
-    pairs = setup.objective.pairs(len(group.advantages), generator=generator)
-    return pairs.only(group.combined.informative.cpu())
+    return drawn_pairs(setup, iteration, len(group.advantages)).only(group.combined.informative.cpu())
+
+
+def drawn_pairs(setup: Setup, iteration: int, prompts: int) -> Pairs:
+    """The triples of the iteration, on the CPU: they follow from the seed, and are known before the rollout."""
+    return setup.objective.pairs(prompts, generator=_generator(PAIRS, setup.config.run.seed, iteration))
 
 
 def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dict[str, float], str]:
@@ -144,7 +147,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
 
 def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, micro_batch: int) -> PairMetrics:
     """Add the gradient of these pairs, on the policy's device, to the LoRA's."""
-    velocity = policy_velocity(setup, candidates.prompts, micro_batch)
+    filled = micro_batch == setup.rollout_batch.size
+    velocity = policy_velocity(setup, candidates.prompts, micro_batch, filled=filled)
 
     def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         with setup.policy.reference():

@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from ..choices import AUTO, START
-from ..device import pick_device, usual_dtype
+from ..device import multiplies_eight_bits, pick_device, usual_dtype
 from ..errors import ConfigError
 from ..models.conditioning import Conditioning
 from ..models.families import family_of
 from ..models.family import Geometry, Policy
-from ..models.files.source import ModelSource, resolve
+from ..models.files.source import EMBEDDED, ModelSource, resolve
 from ..models.lora.attach import attach_lora, detach_lora
 from ..models.lora.start import modules_in, start_from
 from ..models.lora.targets import LoraError, linear_layers
+from ..models.storage.compiling import wants_compiled
 from ..models.storage.placement import DTYPES, Placement
 from ..objectives.objective import objective_of
 from ..picture_files import read_pictures
@@ -24,7 +25,7 @@ from ..pictures.convert import fitted
 from ..plugins import is_own
 from ..rewards import build
 from ..rewards.base import Reward, move
-from ..settings.config import Config, LoraSettings, require
+from ..settings.config import Config, LoraSettings, ModelSettings, require
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.schedule import sigma_grid
@@ -130,6 +131,7 @@ def assemble(
         canvases[0],
         objective_of(config),
         micro_batch=MicroBatch(config.run.micro_batch, policy.device),
+        rollout_batch=MicroBatch(config.run.drawn_at_once, policy.device),
         scored_at_once=MicroBatch(drawn, policy.device),
         evaluation=evaluation,
     )
@@ -158,15 +160,26 @@ def encode_all(config: Config, sets: Sequence[Sequence[str]]) -> list[Conditioni
 
 def placement_of(config: Config) -> Placement:
     """Where the config's models compute, and how its settings say that weights are kept."""
-    model = config.model
+    model, device, dtype = config.model, pick_device(config.model.device), pick_dtype(config)
+    in_8_bits = model.matmul == "fp8"
+    if in_8_bits:
+        remedy = "this device does not multiply in 8 bits, as NVIDIA's do from the RTX 40 on: use 'auto'"
+        require(multiplies_eight_bits(device), "model.matmul", model.matmul, remedy)
+        require(dtype == "bfloat16", "model.matmul", model.matmul, f"needs model.dtype = 'bfloat16', it is {dtype}")
     return Placement(
-        device=pick_device(model.device),
-        dtype=DTYPES[pick_dtype(config)],
+        device=device,
+        dtype=DTYPES[dtype],
         memory=model.memory,
         offload=model.offload,
         checkpointing=model.checkpointing,
-        compiled=model.compile,
+        in_8_bits=in_8_bits,
+        compiled=compiles(model, device, model.offload),
     )
+
+
+def compiles(model: ModelSettings, device: str, offload: float) -> bool:
+    """Whether the blocks are compiled, under a memory plan of this offload."""
+    return wants_compiled(model.compile, device, offload=offload, small=model.path == EMBEDDED)
 
 
 def source_of(config: Config) -> ModelSource:

@@ -43,7 +43,8 @@ class Setup:
     canvases: tuple[Canvas, ...]  # of config.sampling.all_sizes
     canvas: Canvas  # the one that is drawn on
     objective: Objective
-    micro_batch: MicroBatch  # of config.run.micro_batch candidates, or fewer if memory ran out
+    micro_batch: MicroBatch  # of the update and the decoding: config.run.micro_batch, or fewer if memory ran out
+    rollout_batch: MicroBatch  # of the rollout
     scored_at_once: MicroBatch  # pictures that a reward gets at once
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, if there are some
 

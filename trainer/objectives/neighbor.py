@@ -17,11 +17,12 @@ from .objective import Objective
 class Neighbor(Objective):
     """G neighbours of one noise, an ODE solver, B anchors at each of K steps.
 
-    A departure from the paper, by default: the softmax temperature is scale-free.
+    Departures from the paper, by default: the softmax temperature is scale-free, and all steps are trained, each at one
+    anchor of its own. On-policy the anchors of a group have nearly the same gradient, and steps have not.
     """
 
     def __init__(self, config: Config):
-        self.grpo, self.total = config.grpo, config.sampling.steps
+        self.grpo, self.total, self.trained = config.grpo, config.sampling.steps, config.trained_steps
         self.solver = solver_of(config.sampling.solver)
         self.needs_reference = config.grpo.kl_weight > 0
 
@@ -29,11 +30,13 @@ class Neighbor(Objective):
         return neighborhood(seed, shape, self.grpo.strength, self.grpo.group_size)
 
     def steps(self, *, generator: torch.Generator) -> list[int]:
-        return choose_steps(self.total, self.grpo.trained_steps, generator=generator)
+        return choose_steps(self.total, self.trained, generator=generator)
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
         grpo = self.grpo
-        return choose_pairs(prompts, grpo.group_size, grpo.anchors, grpo.trained_steps, generator=generator)
+        return choose_pairs(
+            prompts, grpo.group_size, grpo.anchors, self.trained, pairing=grpo.pairing, generator=generator
+        )
 
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "LeapingLoss":
         grpo = self.grpo

@@ -30,7 +30,7 @@ def cost(config: Config) -> Cost:
     """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update."""
     grpo = config.grpo
     samples = grpo.prompts_per_iteration * grpo.group_size
-    pairs = grpo.prompts_per_iteration * grpo.anchors * grpo.trained_steps * grpo.updates_per_rollout
+    pairs = grpo.prompts_per_iteration * grpo.anchors * config.trained_steps * grpo.updates_per_rollout
     return Cost(
         rollout=samples * solver_of(config.sampling.solver).evaluations(config.sampling.steps),
         update=pairs,
@@ -66,6 +66,8 @@ def lower(config: Config, plans: bool = True) -> str:
     steps = []
     if run.micro_batch > 1:
         steps.append(f"run.micro_batch = {run.micro_batch // 2} (now {run.micro_batch})")
+    if run.drawn_at_once > run.micro_batch:
+        steps.append(f"run.rollout_batch = {run.micro_batch} (now {run.rollout_batch})")
     if not run.offload_rewards:
         steps.append("run.offload_rewards = true")
     if not model.checkpointing:

@@ -16,11 +16,11 @@ from ..engine.grpo import Candidates, gradient, sample_candidates, score, traine
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
+from ..models.flux1.checkpointing import checkpoint_blocks
 from ..models.flux1.conditions import EMBEDDINGS, POOLED
 from ..models.flux1.conditions import conditioning as told
 from ..models.flux1.text import BATCH
 from ..models.lora.attach import ADAPTER
-from ..models.storage.attention import checkpoint_blocks
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.modulation import Modulator
@@ -34,7 +34,8 @@ from .rewards import counted
 from .stand_ins import PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 
-PHASES = ("encode", "load", "rollout", "decode", "reward", "update")
+ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
+PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
 FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
 
 
@@ -216,4 +217,4 @@ def _last_call(config: Config) -> int:
     """Of the rollout's model calls: there the solver's own states are all in place."""
     candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
     of_one = solver_of(config.sampling.solver).evaluations(config.sampling.steps)
-    return of_one * math.ceil(candidates / config.run.micro_batch) - 1
+    return of_one * math.ceil(candidates / config.run.drawn_at_once) - 1

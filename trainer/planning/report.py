@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..choices import AUTO
 from ..models.storage.memory import MemoryPlan, sizes
 from ..models.storage.modulation import modulators
 from ..settings.config import Config
 from . import advice, models, rewards
 from .advice import GIB
+from .choice import rollout_beside
 from .config import check_vram
 from .phases import FIXED, PHASES, Peak, predict
 
@@ -50,6 +52,7 @@ class Report:
     config: Config
     predictions: tuple[Prediction, ...]
     vram: float | None = None  # GiB of the card in question
+    rollout_batch: int | None = None  # as many fit beside the chosen plan, if that is left to the planner
 
     @property
     def chosen(self) -> Prediction | None:
@@ -66,6 +69,7 @@ class Report:
             p, size = self.chosen.plan, self.chosen.micro_batch
             settings = f'model.memory = "{p.precision}", model.offload = {p.offload}'
             settings += f", run.micro_batch = {size}" if size else ""
+            settings += f", run.rollout_batch = {self.rollout_batch}" if self.rollout_batch else ""
             return f"{self.vram:g} GiB: {self.chosen.name} fits ({settings})"
         least = min(p.device for p in self.predictions if not p.estimated) / GIB + advice.RESERVE
         remedy = advice.lower(self.config, plans=False)
@@ -76,9 +80,10 @@ class Report:
         s, g, run = self.config.sampling, self.config.grpo, self.config.run
         width, height = s.largest
         return [
-            f"{models.describe(self.config.model.path)}, {width} x {height}, micro-batch {run.micro_batch}, "
+            f"{models.describe(self.config.model.path)}, {width} x {height}, micro-batch {run.micro_batch} "
+            f"({run.drawn_at_once} in the rollout), "
             f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
-            f"K {g.trained_steps}, {s.steps} steps",
+            f"K {self.config.trained_steps}, {s.steps} steps",
             f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
             *rewards.assumed(self.config.rewards),
         ]
@@ -105,6 +110,7 @@ class Report:
             "cost": asdict(advice.cost(self.config)),
             "vram": self.vram,
             "fits": self.chosen.name if self.chosen else None,
+            "rollout_batch": self.rollout_batch,
             "advice": self.verdict,
         }
 
@@ -128,7 +134,15 @@ def plan(config: Config, vram: float | None = None, progress: Callable[[str], No
         progress: told the name of each plan before it is counted.
     """
     check_vram(vram)
-    return Report(config, tuple(_predictions(config, vram, progress)), vram)
+    report = Report(config, tuple(_predictions(config, vram, progress)), vram)
+    if not (vram and report.chosen and config.run.rollout_batch == AUTO):
+        return report
+    progress(f"{report.chosen.name}: the rollout")
+    chosen, size = report.chosen.plan, report.chosen.micro_batch or config.run.micro_batch
+    model = replace(config.model, memory=chosen.precision, offload=chosen.offload)
+    beside = replace(config, model=model, run=replace(config.run, micro_batch=size))
+    found = rollout_beside(beside, (vram - advice.RESERVE) * GIB)
+    return replace(report, rollout_batch=found.rollout_batch)
 
 
 def _predictions(config: Config, vram: float | None, progress: Callable[[str], None]) -> Iterator[Prediction]:

@@ -77,6 +77,11 @@ class Config:
         require(all(self.weights.values()), "rewards.weight", self.weights, "must not be 0: use held_out = true")
 
     @property
+    def trained_steps(self) -> int:
+        """K: all T steps where `grpo.trained_steps` is 0."""
+        return self.grpo.trained_steps or self.sampling.steps
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weights of the rewards that are trained on."""
         return {r.label: r.weight for r in self.rewards if not r.held_out}

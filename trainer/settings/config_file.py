@@ -14,6 +14,7 @@ from ..texts import BACKSLASHES, lines_of, read_text
 from .config import SECTIONS, Config, RewardSettings
 from .described import require
 from .paths import absolute_paths, find_lora, find_model, read_evaluation, read_init, read_prompts
+from .presets import PRESETS, Defaults, completed_by
 from .typed import known_key, known_keys, parse_section
 
 if sys.version_info >= (3, 11):
@@ -22,12 +23,16 @@ else:
     import tomli as tomllib
 
 MOST = 2**20  # bytes of a file
+PRESET = "preset"  # the key that names one
+NONE: Defaults = {}
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and check a TOML file; nothing is loaded. `overrides` are `section.key=value` with TOML values.
+def load_config(path: Path, overrides: Sequence[str] = (), defaults: Defaults = NONE) -> Config:
+    """Read and check a TOML file; nothing is loaded. Relative paths in it are relative to the file.
 
-    Relative paths in the file are relative to the file.
+    Args:
+        overrides: `section.key=value` with TOML values.
+        defaults: of what neither the file nor its preset says, where they are others than the settings' own.
 
     Raises:
         ConfigError: an unknown key, a wrong type, a contradiction, a missing file; one line with the remedy.
@@ -36,7 +41,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     table.setdefault("run", {})
     if isinstance(table["run"], dict):
         table["run"].setdefault("folder", str(Path("runs") / path.stem))
-    return parse(table, path.parent)
+    return parse(completed_by(preset_in(table), defaults), path.parent)
 
 
 def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -59,8 +64,8 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
     """A Config of plain data: a TOML document, or `Config.to_dict()` of a stored run."""
-    table = {name: value for name, value in table.items() if name != "holds"}  # of a stored run: it is found anew
-    known_keys(table, (*SECTIONS, "prompts", "rewards"), "section")
+    table = {name: value for name, value in preset_in(table).items() if name != "holds"}  # which is found anew
+    known_keys(table, (*SECTIONS, "prompts", "rewards", PRESET), "section")
     require("model" in table, "model", None, "this section is needed, with a path")
     readers = {"evaluation": read_evaluation, "init": read_init}
     table = {**table, **{name: read(table[name], folder) for name, read in readers.items() if name in table}}
@@ -73,6 +78,20 @@ def parse(table: Mapping[str, Any], folder: Path = Path()) -> Config:
         rewards=parse_rewards(table.get("rewards", []), folder),
         **sections,
     )
+
+
+def preset_in(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the defaults of the preset that it names.
+
+    Raises:
+        ConfigError: there is no preset of that name.
+    """
+    table = dict(table)
+    name = table.pop(PRESET, None)
+    if name is None:
+        return table
+    require(isinstance(name, str) and name in PRESETS, PRESET, name, f"must be one of {', '.join(PRESETS)}")
+    return completed_by(table, PRESETS[name].defaults)
 
 
 def parse_rewards(rewards: Any, folder: Path) -> tuple[RewardSettings, ...]:

@@ -28,6 +28,7 @@ class Setting:
     why: str = ""  # the bounds' reason
     choices: tuple[str, ...] = ()  # the words that it may be; of a number, those beside the numbers
     others: str = ""  # what else it may be than one of the choices
+    flag: bool = False  # it may also be true or false
     own: bool = False  # it may also name a class of the user's own, see `plugins`
     lowest: float | None = None  # where a number field begins and ends if there are no bounds
     highest: float | None = None
@@ -66,6 +67,8 @@ class Setting:
         if bounds:
             return f"{'' if self.unit else 'a number '}{bounds}, or {' or '.join(map(repr, self.choices))}"
         words = ", ".join(self.choices)
+        if self.flag:
+            return f"{words}, true or false"
         if self.own:
             return f"one of {words}, or 'package.module:Class'"
         return f"{words} or {self.others}" if self.others else f"one of {words}"

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..choices import NORMALISATIONS, OBJECTIVES, TEMPERATURE_MODES
+from ..choices import NORMALISATIONS, OBJECTIVES, PAIRINGS, STRATIFIED, TEMPERATURE_MODES
 from ..errors import brief
 from .described import Section, require, setting
 
 
 @dataclass(frozen=True)
 class GrpoSettings(Section, section="grpo"):
-    """Defaults are the paper's, but for `clip` and `temperature_mode`, which it leaves open."""
+    """What the paper has is `presets.PRESETS`; it leaves `clip` and `temperature_mode` open."""
 
     prompts_per_iteration: int = setting(
         1,
@@ -36,16 +36,17 @@ class GrpoSettings(Section, section="grpo"):
         step=0.01,
     )
     anchors: int = setting(
-        4,
-        "B, how many of a group's G candidates are passed through the model for the update.",
+        1,
+        "B, how many of a group's G candidates are passed through the model at each trained step. More buy little: "
+        "their gradients are nearly the same.",
         least=1,
         highest=128,
     )
     trained_steps: int = setting(
-        4,
-        "K of the T solver steps are trained, drawn anew each iteration. The update costs B x K passes for each "
-        "prompt.",
-        least=1,
+        0,
+        "K of the T solver steps are trained, drawn anew each iteration. 0: all. The update costs B x K passes for "
+        "each prompt.",
+        least=0,
         highest=100,
     )
     quasi_norm: float = setting(
@@ -93,6 +94,12 @@ class GrpoSettings(Section, section="grpo"):
         "advantage",
         "advantage: rewards of any scale count by their weights. raw: the scores themselves are added.",
         choices=NORMALISATIONS,
+    )
+    pairing: str = setting(
+        STRATIFIED,
+        "Which candidates are anchors. stratified: each step has B of its own. crossed: the paper's, the same B at "
+        "every step.",
+        choices=PAIRINGS,
     )
     objective: str = setting(
         "neighbor",

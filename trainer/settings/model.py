@@ -56,10 +56,22 @@ class ModelSettings(Section, section="model"):
         step=0.05,
         may_change=True,
     )
-    compile: bool = setting(
-        False,
+    matmul: str = setting(
+        AUTO,
+        "How fp8 weights are multiplied. bf16: widened at each use. fp8: in 8 bits, which rounds the activations too; "
+        "for cards from the RTX 40 on. auto: bf16.",
+        choices=(AUTO, "bf16", "fp8"),
+        may_change=True,
+        omit_default=True,
+    )
+    compile: bool | str = setting(
+        AUTO,
         "torch.compile makes the blocks faster, if none of their weights are offloaded. The first iteration takes "
-        "minutes. If it does not work, the log says so and the training goes on without.",
+        "minutes. auto: on a GPU with Triton, if nothing is offloaded. If it does not work, the log says so and the "
+        "training goes on without.",
+        choices=(AUTO,),
+        flag=True,
+        may_change=True,
     )
     checkpointing: bool = setting(
         True,
@@ -76,7 +88,8 @@ class ModelSettings(Section, section="model"):
 
     def check(self) -> None:
         remedy = "compiled blocks need their weights on the device: use model.compile = false, or offload = 0"
-        require(not (self.compile and self.offload), "model.offload", self.offload, remedy)
+        require(not (self.compile is True and self.offload), "model.offload", self.offload, remedy)
+        require(self.matmul != "fp8" or self.memory == "fp8", "model.matmul", self.matmul, "needs memory = 'fp8'")
         only_resident = self.memory == "nf4" and self.offload
         require(
             not only_resident, "model.offload", self.offload, "4-bit weights stay on the device: use memory = 'fp8'"

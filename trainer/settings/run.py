@@ -30,10 +30,20 @@ class RunSettings(Section, section="run"):
     )
     micro_batch: int = setting(
         4,
-        "Candidates in the model at once. Memory depends on it and on the picture's size: it is halved if memory "
-        "runs out.",
+        "Candidates in the model at once in the update. Memory depends on it and on the picture's size: it is halved "
+        "if memory runs out.",
         least=1,
         highest=128,
+    )
+    rollout_batch: int | str = setting(
+        AUTO,
+        "Candidates in the model at once while they are drawn, which takes less memory than the update. auto: as many "
+        "as the device has room for; on the CPU as in the update.",
+        unit="candidate",
+        least=1,
+        highest=128,
+        choices=(AUTO,),
+        omit_default=True,
     )
     save_every: int = setting(
         10, "Iterations between checkpoints.", unit="iteration", least=1, highest=10000, may_change=True
@@ -68,6 +78,11 @@ class RunSettings(Section, section="run"):
         choices=tuple(CHECKS),
         may_change=True,
     )
+
+    @property
+    def drawn_at_once(self) -> int:
+        """Candidates in the model at once in the rollout; with "auto", as long as nothing more is known to fit."""
+        return self.micro_batch if isinstance(self.rollout_batch, str) else self.rollout_batch
 
     def check(self) -> None:
         remedy = "must be auto, all, or iterations such as 'newest 500' or 'every 10'"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..choices import STRATIFIED
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -34,7 +36,7 @@ class Pairs:
         return self._each(lambda indices: indices[mask])
 
     def anchors(self, prompts: int, group_size: int) -> Tensor:
-        """Which candidates are an anchor, [P, G] bool."""
+        """Which candidates are an anchor at one step at least, [P, G] bool."""
         mask = torch.zeros(prompts, group_size, dtype=torch.bool)
         mask[self.prompt, self.anchor] = True
         return mask
@@ -53,19 +55,26 @@ def choose_steps(steps: int, count: int, *, generator: torch.Generator) -> list[
     return torch.randperm(steps, generator=generator)[:count].sort().values.tolist()
 
 
-def choose_pairs(prompts: int, group_size: int, anchors: int, steps: int, *, generator: torch.Generator) -> Pairs:
+def choose_pairs(
+    prompts: int, group_size: int, anchors: int, steps: int, *, pairing: str, generator: torch.Generator
+) -> Pairs:
     """B of the G candidates of each prompt at random, all different, at each of the K kept steps (symmetric sampling).
 
     Candidates of a group are nearly equidistant, so any of them can be the anchor; this costs B * K forward and
-    backward passes a prompt instead of G * T. `generator` is a CPU generator.
+    backward passes a prompt instead of G * T.
+
+    Args:
+        pairing: "crossed" takes the same B at each step, as the paper does; "stratified" deals the candidates out,
+            B to each step, and begins anew when all have had their turn: while B * K <= G none comes twice.
+        generator: of the CPU.
     """
     if not 1 <= anchors <= group_size:
         raise ValueError(f"anchors must be between 1 and the group size {group_size}, got {anchors}")
+    turn = torch.arange(steps * anchors) if pairing == STRATIFIED else torch.arange(anchors).repeat(steps)
     order = torch.rand(prompts, group_size, generator=generator).argsort(1)
-    anchor = order[:, :anchors].sort(1).values.flatten()  # [P * B]
-    prompt = torch.arange(prompts).repeat_interleave(anchors)
+    anchor = order[:, turn % group_size].view(prompts, steps, anchors).sort(-1).values  # [P, K, B]
     return Pairs(
-        prompt=prompt.repeat(steps),
-        anchor=anchor.repeat(steps),
+        prompt=torch.arange(prompts).repeat_interleave(anchors).repeat(steps),
+        anchor=anchor.transpose(0, 1).flatten(),
         step=torch.arange(steps).repeat_interleave(prompts * anchors),
     )

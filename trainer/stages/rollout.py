@@ -90,18 +90,20 @@ def rollout(
     )
 
 
-def micro_batched(velocity: BatchVelocity, size: int) -> BatchVelocity:
+def micro_batched(velocity: BatchVelocity, size: int, *, filled: bool = True) -> BatchVelocity:
     """`velocity` on any number of rows, `size` at a time.
 
-    A short last batch is filled up with copies of its last row: low-precision matrix products give other bits for
-    other batch shapes, and the ratio of new to old policy is 1 at the start only if both saw the same shape.
+    Args:
+        filled: whether a short last batch is filled up with copies of its last row. Matrix products give other bits for
+            other batch shapes, and the ratio of new to old policy is exactly 1 at the start only if both saw the same
+            one; where no ratio is taken, or by batches of another size, the copies would buy nothing.
     """
 
     def batched(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        out = [
-            velocity(*(fill(t[start : start + size], size) for t in (x, sigma, rows)))[: len(x) - start]
-            for start in range(0, len(x), size)
-        ]
+        out = []
+        for start in range(0, len(x), size):
+            part = [t[start : start + size] for t in (x, sigma, rows)]
+            out.append(velocity(*(fill(t, size) for t in part) if filled else part)[: len(x) - start])
         return torch.cat(out)
 
     return batched

@@ -50,7 +50,7 @@ def accumulate_gradient(
     """Add the gradient of the objective over all pairs to the LoRA's, `micro_batch` pairs at a time.
 
     Args:
-        velocity: the policy with gradient, at `micro_batch` rows like the rollout.
+        velocity: the policy with gradient, which takes `micro_batch` rows at once.
         trajectories: of the N = P * G candidates.
         pairs: the M trained triples.
         loss_of: what an objective makes of them, see `objectives`.

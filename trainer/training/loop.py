@@ -88,7 +88,8 @@ class _Loop:
         self.save, self.save_last = save, rescue
         self.first = state.iteration
         self.saved: int | None = None  # the iteration whose beginning was saved last
-        setup.micro_batch.on_halved = setup.scored_at_once.on_halved = self.tell_halved
+        for batch in (setup.micro_batch, setup.rollout_batch, setup.scored_at_once):
+            batch.on_halved = self.tell_halved
 
     def run(self) -> Ending:
         with looking(self.setup, self.control):
@@ -124,7 +125,7 @@ class _Loop:
                 if state.whole:
                     self.save_if_new()
                 kept = self.first if self.saved is None else self.saved
-                advice = lower(replace(self.setup.config, run=replace(run, micro_batch=1)))
+                advice = lower(replace(self.setup.config, run=replace(run, micro_batch=1, rollout_batch=1)))
                 raise UserError(f"{error}: set {advice}. Saved after {kept} iterations") from error
             if state.skipped_in_row >= PATIENCE:
                 why = f"one iteration after the other without an update, the last time because {skipped}"

@@ -1,6 +1,5 @@
 """From settings to a loaded Setup, with the memory plan that fits the device."""
 
-import logging
 from dataclasses import replace
 
 from ..device import free_memory
@@ -9,6 +8,7 @@ from ..engine.setup import (
     add_lora,
     assemble,
     build_rewards,
+    compiles,
     encode_all,
     pick_dtype,
     placement_of,
@@ -20,9 +20,7 @@ from ..models.families import family_of
 from ..models.lora.attach import ADAPTER
 from ..models.storage.placement import Placement
 from ..planning.choice import choose
-from ..settings.config import Config
-
-log = logging.getLogger(__name__)
+from ..settings.config import Config, RunSettings
 
 
 def prepare(config: Config) -> Setup:
@@ -35,25 +33,24 @@ def prepare(config: Config) -> Setup:
     conditioning, *others = encode_all(config, [config.prompts, watched] if watched else [config.prompts])
     source = source_of(config)
     family = family_of(source, config.model.family)
-    placement, micro_batch = placement_of(config), config.run.micro_batch
+    placement, run = placement_of(config), config.run
     if family.planned:
-        placement, micro_batch = planned(config, placement)
+        placement, run = planned(config, placement)
     policy = family.load(source, placement, guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
     inits = read_inits(config, policy)
     evaluation = others[0] if others else None
     setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
-    return replace(setup, micro_batch=MicroBatch(micro_batch, policy.device))
+    batches = MicroBatch(run.micro_batch, policy.device), MicroBatch(run.drawn_at_once, policy.device)
+    return replace(setup, micro_batch=batches[0], rollout_batch=batches[1])
 
 
-def planned(config: Config, placement: Placement) -> tuple[Placement, int]:
+def planned(config: Config, placement: Placement) -> tuple[Placement, RunSettings]:
     """The placement with the memory plan that fits the device, and how many candidates are in the model at once."""
     named = replace(config, model=replace(config.model, dtype=pick_dtype(config)))
     choice = choose(named, free_memory(placement.device))
     plan = choice.plan
-    if placement.compiled and plan.offload:
-        log.warning("model.compile = true: left out, as offloaded weights break the compiled graph in every layer")
-    compiled = placement.compiled and not plan.offload
+    compiled = compiles(config.model, placement.device, plan.offload)
     placement = replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled)
-    return placement, choice.micro_batch
+    return placement, replace(config.run, micro_batch=choice.micro_batch, rollout_batch=choice.rollout_batch)

@@ -10,6 +10,7 @@ from ..errors import UserError, brief
 from ..rewards import KINDS, check_prompts
 from ..settings.config import SECTIONS, Config
 from ..settings.described import Section, described
+from ..settings.presets import Defaults, completed_by, former
 from .checkpoint import load_state
 from .identity import changed_files, identified, same_files
 
@@ -46,10 +47,20 @@ def check_run(config: Config, resume: bool) -> None:
         )
 
 
+def defaults_of(folder: Path) -> Defaults:
+    """What the folder's run had for what its config left open, where that is other than now; it needs no torch.
+
+    Raises:
+        CheckpointError: none of the folder's checkpoints is whole.
+    """
+    state = load_state(folder / CHECKPOINTS)
+    return former(state["settings"]) if state else {}
+
+
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings with the defaults of what they lack: an older version did not know it, or it was left out."""
-    sections = {name: {**_defaults(section), **stored.get(name, {})} for name, section in SECTIONS.items()}
-    return {**stored, **sections}
+    sections = {name: _defaults(section) for name, section in SECTIONS.items()}
+    return completed_by(completed_by(stored, former(stored)), sections)
 
 
 def _defaults(section: type[Section]) -> dict[str, Any]:

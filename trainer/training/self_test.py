@@ -1,12 +1,14 @@
 """Before a run: does the update compute the policy that the rollout computed, and the gradient of that policy?
 
-The rollout computes the velocities without gradient, the update computes them again with it. If the two differ, every
-ratio is wrong from the start, and the clip cuts off what was never learnt. The velocities themselves are compared: the
-ratio tells less and less the larger a picture is, as |rho - 1| falls with 1 / sqrt(D). A kernel's backward pass may be
-wrong where its forward pass is right, so the LoRA takes a small step along its gradient and is held to its promise.
+The rollout computes the velocities without gradient and in batches of its own, the update computes them again with it.
+If the two differ, every ratio is wrong from the start, and the clip cuts off what was never learnt. The velocities
+themselves are compared: the ratio tells less and less the larger a picture is, as |rho - 1| falls with 1 / sqrt(D). A
+kernel's backward pass may be wrong where its forward pass is right, so the LoRA takes a small step along its gradient
+and is held to its promise.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,7 +18,7 @@ from ..engine.drawing import begin, policy_velocity
 from ..engine.state import Setup
 from ..events import SelfTested
 from ..stages.anchors import Pairs
-from ..stages.rollout import rollout
+from ..stages.rollout import Trajectories, rollout
 from ..stages.solvers import SOLVERS
 from ..stages.update import relative_error
 
@@ -26,39 +28,62 @@ BROKEN_PROMISE = 0.3  # of it: bfloat16 misses it by 0.13, a gradient of no dire
 WRONG_GRADIENT = "the gradient is not that of the velocity: a backward pass of this device or this torch is wrong"
 
 
+@dataclass(frozen=True)
+class Ends:
+    """The first and the last step of one neighborhood, by the rollout's batches."""
+
+    noise: Tensor  # [G, *latent]
+    rows: Tensor  # [G], all of the first prompt
+    steps: list[Trajectories]
+    again: Callable[[Trajectories], Tensor]  # the velocity of the first candidate there, as the rollout has it
+
+
 def self_test(setup: Setup, iteration: int) -> SelfTested:
     """One anchor's velocity at the first and at the last step, its gradient at the first, and the cause of an error.
 
     Costs a step of one neighborhood and one call with gradient for either, and a backward pass and two calls; two more
     calls to find a cause.
     """
-    return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, size)))
+    ends = setup.rollout_batch.fit("self-test", lambda size: drawn(setup, size))
+    return setup.micro_batch.fit("self-test", lambda size: SelfTested(iteration, *_measure(setup, ends, size)))
 
 
-def _measure(setup: Setup, size: int) -> tuple[float, float, float, str]:
-    """|rho - 1|, the velocity's relative error, the gradient's, the cause."""
+def drawn(setup: Setup, size: int) -> Ends:
+    """What the rollout computes, `size` candidates at once."""
     sigmas, objective = setup.sigmas, setup.objective
     x, rows, _ = begin(setup, [0], objective.noise(setup.config.run.seed, setup.geometry.latent_shape))
-    advantages, first_pair = x.new_zeros(1, len(x)), Pairs(*rows.new_zeros(3, 1))
-    velocity = policy_velocity(setup, [0], size)
+    velocity = policy_velocity(setup, [0], size, filled=size == setup.micro_batch.size)
+    first = rollout(velocity, x, rows, sigmas[:2], SOLVERS["euler"], [0])
+    near = x + (sigmas[-2] - sigmas[0]).item() * first.v[0]  # about where the last step begins
+    last = rollout(velocity, near, rows, sigmas[-2:], SOLVERS["euler"], [0])
+
+    @torch.no_grad()
+    def again(step: Trajectories) -> Tensor:
+        return velocity(step.x[0], step.sigma.expand(len(rows)), rows)[:1]
+
+    return Ends(x, rows, [first, last], again)
+
+
+def _measure(setup: Setup, ends: Ends, size: int) -> tuple[float, float, float, str]:
+    """|rho - 1|, the velocity's relative error, the gradient's, the cause."""
+    rows, tolerance = ends.rows, TOLERANCES[setup.policy.dtype]
+    advantages, first_pair = ends.noise.new_zeros(1, len(rows)), Pairs(*rows.new_zeros(3, 1))
+    velocity = policy_velocity(setup, [0], size, filled=size == setup.rollout_batch.size)
     gradient, ratios, errors, found = 0.0, [], [], ""
-    for grid in (sigmas[:2], sigmas[-2:]):
-        step = rollout(velocity, x, rows, grid, SOLVERS["euler"], [0])
-
-        def evaluated(x: Tensor, sigma: Tensor = step.sigma) -> Tensor:
-            return velocity(x, sigma.expand(len(x)), rows[: len(x)])
-
-        # the first candidate is the anchor: others stood beside it in the rollout, copies of it do in the update
-        v_old, v = step.v[0, :1], evaluated(x[:1])
+    for step in ends.steps:
+        # the first candidate is the anchor: others stood beside it in the rollout, copies of it may in the update
+        evaluated = partial(velocity, step.x[0, :1], step.sigma, rows[:1])
+        v_old, v = step.v[0, :1], evaluated()
         v_new = v.detach()
-        loss_of = objective.prepare(step, advantages)
+        loss_of = setup.objective.prepare(step, advantages)
         ratios.append(loss_of(first_pair, v_new, None).log_ratio.expm1().abs().max().item())
         errors.append(relative_error(v_new, v_old).item())
-        if not errors[-1] <= TOLERANCES[setup.policy.dtype]:  # NaN is none either
-            found = found or cause(evaluated, x, v_old, setup.policy.network.training)
+        if not errors[-1] <= tolerance:  # NaN is none either
+            found = found or cause(
+                evaluated, ends.again(step), v_old, tolerance, training=setup.policy.network.training
+            )
         if len(errors) == 1:
-            gradient = gradient_error(v, partial(evaluated, x[:1]), list(setup.lora.values()))
-        x = x + (sigmas[-2] - sigmas[0]).item() * step.v[0]  # about where the last step begins
+            gradient = gradient_error(v, evaluated, list(setup.lora.values()))
     return max(ratios), max(errors), gradient, found or (WRONG_GRADIENT if not gradient <= BROKEN_PROMISE else "")
 
 
@@ -89,14 +114,19 @@ def gradient_error(v: Tensor, velocity: Callable[[], Tensor], lora: list[Tensor]
     return abs((change / promised).item() - 1)
 
 
-def cause(evaluated: Callable[[Tensor], Tensor], x: Tensor, v_old: Tensor, training: bool) -> str:
-    """What makes the velocity of the first of x [N, *latent] another one: the first thing that does."""
+def cause(evaluated: Callable[[], Tensor], again: Tensor, v_old: Tensor, tolerance: float, *, training: bool) -> str:
+    """What makes the velocity of a candidate another one than v_old, the rollout's: the first thing that does.
+
+    Args:
+        evaluated: what the update computes.
+        again: what the rollout computes, once more.
+    """
     with torch.no_grad():
-        again, alone = evaluated(x)[:1], evaluated(x[:1])
+        alone = evaluated()
     if training:
         return "the model is in training mode: its dropout is on"
     if not torch.equal(again, v_old):
         return "the model gives other numbers at each call"
-    if not torch.equal(alone, again):
+    if not relative_error(alone, again).item() <= tolerance:
         return "its numbers depend on the candidates beside one in the micro-batch"
     return "it computes otherwise with gradient: autocast, or checkpointing that draws random numbers again"

@@ -33,8 +33,8 @@ DRAWN = {
     "init": ("denoise", "reference"),
 }
 MACHINE = {
-    "model": ("device", "memory", "offload", "compile", "checkpointing"),
-    "run": ("micro_batch", "offload_rewards"),
+    "model": ("device", "memory", "offload", "matmul", "compile", "checkpointing"),
+    "run": ("micro_batch", "rollout_batch", "offload_rewards"),
 }
 PATHS = ("model.path", "model.vae", "model.text_encoders", "init.image", "init.mask")
 CLASSES = ("model.family", "sampling.solver")

@@ -51,7 +51,7 @@ class Bench:
         """A run's settings for a case: the planner's example, FLUX.1-dev rewarded by HPSv2.1."""
         sizes = self.sizes
         steps = grpo.pop("steps", sizes.steps)
-        grpo = {"group_size": sizes.group, "trained_steps": min(4, steps), **grpo}
+        grpo = {"group_size": sizes.group, **grpo}
         device = str(self.card.device)
         return Config(
             ModelSettings(sizes.path, device, sizes.dtype, memory=case.memory, offload=case.offload),

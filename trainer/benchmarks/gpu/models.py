@@ -13,13 +13,13 @@ from ...engine.setup import add_lora, assemble, placement_of
 from ...engine.state import Setup
 from ...models.conditioning import Conditioning
 from ...models.files.weights import Put, widened
+from ...models.flux1.checkpointing import checkpoint_blocks
 from ...models.flux1.conditions import conditioning
 from ...models.flux1.family import flux_readied
 from ...models.flux1.geometry import Geometry
 from ...models.flux1.policy import FluxPolicy
 from ...models.flux1.vae import Vae
 from ...models.lora.attach import ADAPTER
-from ...models.storage.attention import checkpoint_blocks
 from ...models.storage.placement import DTYPES
 from ...planning import models as shapes
 from ...planning.models import META

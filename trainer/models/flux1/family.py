@@ -12,11 +12,11 @@ from ..family import Family
 from ..files.opened import open_file
 from ..files.source import ModelError, ModelSource
 from ..files.weights import Put, Ready
-from ..storage.attention import checkpoint_blocks
 from ..storage.compiling import compile_blocks
 from ..storage.memory import readied
 from ..storage.modulation import compute_ahead
 from ..storage.placement import Placement
+from .checkpointing import checkpoint_blocks
 from .parts import load_vae
 from .policy import FluxPolicy
 from .single_file import transformer_pieces

@@ -12,11 +12,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from ..storage.frozen import FrozenLinear
 from ..storage.modulation import Modulator, compute_again
+from .fused import FusedLora
 from .targets import LoraError, target_layers
 
 ADAPTER = "neighbor_grpo"
 MAGNITUDE = "lora_magnitude_vector"
+FUSED: tuple[type[nn.Linear], ...] = (FrozenLinear, nn.Linear)
 PARTS = ("lora_A", "lora_B", MAGNITUDE)
 
 
@@ -90,6 +93,8 @@ def attach_lora(
         use_rslora=variant == "rslora",
         use_dora=variant == "dora",
     )
+    if all(type(layer) in FUSED for layer in layers.values()):  # bitsandbytes' layers have a LoRA of their own in peft
+        config._register_custom_module(dict.fromkeys(FUSED, FusedLora))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # several LoRAs on one network are meant
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)

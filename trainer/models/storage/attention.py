@@ -1,12 +1,9 @@
-"""Which kernels compute attention, and the blocks that are computed again in the backward pass with the same ones."""
+"""Which kernels compute attention."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 
 import torch
-from diffusers import FluxTransformer2DModel
-from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
@@ -23,9 +20,3 @@ def sound_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
-
-
-def checkpoint_blocks(transformer: FluxTransformer2DModel) -> None:
-    """If gradients are asked for, keep each block's inputs alone and compute it again in the backward pass."""
-    again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), sound_attention()))
-    transformer.enable_gradient_checkpointing(again)

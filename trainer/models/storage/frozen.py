@@ -5,6 +5,7 @@ alone. The stored 8-bit weight is an int8 parameter, not a float8 one: peft and 
 feed to the precision of a floating weight.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-EIGHT_BITS = (*FLOAT8, torch.int8)
-LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448
+from .eight_bits import FLOAT8, can_multiply, multiply, widen
 
 
 class Fetcher(Protocol):
@@ -33,11 +32,22 @@ class FrozenLinear(nn.Linear):
     """
 
     in_block = True  # one of the layers that a memory plan keeps in fewer bits
+    spared = False  # whether nobody needs the output of the call, see `flux1.checkpointing`
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, fetcher: Fetcher | None = None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        fetcher: Fetcher | None = None,
+        in_8_bits: bool = False,
+    ):
         super().__init__(in_features, out_features, bias, device="meta")
         self.requires_grad_(False)
         self.fetcher = fetcher  # None if the weight is on the device that computes
+        # whether y is made in 8 bits, if W's are float8_e4m3fn; the gradient of x is made with W widened
+        self.in_8_bits = in_8_bits
         self.float8: torch.dtype | None = None  # what the bytes of an int8 weight are, if they are no whole numbers
         self.register_buffer("scale", None, persistent=False)
 
@@ -55,16 +65,25 @@ class FrozenLinear(nn.Linear):
         self.scale = None if scale is None else scale.detach().to(device, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _FrozenMatmul.apply(x, self)
+        return _FrozenMatmul.apply(x, self, self.spared)
+
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T + b, without a history."""
+        if not (self.in_8_bits and can_multiply(self._values(self.weight), x.dtype)):
+            return F.linear(x, self.widened(x.dtype, backward=False), self.bias)
+        return multiply(x, self._fetched(backward=False), self.scale, self.bias)
 
     def widened(self, dtype: torch.dtype, *, backward: bool) -> Tensor:
         """W [out, in] in `dtype`, on the device that computes."""
+        return widen(self._fetched(backward=backward), self.scale, dtype)
+
+    def _fetched(self, *, backward: bool) -> Tensor:
         weight = self.weight.detach() if self.fetcher is None else self.fetcher.fetch(self.weight, backward=backward)
-        if self.float8 is not None:
-            weight = weight.view(self.float8)
-        weight = weight.to(dtype)
-        # in place: the product is made in float32 and rounded once, without a float32 copy on CUDA
-        return weight if self.scale is None else weight.mul_(self.scale)
+        return self._values(weight)
+
+    def _values(self, weight: Tensor) -> Tensor:
+        """The stored weight as what its bytes are."""
+        return weight if self.float8 is None else weight.view(self.float8)
 
     def settle(self) -> None:
         """Nobody uses the layer for a while: let go of what is kept for its next use."""
@@ -82,22 +101,25 @@ class FrozenLinear(nn.Linear):
 
 class _FrozenMatmul(torch.autograd.Function):  # whose ctx takes any attribute
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear, spared: bool) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.widened(x.dtype, backward=False), layer.bias)
+        return product(layer, x, spared=spared)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.layer.widened(gradient.dtype, backward=True), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return returned(ctx.layer, gradient), None, None
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float8_e4m3fn [out, in] and float32 scale [out, 1] of each row, whose largest element becomes 448.
+def product(layer: nn.Linear, x: Tensor, *, spared: bool = False) -> Tensor:
+    """x W^T + b of a frozen layer, without a history of its own. A spared one is NaN without memory of its own: so it
+    shows if somebody needs it after all."""
+    if spared:
+        return x.new_full((), math.nan).expand(*x.shape[:-1], layer.out_features)
+    return layer.product(x) if isinstance(layer, FrozenLinear) else F.linear(x, layer.weight, layer.bias)
 
-    The same bits on every device: CUDA divides by a number of the host as a product with its inverse, hence a tensor.
-    """
-    wide = weight.detach().to(torch.float32, copy=True)
-    low, high = wide.aminmax(dim=1, keepdim=True)  # which makes no second copy, as abs() would
-    scale = torch.maximum(-low, high) / torch.full_like(low, LARGEST)
-    scale = torch.where(scale > 0, scale, 1)  # rows of zeros stay zeros
-    return wide.div_(scale).to(torch.float8_e4m3fn), scale
+
+def returned(layer: nn.Linear, gradient: Tensor) -> Tensor:
+    """The gradient of x, from that of `product`."""
+    if isinstance(layer, FrozenLinear):
+        return gradient @ layer.widened(gradient.dtype, backward=True)
+    return gradient @ layer.weight

@@ -21,8 +21,9 @@ from ...choices import AUTO
 from ...device import free_memory, streams_of
 from ...errors import UserError
 from ..files.weights import Put, Ready
+from .eight_bits import EIGHT_BITS, quantise
 from .fetching import LayerFetcher
-from .frozen import EIGHT_BITS, FrozenLinear, quantise
+from .frozen import FrozenLinear
 from .pinned import PinnedMemory
 from .placement import Placement
 
@@ -60,8 +61,10 @@ class Storage:
         device: torch.device | str,
         dtype: torch.dtype,
         storage_device: torch.device | str = "cpu",
+        in_8_bits: bool = False,
     ):
         self.plan = plan
+        self.in_8_bits = in_8_bits  # whether 8-bit weights are multiplied as such
         self.device = torch.device(device)  # that computes
         self.dtype = dtype  # that it computes in
         # of the weights that are offloaded; if it is not pinned, copies do not run beside the computation
@@ -126,7 +129,7 @@ class Storage:
             # else a CPU with avx512_bf16 packs the weight for good in the rollout, and no gradient comes through it
             layer.support_avx512bf16_for_cpu = False
             return layer
-        return FrozenLinear(*shape, fetcher=fetcher)
+        return FrozenLinear(*shape, fetcher=fetcher, in_8_bits=self.in_8_bits)
 
     def _store_weight(self, layer: FrozenLinear, weight: Tensor, scale: Tensor | None) -> None:
         if self.plan.precision != "fp8" or not layer.in_block:
@@ -190,7 +193,8 @@ def readied(placement: Placement) -> Ready:
     """How a model that is being read keeps its weights, by the plan that the placement names for it."""
 
     def ready(module: nn.Module) -> Put:
-        storage = Storage(plan_for(module, placement), device=placement.device, dtype=placement.dtype)
+        plan = plan_for(module, placement)
+        storage = Storage(plan, device=placement.device, dtype=placement.dtype, in_8_bits=placement.in_8_bits)
         storage.prepare(module)
         return storage.put
 

@@ -17,4 +17,5 @@ class Placement:
     offload: float = 0.0  # share of the blocks whose weights wait in host memory
     reserve: int = 0  # bytes of what is free that "auto" leaves to others
     checkpointing: bool = False  # the blocks' activations are computed again in the backward pass instead of kept
+    in_8_bits: bool = False  # 8-bit weights are multiplied as such, see `eight_bits.multiply`
     compiled: bool = False  # torch.compile makes the blocks faster, see `compile_blocks`

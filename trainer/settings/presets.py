@@ -1,0 +1,49 @@
+"""Sets of defaults that have a name, and those that older versions had: they stand below what a config says itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..choices import CROSSED
+
+Defaults = Mapping[str, Mapping[str, Any]]  # by section and setting
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `preset = "NAME"` above all sections means."""
+
+    help: str
+    defaults: Defaults
+
+
+PRESETS = {
+    "paper": Preset(
+        "What the paper has: the same 4 anchors at each of 4 steps, and FLUX.1-dev's own 512 text tokens.",
+        {
+            "model": {"text_tokens": 512},
+            "sampling": {"steps": 8, "solver": "dpm++2m"},
+            "grpo": {
+                "group_size": 12,
+                "strength": 0.3,
+                "anchors": 4,
+                "trained_steps": 4,
+                "pairing": CROSSED,
+                "quasi_norm": 0.8,
+            },
+        },
+    ),
+}
+FORMER: Defaults = {"grpo": {"anchors": 4, "trained_steps": 4, "pairing": CROSSED}}  # before there was `grpo.pairing`
+
+
+def former(stored: Mapping[str, Any]) -> Defaults:
+    """The defaults of the version that stored these settings, where they were others than now."""
+    return {} if "pairing" in stored.get("grpo", {}) else FORMER
+
+
+def completed_by(table: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """A config's table with `defaults` for what it leaves open; what is no section stays, to be refused later."""
+    sections = {name: table.get(name, {}) for name in defaults}
+    known = {name: {**defaults[name], **its} for name, its in sections.items() if isinstance(its, Mapping)}
+    return {**table, **known}
