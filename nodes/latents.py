@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from . import host
 from .wires import Neighborhood
 
 if TYPE_CHECKING:
+    import torch
     from comfy.sd import VAE
     from torch import Tensor
 
@@ -47,6 +49,9 @@ class ComfyVae:
         from comfy.latent_formats import Flux
 
         self.vae, self.latents = vae, Flux()
+
+    def staying(self, device: torch.device) -> AbstractContextManager[None]:
+        return nullcontext()  # ComfyUI moves its models itself
 
     def decode(self, z: Tensor) -> Tensor:
         images = self.vae.decode(self.latents.process_out(z))  # [N, H, W, 3] in [0, 1]

@@ -42,6 +42,7 @@ class Stream:
         self.now = 0  # operations so far
         self.seen: dict[Stream, int] = {}  # of other streams: what this one has waited for
         self._work: deque[tuple[int, Callable[[], None]]] = deque()
+        self._lock = threading.RLock()  # a thread may wait for what another has begun
 
     def tick(self) -> None:
         """Begin another operation."""
@@ -52,8 +53,9 @@ class Stream:
         self._work.append((self.now, work))
 
     def flush(self, until: int | None = None) -> None:
-        while self._work and (until is None or self._work[0][0] <= until):
-            self._work.popleft()[1]()
+        with self._lock:
+            while self._work and (until is None or self._work[0][0] <= until):
+                self._work.popleft()[1]()
 
     @property
     def idle(self) -> bool:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from trainer.models.storage.fetching import LayerFetcher
+
 
 @pytest.fixture(autouse=True)
 def fresh_card():
@@ -10,3 +12,9 @@ def fresh_card():
     card.reset()
     yield
     card.reset()
+
+
+@pytest.fixture(autouse=True)
+def few_bytes_ahead(monkeypatch):
+    """Of small models too a part is on the card alone."""
+    monkeypatch.setattr(LayerFetcher, "ahead", 2**17)

@@ -3,6 +3,7 @@
 import card
 import pytest
 import torch
+from torch import nn
 
 from trainer.device import (
     allocated_memory,
@@ -16,6 +17,8 @@ from trainer.device import (
 )
 from trainer.engine.setup import pick_dtype
 from trainer.models.flux1.family import vae_dtype
+from trainer.models.storage import memory
+from trainer.models.storage.eight_bits import quantise
 from trainer.settings.config_file import load_config
 
 MIB = 2**20
@@ -61,3 +64,25 @@ def test_a_card_without_bfloat16_computes_in_float16_and_decodes_in_float32(
     assert vae_dtype(getattr(torch, dtype), "card") == vae
     assert vae_dtype(torch.float16, "card") == vae
     assert pick_dtype(load_config(config_file(), [])) == "float32"  # the CPU
+
+
+def test_8_bits_are_made_on_the_card_and_are_the_cpus(monkeypatch):
+    weight, seen = torch.randn(8, 16).bfloat16(), []
+    expected, scale = quantise(weight)
+
+    def watched(tensor):
+        seen.append(tensor.device.type)
+        return quantise(tensor)
+
+    monkeypatch.setattr(memory, "quantise", watched)
+    for offload in (0.0, 1.0):
+        with torch.device("meta"):
+            model = nn.Sequential(nn.ModuleList([nn.Sequential(nn.Linear(16, 8))]))
+        storage = memory.Storage(memory.MemoryPlan("fp8", offload), device="card", dtype=torch.bfloat16)
+        storage.prepare(model)
+        storage.put(model, "0.0.0.weight", weight)
+        layer = model[0][0][0]
+        assert layer.weight.device.type == ("cpu" if offload else "card")
+        assert torch.equal(layer.weight.cpu(), expected.view(torch.int8))
+        assert torch.equal(layer.scale.cpu(), scale)
+    assert seen == ["card", "card"]

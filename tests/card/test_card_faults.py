@@ -63,12 +63,12 @@ def plant_no_stream(monkeypatch):
 
 
 def plant_reuse(monkeypatch):
-    """The copy that is made ahead is let go of while it is under way."""
+    """The copies that are made ahead are let go of while they are under way."""
     fetch = LayerFetcher.fetch
 
     def forgetful(self, weight, *, backward):
         copy = fetch(self, weight, backward=backward)
-        self._ahead = None
+        self._copies.clear()
         return copy
 
     monkeypatch.setattr(LayerFetcher, "fetch", forgetful)

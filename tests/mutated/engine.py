@@ -301,6 +301,22 @@ TARGETS = [
             "pictures of another iteration": ("self.unscored[0] == event.iteration", "self.unscored"),
             "pictures of an iteration that is done again": ("        self.unscored = None\n", ""),
             "unscored pictures every time": ("iteration % self.tiles_every == 0", "True"),
+            "whoever draws waits": (
+                "                self.unscored = event.iteration, writing\n",
+                "                self.unscored = event.iteration, writing\n                writing.result()\n",
+            ),
+            "told before the pictures are there": (
+                "        if not isinstance(event, Drawn):\n            self.settle()\n",
+                "",
+            ),
+            "two iterations at once": (
+                "            case Drawn():\n                self.settle()\n",
+                "            case Drawn():\n",
+            ),
+            "one iteration over the other": (
+                "        self.settle()\n        if self.unscored",
+                "        if self.unscored",
+            ),
         },
     ),
     Target(

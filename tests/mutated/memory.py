@@ -34,7 +34,9 @@ TARGETS = [
         ("test_frozen.py",),
         {
             "scale forgotten": ("else wide.mul_(scale)", "else wide"),
-            "one scale for all rows": (".amax(1, keepdim=True)", ".amax().view(1, 1)"),
+            "one scale for all rows": ("torch.maximum(-low, high) /", "torch.full_like(low, wide.abs().max()) /"),
+            "the weight itself is divided": (".to(torch.float32, copy=True)", ".float()"),
+            "negative elements are none": ("torch.maximum(-low, high) /", "high /"),
             "a row of zeros is not a number": ("torch.where(scale > 0, scale, 1)", "scale"),
         },
     ),
@@ -89,10 +91,28 @@ TARGETS = [
         "trainer/models/storage/fetching.py",
         ("test_fetching.py",),
         {
-            "no copy on the same device": ("copy.copy_(weight), None", "weight, None"),
-            "nothing is learned": ("            self._next[self._last] = weight\n", "            pass\n"),
-            "any weight will do": ("if ahead.weight is weight else None", "if True else None"),
+            "no copy on the same device": ("_Copy(copy.copy_(weight), None)", "_Copy(weight, None)"),
+            "nothing is learned": ("            self._next[self._last] = moment\n", "            pass\n"),
+            "copied again though it is there": ("in coming if w not in self._copies]", "in coming]"),
+            "nothing is let go of": ("in self._copies if w not in coming]", "in self._copies if False]"),
+            "more than the bytes": ("if room < 0 and found:", "if False:"),
+            "the first one too must fit": ("if room < 0 and found:", "if room < 0:"),
+            "copies stay": (
+                "        for weight in list(self._copies):\n            self._let_go(weight)\n",
+                "        pass\n",
+            ),
             "backward passes are like forward passes": ("torch._C._current_graph_task_id() != -1", "False"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/staging.py",
+        ("../card/test_card_staging.py",),
+        {
+            "one buffer": ("                self._buffers.reverse()\n", ""),
+            "filled too early": ("                    buffer.copied.synchronize()\n", "                    pass\n"),
+            "before the memory is free": ("        self._stream.wait_event(begun)\n", ""),
+            "the end of another piece": ("        return buffer.copied\n", "        return self._buffers[0].copied\n"),
+            "buffers that are not page-locked": ("dtype=torch.uint8, pin_memory=True", "dtype=torch.uint8"),
         },
     ),
     Target(
@@ -139,14 +159,38 @@ TARGETS = [
             "8 bits are made anew": ("elif weight.dtype not in EIGHT_BITS:", "else:"),
             "the largest plan that fits not": ("if size <= free)", "if size > free)"),
             "biases stay behind": ("linear.named_parameters() if replaced", 'linear.named_parameters("x") if replaced'),
+            "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/visiting.py",
+        ("test_memory_plans.py",),
+        {
             "half-way is where it stays": (
                 "    try:\n        for owner, leaf, p in home:  # which may run out of room half-way\n"
                 "            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n",
                 "    for owner, leaf, p in home:\n"
                 "        owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)\n    try:\n",
             ),
-            "the rest stays behind": ("module.to(self.device)  # of", "module.to('cpu')  # of"),
             "guests stay": ("            owner._parameters[leaf] = p\n", "            pass\n"),
+        },
+    ),
+    Target(
+        "trainer/models/storage/visiting.py",
+        ("../card/test_card_visiting.py",),
+        {
+            "copied back every time": (
+                "weight.home = self._at_home(weight.here) if weight.home is None else weight.home",
+                "weight.home = self._at_home(weight.here)",
+            ),
+            "not page-locked": ("pinned=streams_of(tensor.device) is not None", "pinned=False"),
+            "the host waits": ("device, non_blocking=True", "device"),
+            "shared weights come apart": (
+                "found.setdefault(id(tensor), _Weight([], tensor))",
+                "found.setdefault(len(found), _Weight([], tensor))",
+            ),
+            "no parameter any more": ("kept = isinstance(self.here, nn.Parameter)", "kept = False"),
+            "buffers stay behind": ("(module._parameters, module._buffers)", "(module._parameters,)"),
         },
     ),
     Target(
@@ -199,7 +243,10 @@ TARGETS = [
     Target(
         "trainer/models/flux1/vae.py",
         ("test_memory_plans.py",),
-        {"the decoder stays where it was": ("with visiting(self.vae, z.device):", "if True:")},
+        {
+            "the decoder stays where it was": ("with self.staying(z.device):", "if True:"),
+            "the encoder stays where it was": ("with self.staying(images.device):", "if True:"),
+        },
     ),
     Target(
         "trainer/models/flux1/vae.py",

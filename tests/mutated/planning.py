@@ -40,17 +40,43 @@ TARGETS = [
         },
     ),
     Target(
-        "trainer/planning/phases.py",
+        "trainer/planning/stand_ins.py",
         ("test_planning_memory.py",),
         {
             "the decoder's weights forgotten": ("[torch.empty_like(parameter) for", "[None for"),
+            "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
+        },
+    ),
+    Target(
+        "trainer/planning/stand_ins.py",
+        ("test_planning_copies.py",),
+        {
+            "nothing is copied ahead": ("min(LayerFetcher.ahead, offloaded)", "0"),
+            "more ahead than there is": ("min(LayerFetcher.ahead, offloaded)", "LayerFetcher.ahead"),
+            "made ahead on the host": ("tracker.place([self._ahead], DEVICE)", "pass"),
+            "brought for nothing": ("        return torch.empty_like(tensor)\n", "        return tensor\n"),
+        },
+    ),
+    Target(
+        "trainer/planning/rewards.py",
+        ("test_planning_copies.py",),
+        {"nothing waits at home": ("if self.was_home and not goes_home else ()", "if False else ()")},
+    ),
+    Target(
+        "trainer/planning/phases.py",
+        ("test_planning_copies.py",),
+        {"pictures are encoded on the host": ("        if config.init.image:\n", "        if False:\n")},
+    ),
+    Target(
+        "trainer/planning/phases.py",
+        ("test_planning_memory.py",),
+        {
             "no gradients of other micro-batches": (
                 "        parameter.grad = torch.zeros_like(parameter)\n    gradient",
                 "        pass\n    gradient",
             ),
             "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
             "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
-            "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
         },
     ),
     Target(

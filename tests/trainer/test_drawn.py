@@ -1,6 +1,8 @@
 """Pictures are stored before they are scored, and no reader takes an iteration under way for a whole one."""
 
 import time
+from concurrent.futures import Executor, Future
+from functools import cache
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ from PIL import Image
 from run_reading import read
 
 from trainer.errors import UserError
-from trainer.events import Drawn, IterationDone
+from trainer.events import COMPLETE, FAILED, Drawn, Ending, Finished, IterationDone, Waiting
 from trainer.history import candidate_tile, groups, index, summary
 from trainer.settings.config_file import load_config
+from trainer.store import writer
 from trainer.store.writer import open_store
 from trainer.training.run import start_run
 
@@ -55,11 +58,63 @@ def test_pictures_lie_in_the_folder_before_they_are_scored_and_no_row_tells_of_t
     with open_store(tmp_path) as store:
         store(done(0, 0.0))
         store(drawn(1, 0.5))
+        store.settle()
         assert sorted(p.name for p in (tmp_path / "tiles/000001").iterdir()) == ["0-0.webp", "0-1.webp"]
         assert summary(tmp_path).iteration == 1
         assert read(tmp_path, groups, 1) == []
         assert (read(tmp_path, index).last, read(tmp_path, index).tiles) == (0, [0])
         assert read(tmp_path, candidate_tile, 1, 0, 0) is None
+
+
+class Later(Executor):
+    """A thread that gets round to its work when somebody waits for it."""
+
+    def submit(self, work, /, *args, **kwargs):
+        future = Future()
+        future.result = cache(lambda: work(*args, **kwargs))
+        return future
+
+
+NEXT = [done(0, 0.5), done(1, 0.5), Waiting(0, "no server"), Finished(0, Ending(COMPLETE)), drawn(1, 0.5)]
+
+
+@pytest.mark.parametrize("event", NEXT)
+def test_pictures_are_waited_for_by_what_comes_next_and_not_before(tmp_path, event):
+    with open_store(tmp_path) as store:
+        store.thread = Later()
+        store(drawn(0, 0.5))
+        assert not (tmp_path / "tiles").exists()
+        store(event)
+        assert len(list((tmp_path / "tiles/000000").iterdir())) == 2
+
+
+def test_at_the_end_every_picture_is_there(tmp_path):
+    with open_store(tmp_path) as store:
+        store(drawn(0, 0.5))
+    assert len(list((tmp_path / "tiles/000000").iterdir())) == 2
+
+
+def refuse(*_) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("event", NEXT)
+def test_what_the_disk_does_to_the_pictures_reaches_whoever_tells_the_next_event(tmp_path, monkeypatch, event):
+    with open_store(tmp_path) as store:
+        monkeypatch.setattr(writer, "write_tiles", refuse)
+        store(drawn(0, 0.5))
+        with pytest.raises(OSError, match="No space left"):
+            store(event)
+    assert read(tmp_path, groups, 0) == []
+
+
+def test_that_a_run_failed_is_stored_although_its_pictures_could_not_be(tmp_path, monkeypatch):
+    with open_store(tmp_path) as store:
+        monkeypatch.setattr(writer, "write_tiles", refuse)
+        store(drawn(0, 0.5))
+        with pytest.raises(OSError, match="No space left"):
+            store(Finished(0, Ending(FAILED, "the disk is full")))
+        assert store.info("state") == "failed: the disk is full"
 
 
 def test_pictures_are_written_once(tmp_path):

@@ -53,6 +53,17 @@ def test_output_and_gradient_are_those_of_the_widened_weight_bit_for_bit(kind, d
     assert torch.equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_8_bits_are_of_a_copy_whose_rows_are_divided_by_their_largest_element(dtype):
+    weight = random(OUT, IN).to(dtype)
+    before = weight.clone()
+    eight_bits, scale = quantise(weight)
+    assert torch.equal(weight, before)
+    largest = torch.tensor([[max(abs(x) for x in row)] for row in weight.tolist()])
+    assert torch.equal(scale, largest / 448)
+    assert torch.equal(eight_bits.float(), (weight.float() / scale).to(torch.float8_e4m3fn).float())
+
+
 def test_autograd_holds_no_widened_weight_and_no_input():
     saved = []
     layer = layer_of(*stored("rows"))

@@ -28,9 +28,9 @@ from trainer.models.storage.memory import (
     choose,
     plan_for,
     sizes,
-    visiting,
 )
 from trainer.models.storage.placement import Placement
+from trainer.models.storage.visiting import visiting
 from trainer.settings.config import ModelSettings
 from trainer.settings.config_file import load_config
 from trainer.training.run_folder import differences
@@ -198,6 +198,7 @@ def test_a_loaded_policy_follows_the_settings(flux_dev):
     assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
     z = torch.zeros(1, 16, 4, 4, device="meta")
     assert policy.vae.decode(z).device.type == "meta"
+    assert policy.vae.encode(torch.zeros(1, 3, 32, 32, device="meta")).device.type == "meta"
     assert {p.device.type for p in policy.vae.vae.parameters()} == {"cpu"}
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from ..planning.advice import candidates, title
 from ..planning.cards import Card
-from ..planning.kernels import KINDS, Work
-from ..planning.phases import FORWARD, PAIRS
+from ..planning.kernels import FORWARD, KINDS, PAIRS, Work
 from ..planning.phases import measure as measure_plan
 from ..planning.report import Report
 from ..planning.roofline import iteration, seconds

@@ -81,9 +81,12 @@ def solve(
 
 def decode_all(setup: Setup, x_0: Tensor) -> Tensor:
     """Pictures [N, 3, H, W] of packed latents [N, *latent]."""
-    return setup.micro_batch.fit(
-        "decoding", lambda size: decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, size)
-    )
+
+    def run(micro_batch: int) -> Tensor:
+        with setup.policy.decoding():
+            return decode(lambda part: setup.policy.decode(part, setup.geometry), x_0, micro_batch)
+
+    return setup.micro_batch.fit("decoding", run)
 
 
 def score_pictures(setup: Setup, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:

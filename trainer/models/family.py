@@ -1,7 +1,7 @@
 """What is particular to a kind of model: the protocols that each folder of `models/` such as `flux1` fulfils."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -73,6 +73,10 @@ class PolicyOf(Protocol[G]):
 
     def reference(self) -> AbstractContextManager[None]:
         """The base model: inside, the LoRA is off."""
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Inside, `decode` is called many times: what it needs stays on the device."""
+        return nullcontext()
 
     def decode(self, x_0: Tensor, geometry: G) -> Tensor:
         """Packed latents [N, *latent] -> images [N, 3, height, width], float32 in [0, 1]."""

@@ -4,12 +4,11 @@ import gc
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import nn
 
 from ..choices import AUTO
 from ..engine.drawing import Clock
@@ -21,30 +20,26 @@ from ..models.conditioning import Conditioning
 from ..models.flux1.checkpointing import checkpoint_blocks
 from ..models.flux1.conditions import EMBEDDINGS, POOLED
 from ..models.flux1.conditions import conditioning as told
-from ..models.flux1.geometry import Geometry
-from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.text import BATCH
-from ..models.flux1.vae import Vae
 from ..models.lora.attach import ADAPTER
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.modulation import Modulator
 from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
-from ..stages.rollout import BatchVelocity
 from ..stages.solvers import solver_of
 from . import models
-from .kernels import Kernels, Work
+from .kernels import PAIRS, Kernels, Work
 from .models import META
 from .rewards import counted
+from .stand_ins import PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
-from .widening import PlannedStorage
 
 ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
 PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
 FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
 OF_ITERATION = ("rollout", "decode", "reward", "update")
-FORWARD, PAIRS = "forward", "pairs"  # one micro-batch of the rollout, and of the update with its backward pass
 
 
 @dataclass(frozen=True)
@@ -78,38 +73,6 @@ class Meter(Clock):
         with self.tracker, fused_attention(), self.tracker.kernels.counting(name):
             yield
         self.peaks[name] = Peak(self.tracker.peak[DEVICE], self.tracker.peak[HOST])
-
-
-@dataclass
-class PlannedPolicy(FluxPolicy):
-    """A policy that passes some of its calls through the model: the others would need the same."""
-
-    kernels: Kernels = field(default_factory=Kernels)  # where the real call counts for all of them
-    only: int | None = None  # the call of each velocity that is real; None: all are
-    calls: int = 1  # of each velocity, for which the real one counts
-
-    def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
-        evaluate, calls = super().velocity(conditioning, geometry), count()
-
-        def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-            if self.only is None:
-                return evaluate(x, sigma, rows)
-            if next(calls) != self.only:
-                return torch.empty_like(x)
-            with self.kernels.counting(FORWARD, times=self.calls):
-                return evaluate(x, sigma, rows)
-
-        return velocity
-
-
-class PlannedVae(Vae):
-    """The autoencoder, whose weights wait on the host and are copied to the device for each use."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        copies = [torch.empty_like(parameter).copy_(parameter) for parameter in self.vae.parameters()]
-        images = super().decode(z)
-        del copies
-        return images
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
@@ -163,7 +126,7 @@ def dtype_of(config: Config) -> torch.dtype:
 def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning]:
     dtype, tokens = dtype_of(config), models.tokens(config.model)
     encoders = models.text_encoders(config.model.path)
-    storages = [prepared(encoder, plan, dtype) for encoder in encoders]
+    storages = [prepared(encoder, plan, dtype, meter.tracker) for encoder in encoders]
     with meter.phase("encode"):
         for encoder, storage in zip(encoders, storages, strict=True):
             fill(encoder, storage, meter.tracker)
@@ -192,7 +155,7 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         parameter.data = parameter.data.to(dtype)
     rewards = counted(config.rewards, tracker)
     in_8_bits = config.model.matmul == "fp8" and plan.precision == "fp8"
-    storage = prepared(transformer, plan, dtype, in_8_bits=in_8_bits)
+    storage = prepared(transformer, plan, dtype, tracker, in_8_bits=in_8_bits)
     with meter.phase("load"):
         fill(transformer, storage, tracker)
         if config.model.checkpointing:
@@ -203,14 +166,28 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
         policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER)
         policy.kernels = tracker.kernels
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
+        if config.init.image:
+            width, height = config.sampling.largest
+            vae.encode(torch.empty(1, 3, height, width, device=META))
         for reward in rewards.values():
             reward.to(META)
             if config.run.offload_rewards:
                 move([reward], "cpu")
+    _fetch_ahead(transformer, tracker)
     inits = models.inits(config, policy)
     setup = assemble(config, policy, lora, encoded[0], rewards, inits, evaluation=encoded[1] if encoded[1:] else None)
     canvas = setup.canvases[config.sampling.all_sizes.index(config.sampling.largest)]
     return replace(setup, canvas=canvas), policy
+
+
+def _fetch_ahead(network: nn.Module, tracker: MemoryTracker) -> None:
+    """Count what is copied ahead all the time; modulators copy for a moment, before a model is called."""
+    layers = [m for m in network.modules() if isinstance(m, FrozenLinear) and not isinstance(m, Modulator)]
+    layers = [layer for layer in layers if layer.fetcher is not None]
+    if layers:
+        fetcher = PlannedFetcher(sum(layer.weight.nbytes for layer in layers), tracker)
+        for layer in layers:
+            layer.fetcher = fetcher
 
 
 def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning) -> Conditioning:
@@ -224,9 +201,11 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     )
 
 
-def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, *, in_8_bits: bool = False) -> Storage:
+def prepared(
+    module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker, *, in_8_bits: bool = False
+) -> Storage:
     """The plan's storage of a model on meta, whose layers are made ready for it."""
-    storage = PlannedStorage(plan, device=META, dtype=dtype, storage_device=META, in_8_bits=in_8_bits)
+    storage = PlannedStorage(plan, dtype, tracker, in_8_bits=in_8_bits)
     storage.prepare(module)
     return storage
 
@@ -235,7 +214,8 @@ def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
     """Fill a prepared model as a loader does: each tensor is read on the host and goes where the plan says."""
     for name, parameter in list(module.named_parameters()):
         with tracker.making(HOST):
-            storage.put(module, name, torch.empty(parameter.shape, dtype=storage.dtype, device=META))
+            read = torch.empty(parameter.shape, dtype=storage.dtype, device=META)
+        storage.put(module, name, read)
         owner, _, leaf = name.rpartition(".")
         layer = module.get_submodule(owner)
         offloaded = leaf == "weight" and isinstance(layer, FrozenLinear) and layer.fetcher is not None

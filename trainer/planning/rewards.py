@@ -46,15 +46,20 @@ MODELS: dict[str | Path, Callable[[], CLIPConfig]] = {VIT_H: vit_h_14, VIT_L: vi
 
 @dataclass
 class Counted:
-    """A reward whose model is on meta: going to a device is only counted."""
+    """A reward whose model is on meta: going to a device is only counted. What was at home stays there, see Visitor."""
 
     reward: Reward
     model: nn.Module
     tracker: MemoryTracker
+    was_home: bool = False
+    home: Sequence[Tensor] = ()  # what stays there while the model is away
 
     def to(self, device: str | torch.device) -> None:
-        where = HOST if torch.device(device).type == "cpu" else DEVICE
-        self.tracker.place([*self.model.parameters(), *self.model.buffers()], where)
+        weights, goes_home = [*self.model.parameters(), *self.model.buffers()], torch.device(device).type == "cpu"
+        self.was_home |= goes_home
+        with self.tracker.making(HOST):
+            self.home = [torch.empty_like(w) for w in weights] if self.was_home and not goes_home else ()
+        self.tracker.place(weights, HOST if goes_home else DEVICE)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return self.reward.score(images, prompts)

@@ -1,11 +1,9 @@
 """8-bit weights on `meta`, widened by one kernel as Triton's does on a card: torch's own operations would count."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.storage.fetching import LayerFetcher
 from ..models.storage.frozen import FrozenLinear
-from ..models.storage.memory import Storage
 
 
 @torch.library.custom_op("neighbor_grpo::widen", mutates_args=())
@@ -23,11 +21,3 @@ class PlannedLinear(FrozenLinear):
     def widened(self, dtype: torch.dtype, *, backward: bool) -> Tensor:
         stored = self._fetched(backward=backward)
         return widen(stored, self.scale, dtype) if self.weight.dtype == torch.int8 else stored.to(dtype)
-
-
-class PlannedStorage(Storage):
-    """Whose layers are PlannedLinear."""
-
-    def _replacement(self, linear: nn.Linear, fetcher: LayerFetcher | None) -> nn.Linear:
-        shape = (linear.in_features, linear.out_features, linear.bias is not None)
-        return PlannedLinear(*shape, fetcher=fetcher, in_8_bits=self.in_8_bits)

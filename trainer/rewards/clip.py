@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from ..errors import brief
+from ..models.storage.visiting import Visitor
 from .base import pick_dtype
 from .clip_files import read_clip
 from .clip_tokens import Tokens
@@ -47,10 +48,11 @@ class ClipEncoder:
         self.logit_scale = float(model.logit_scale.double().exp())  # before half precision moves it by a thousandth
         self.model, self.tokens = model.to(device, dtype), tokens
         self.size: int = model.config.vision_config.image_size
+        self.visitor = Visitor(self.model)
         self.known: dict[str, Tensor] = {}  # text -> [D]
 
     def to(self, device: str | torch.device) -> "ClipEncoder":
-        self.model.to(device)
+        self.visitor.to(device)
         self.known = {text: vector.to(device) for text, vector in self.known.items()}
         return self
 

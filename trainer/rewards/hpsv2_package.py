@@ -18,6 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..models.storage.visiting import Visitor
 from .clip import remember
 from .clip_files import configuration, transformers_names
 from .clip_tokens import as_open_clip, clip_tokens
@@ -48,10 +49,11 @@ class Hpsv2Reward:
         self.model.eval().requires_grad_(False)
         transform = package.image_transform(self.model.visual.image_size[0], is_train=False, resize_longest_max=True)
         self.resize, self.normalise = transform.transforms[2:]  # after those that make tensors of PIL pictures
+        self.visitor = Visitor(self.model)
         self.texts: dict[str, Tensor] = {}  # prompt -> unit vector [D]
 
     def to(self, device: str | torch.device) -> "Hpsv2Reward":
-        self.model.to(device)
+        self.visitor.to(device)
         self.texts = {prompt: vector.to(device) for prompt, vector in self.texts.items()}
         return self
 

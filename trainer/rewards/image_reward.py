@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from ..models.files.headers import MOST_LAYERS
+from ..models.storage.visiting import Visitor
 from .base import pick_dtype
 from .errors import RewardError
 from .preprocess import Preprocess
@@ -49,12 +50,13 @@ class ImageReward:
 
     def __init__(self, model: "Blip", tokenizer: BertWordPieceTokenizer):
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.visitor = Visitor(model)
         self.preprocess = Preprocess(model.size, centred_by_rounding=True)
         tokenizer.enable_truncation(LENGTH)
         tokenizer.enable_padding()
 
     def to(self, device: str | torch.device) -> "ImageReward":
-        self.model.to(device)
+        self.visitor.to(device)
         return self
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import brief
 from ..models.files.headers import read_config
 from ..models.files.safe_file import unmap
+from ..models.storage.visiting import Visitor
 from ..picture_files import SUFFIXES, PictureError, read_picture
 from .base import pick_dtype
 from .clip import ClipEncoder, image_settings, unit
@@ -41,9 +42,10 @@ class DinoEncoder:
             raise RewardError(f"DINOv2: {folder} lacks {min(info['missing_keys'])}: it is another model, or cut")
         unmap(model)
         self.model = model.eval().requires_grad_(False).to(device, dtype)
+        self.visitor = Visitor(self.model)
 
     def to(self, device: str | torch.device) -> "DinoEncoder":
-        self.model.to(device)
+        self.visitor.to(device)
         return self
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,25 @@ class RunStore:
 
     Each iteration is one transaction, so a reader and a killed run see whole iterations only: pictures that were drawn
     and not scored yet lie in the folder, but no row tells of them. NaN is stored as NULL.
+
+    `thread` writes the candidates' pictures while they are scored and trained on. Whatever is told after Drawn returns
+    when they are there, or raises what the disk did.
     """
 
-    def __init__(self, folder: Path, database: sqlite3.Connection, tiles_every: int = 1, keep_tiles: str = AUTO):
+    def __init__(
+        self,
+        folder: Path,
+        database: sqlite3.Connection,
+        thread: Executor,
+        tiles_every: int = 1,
+        keep_tiles: str = AUTO,
+    ):
         self.folder = folder
         self.database = database
+        self.thread = thread
         self.tiles_every = tiles_every
-        self.unscored: tuple[int, dict[str, str]] | None = None  # the iteration under way, and its pictures' paths
+        # the iteration under way, and its pictures' paths
+        self.unscored: tuple[int, Future[dict[str, str]]] | None = None
         if (version := version_of(database)) > VERSION:
             raise StoreError(
                 f"the run's store {folder / DATABASE} was written by a newer version (its format is {version}, this "
@@ -86,7 +99,10 @@ class RunStore:
             case Started():
                 values |= {"iterations": event.iterations, "started": self.info("started") or time.time()}
             case Drawn():
-                self.unscored = event.iteration, self._write_candidates(event, event.group_size)
+                self.settle()
+                images = event.images.cpu()
+                writing = self.thread.submit(self._write_candidates, event.iteration, images, event.group_size)
+                self.unscored = event.iteration, writing
             case IterationDone():
                 self._write(event)
             case Changed():
@@ -100,6 +116,13 @@ class RunStore:
         if line := line_of(event):
             with self.database:
                 insert(self.database, "log", [(None, event.iteration, line)])
+        if not isinstance(event, Drawn):
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait for the pictures that are being written."""
+        if self.unscored:
+            self.unscored[1].result()
 
     def _write(self, event: IterationDone) -> None:
         tiles, i = self._tiles(event), event.iteration
@@ -127,19 +150,20 @@ class RunStore:
 
     def _tiles(self, event: IterationDone) -> dict[str, str]:
         """Paths of the iteration's pictures by name, relative to the run's folder. Writes those that are not there."""
+        self.settle()
         if self.unscored and self.unscored[0] == event.iteration:
-            tiles = self.unscored[1]
+            tiles = self.unscored[1].result()
         else:  # whoever makes steps by hand tells of whole ones only
-            tiles = self._write_candidates(event, event.advantages.shape[1])
+            tiles = self._write_candidates(event.iteration, event.images, event.advantages.shape[1])
         self.unscored = None
         if event.base is not None and self._pictured(event.iteration):
             tiles |= write_tiles(self.folder, place(event.iteration), base_tiles(event.base))
         return tiles
 
-    def _write_candidates(self, event: Drawn | IterationDone, group_size: int) -> dict[str, str]:
-        if not self._pictured(event.iteration):
+    def _write_candidates(self, iteration: int, images: Tensor, group_size: int) -> dict[str, str]:
+        if not self._pictured(iteration):
             return {}
-        return write_tiles(self.folder, place(event.iteration), candidate_tiles(event.images, group_size))
+        return write_tiles(self.folder, place(iteration), candidate_tiles(images, group_size))
 
     def _pictured(self, iteration: int) -> bool:
         return self.tiles_every > 0 and iteration % self.tiles_every == 0
@@ -178,7 +202,7 @@ def open_store(folder: Path, tiles_every: int = 1, keep_tiles: str = AUTO) -> It
     Raises:
         StoreError: it cannot be written.
     """
-    with created(folder) as database:
-        store = RunStore(folder, database, tiles_every, keep_tiles)
+    with created(folder) as database, ThreadPoolExecutor(1, "pictures") as thread:
+        store = RunStore(folder, database, thread, tiles_every, keep_tiles)
         yield store
         store.retention.remove(most=None)

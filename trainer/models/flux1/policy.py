@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +99,9 @@ class FluxPolicy(PolicyOf[Geometry]):
         finally:
             enable_loras(self.network, True)
 
+    def decoding(self) -> AbstractContextManager[None]:
+        return self.vae.staying(self.device)
+
     @torch.no_grad()
     def decode(self, x_0: Tensor, geometry: Geometry) -> Tensor:
         """Packed latents [N, tokens, 64] -> images [N, 3, height, width], float32 in [0, 1]."""
@@ -132,7 +135,11 @@ class FluxPolicy(PolicyOf[Geometry]):
         return self.network.config.in_channels == FILL_CHANNELS
 
     def begin_from(self, images: Tensor, mask: Tensor | None, geometry: Geometry, *, reference: bool) -> Init:
-        return encode_init(images, mask, self.vae.encode, geometry, fill=self.sees_mask, reference=reference)
+        def encode(image: Tensor) -> Tensor:
+            return self.vae.encode(image.to(self.device)).to(image.device)
+
+        with self.vae.staying(self.device):
+            return encode_init(images, mask, encode, geometry, fill=self.sees_mask, reference=reference)
 
     def check(self, inits: Sequence[Init]) -> None:
         if self.sees_mask and not (inits and all(FILL in init.seen for init in inits)):

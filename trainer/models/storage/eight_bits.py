@@ -23,11 +23,15 @@ MULTIPLE = 16  # of a product's sizes: what the hardware takes
 
 
 def quantise(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """float8_e4m3fn [rows, n] and float32 scale [rows, 1] of each row, whose largest element becomes 448."""
-    numbers = numbers.detach().float()
-    scale = numbers.abs().amax(1, keepdim=True) / LARGEST
+    """float8_e4m3fn [rows, n] and float32 scale [rows, 1] of each row, whose largest element becomes 448.
+
+    The same bits on every device: CUDA divides by a number of the host as a product with its inverse, hence a tensor.
+    """
+    wide = numbers.detach().to(torch.float32, copy=True)
+    low, high = wide.aminmax(dim=1, keepdim=True)  # which makes no second copy, as abs() would
+    scale = torch.maximum(-low, high) / torch.full_like(low, LARGEST)
     scale = torch.where(scale > 0, scale, 1)  # rows of zeros stay zeros
-    return (numbers / scale).to(E4M3), scale
+    return wide.div_(scale).to(E4M3), scale
 
 
 def widen(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,6 @@ stops before its end, where the hook that sends it back would be: after the back
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -136,12 +135,18 @@ class Storage:
         if self.plan.precision != "fp8" or not layer.in_block:
             weight, scale = self._widened(weight, scale), None
         elif weight.dtype not in EIGHT_BITS:
-            weight, scale = quantise(weight)
+            weight, scale = quantise(self._brought(weight))
         weight = weight.to(self.device) if layer.fetcher is None else self.host.copied(weight)
         layer.store_weight(weight, scale, self.device)
 
     def _widened(self, tensor: Tensor, scale: Tensor | None) -> Tensor:
-        return (tensor if scale is None else tensor.float() * scale.to(tensor.device)).to(self.dtype)
+        if scale is not None:
+            tensor = self._brought(tensor).float() * self._brought(scale)
+        return tensor.to(self.dtype)
+
+    def _brought(self, tensor: Tensor) -> Tensor:
+        """To the device that computes, where what is to be done with it takes a hundredth of the CPU's time."""
+        return tensor if self.device.type == "meta" else tensor.to(self.device)  # nothing would come back from meta
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
@@ -194,19 +199,6 @@ def readied(placement: Placement) -> Ready:
         return storage.put
 
     return ready
-
-
-@contextmanager
-def visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The parameters of `module` are on `device` inside; outside they wait where they were."""
-    home = [(owner, leaf, p) for owner in module.modules() for leaf, p in owner._parameters.items() if p is not None]
-    try:
-        for owner, leaf, p in home:  # which may run out of room half-way
-            owner._parameters[leaf] = nn.Parameter(p.to(device), requires_grad=False)
-        yield
-    finally:
-        for owner, leaf, p in home:
-            owner._parameters[leaf] = p
 
 
 def _linears(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:

@@ -61,6 +61,8 @@ class Modulation:
         rows = x.new_empty(len(x), sum(layer.chunks for layer in self.layers), x.shape[1])
         for layer in self.layers:
             rows[:, layer.first : layer.first + layer.chunks] = layer.ahead(x)
+        if self.fetcher is not None:
+            self.fetcher.settle()  # else the first weights would wait on the device for the next time
         return rows
 
     @torch.no_grad()
