@@ -221,7 +221,7 @@ TARGETS = [
     Target(
         "trainer/models/flux1/policy.py",
         ("test_attention.py",),
-        {"cuDNN in forward passes": ("with sound_attention(), exact_times(", "with exact_times(")},
+        {"cuDNN in forward passes": ("with sound_attention(), embedded(", "with embedded(")},
     ),
     Target(
         "trainer/models/flux1/family.py",

@@ -176,15 +176,23 @@ TARGETS = [
         "trainer/models/flux1/policy.py",
         ("test_reference.py", "test_flux.py", "test_lora.py"),
         {
-            "guidance forgotten": ("self.guidance) if guided", "1.0) if guided"),
-            "times rounded to the model's precision": ("return (*times, inputs[-1])", "return inputs"),
-            "times in the unit of sigma": ("1000 * t.float()", "t.float()"),
-            "a hook for each call": ("        hook.remove()", "        pass"),
+            "guidance forgotten": ("guidance = self.guidance if", "guidance = 1.0 if"),
             "a reference is part of the picture": ("geometry.position_ids(self.device, picture=1)", "image_ids"),
             "reference tokens are drawn": ("v[:, : geometry.tokens]", "v[:, -geometry.tokens :]"),
             "reference keeps the LoRA": ("enable_loras(self.network, False)", "pass"),
             "whichever LoRA came last": ("        self.activate()\n", ""),
             "conditions in the wrong order": ("told[POOLED][rows]", "told[POOLED][rows.flip(0)]"),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/embedding.py",
+        ("test_flux.py", "test_modulation.py"),
+        {
+            "times rounded to the model's precision": ("return (*times(sigma, guidance), inputs[-1])", "return inputs"),
+            "times in the unit of sigma": ("1000 * t.float()", "t.float()"),
+            "a hook for each call": ("            hook.remove()", "            pass"),
+            "another guidance is the same question": ("(*told.sigmas, guidance))", "told.sigmas)"),
+            "the first prompt's for all": ("table[rows, places(sigma, grid)]", "table[0 * rows, places(sigma, grid)]"),
         },
     ),
     Target(

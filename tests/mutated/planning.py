@@ -43,8 +43,8 @@ TARGETS = [
         "trainer/planning/stand_ins.py",
         ("test_planning_memory.py",),
         {
-            "the decoder's weights forgotten": ("[torch.empty_like(parameter) for", "[None for"),
-            "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
+            "the decoder's weights forgotten": ("[torch.empty_like(parameter).copy_(parameter) for", "[None for"),
+            "rollout without the model": ("            if next(calls) != self.only:\n", "            if True:\n"),
         },
     ),
     Target(
@@ -72,8 +72,8 @@ TARGETS = [
         ("test_planning_memory.py",),
         {
             "no gradients of other micro-batches": (
-                "        parameter.grad = torch.zeros_like(parameter)\n    gradient",
-                "        pass\n    gradient",
+                "        parameter.grad = torch.zeros_like(parameter)\n    with",
+                "        pass\n    with",
             ),
             "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
             "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
@@ -160,10 +160,14 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/planning/stand_ins.py",
+        ("test_planning_fastest.py",),
+        {"a call counts for itself alone": ("times=self.calls)", "times=1)")},
+    ),
+    Target(
         "trainer/planning/phases.py",
         ("test_planning_memory.py", "test_planning_fastest.py"),
         {
-            "a call counts for itself alone": ("times=self.calls)", "times=1)"),
             "a micro-batch counts for itself alone": ("times=updates * micro_batches)", "times=1)"),
             "counts of before": ("        kernels.work.clear()\n", ""),
         },
