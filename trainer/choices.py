@@ -6,6 +6,7 @@ START = "start"  # `lora.targets`: the layers of the LoRA that is gone on from, 
 FAMILIES = {"flux1": "flux1.family:Flux1"}
 # how rollouts become a loss: name -> module and class in trainer/objectives
 OBJECTIVES = {"neighbor": "neighbor:Neighbor"}
+REFERENCE = "reference"  # as the reference pipeline has it
 STRATIFIED, CROSSED = PAIRINGS = ("stratified", "crossed")  # see `anchors.choose_pairs`
 TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")  # see `surrogate.softmax_temperature`
 NORMALISATIONS = ("advantage", "raw")  # see `rewards.combine`

@@ -27,7 +27,7 @@ def setup(config_file):
 
 
 class Phases:
-    """Knows what each phase takes at its first time; then has the card run out in one of them, or nowhere."""
+    """Knows the most that each phase takes; then has the card run out in one of them, or nowhere."""
 
     def __init__(self, monkeypatch):
         self.needed, self.full, self.evaluating = {}, "", False
@@ -43,7 +43,7 @@ class Phases:
                 return fit(batch, phase, work)
             finally:
                 card.memory.limit = None
-                self.needed.setdefault(name, card.memory.peak - level)
+                self.needed[name] = max(self.needed.get(name, 0), card.memory.peak - level)
 
         def evaluating(*arguments):
             self.evaluating = True
@@ -59,7 +59,7 @@ class Phases:
 def again(setup, start) -> tuple[list, object]:
     """A run from the same weights with parts of the usual size; its events, and why it ended."""
     set_weights(setup.lora, start)
-    parts = {"micro_batch": MicroBatch(4), "scored_at_once": MicroBatch(8)}
+    parts = {"micro_batch": MicroBatch(4), "rollout_batch": MicroBatch(4), "scored_at_once": MicroBatch(8)}
     setup, events = replace(setup, **parts), []
     try:
         end = loop.train(setup, new_state(setup), on_event=events.append, save=lambda state: None)

@@ -63,7 +63,7 @@ TARGETS = [
             "no sign": ("((bits & 0x80) << 8) | ", ""),
             "no NaN": ("== 0x7F, float", "== 0x8F, float"),
             "first scale for all": ("scale + row * step", "scale"),
-            "beyond the row": ("inside = column < columns", "inside = column < columns + 1"),
+            "the last is left out": ("inside = column < columns", "inside = column < columns - 1"),
             "one block alone": ("grid = (rows, -(-columns // BLOCK))", "grid = (rows, 1)"),
         },
     ),

@@ -43,8 +43,8 @@ TARGETS = [
         "trainer/planning/stand_ins.py",
         ("test_planning_memory.py",),
         {
-            "the decoder's weights forgotten": ("[torch.empty_like(parameter) for", "[None for"),
-            "rollout without the model": ("self.only in (None, next(calls))", "self.only is None"),
+            "the decoder's weights forgotten": ("[torch.empty_like(parameter).copy_(parameter) for", "[None for"),
+            "rollout without the model": ("if next(calls) != self.only:", "if True:"),
         },
     ),
     Target(
@@ -54,7 +54,10 @@ TARGETS = [
             "nothing is copied ahead": ("min(LayerFetcher.ahead, offloaded)", "0"),
             "more ahead than there is": ("min(LayerFetcher.ahead, offloaded)", "LayerFetcher.ahead"),
             "made ahead on the host": ("tracker.place([self._ahead], DEVICE)", "pass"),
-            "brought for nothing": ("        return torch.empty_like(tensor)\n", "        return tensor\n"),
+            "brought for nothing": (
+                "        return torch.empty_like(tensor).copy_(tensor)\n",
+                "        return tensor\n",
+            ),
         },
     ),
     Target(

@@ -9,7 +9,8 @@ from trainer.benchmarks.gpu.counts import Case, Counts
 from trainer.errors import ConfigError
 from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.phases import Peak
-from trainer.planning.report import Prediction, Report
+from trainer.planning.predictions import Prediction
+from trainer.planning.report import Report
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_bench import around, bench_of, check, odd, well
 
-from trainer.benchmarks.gpu import offload
+from trainer.benchmarks.gpu import offload, velocities
 from trainer.benchmarks.gpu.card import Card
 from trainer.models.flux1.policy import FluxPolicy
 from trainer.models.flux1.vae import Vae
@@ -94,7 +94,12 @@ def test_fewer_bits_are_near(bench):
 
 def test_a_scale_that_is_lost_is_noticed(bench, monkeypatch):
     around(monkeypatch, memory, "quantise", lambda original, *_: (original()[0], original()[1] * 1.5))
-    assert odd(check(12, bench)) == {"velocity by fp8 weights"}
+    assert odd(check(12, bench)) == {"velocity by fp8 weights", "velocity by fp8 products"}
+
+
+def test_bytes_that_are_widened_otherwise_are_noticed(bench, monkeypatch):
+    around(monkeypatch, velocities, "widen", lambda original, stored, *_: original().where(stored.float() != 2, 3))
+    assert {name.partition(" ")[0] for name in odd(check(12, bench))} == {"int8", "float8_e4m3fn", "float8_e5m2"}
 
 
 def test_weights_in_8_bits_that_are_none_are_noticed(bench, monkeypatch):

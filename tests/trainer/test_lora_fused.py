@@ -1,5 +1,7 @@
 """A layer and its LoRA in one function: peft's numbers in fewer kernels, and no stale A or B."""
 
+import gc
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -191,6 +193,16 @@ def test_moved_layers_keep_no_copies_where_they_were(base):
     assert layer._rounded
     layer.to("meta")
     assert not layer._rounded
+
+
+def test_a_lora_that_is_detached_leaves_nothing(base):
+    layer, halves = adapted(base, torch.bfloat16)
+    layer(inputs(torch.bfloat16)[0])
+    layer.delete_adapter("neighbor_grpo")
+    gone = [weakref.ref(p) for p in halves]
+    halves.clear()
+    gc.collect()
+    assert not any(reference() for reference in gone)
 
 
 def test_switched_off_it_is_the_base_model_bit_for_bit(base):

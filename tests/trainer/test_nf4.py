@@ -18,7 +18,7 @@ from trainer.models.flux1.transformer import load_transformer
 from trainer.models.storage.memory import MemoryPlan, Storage, blocks
 from trainer.models.storage.modulation import Modulator
 from trainer.models.storage.placement import Placement
-from trainer.planning.report import NF4_BYTES
+from trainer.planning.predictions import NF4_BYTES
 
 functional = pytest.importorskip("bitsandbytes.functional")
 NF4 = MemoryPlan("nf4")

@@ -14,8 +14,10 @@ from trainer.engine.state import new_state
 from trainer.models.files.source import EMBEDDED
 from trainer.models.storage import pinned
 from trainer.models.storage.memory import MemoryPlan
+from trainer.models.storage.modulation import modulation_of
 from trainer.planning import models
-from trainer.planning.phases import Meter, predict
+from trainer.planning.kernels import PRODUCT, THIN
+from trainer.planning.phases import Meter, measure
 from trainer.planning.tracker import DEVICE, MemoryTracker
 from trainer.settings.config_file import load_config
 from trainer.training.prepare import prepare
@@ -44,10 +46,12 @@ def tensors_of(setup, state):
 
 @pytest.fixture(scope="module")
 def real(config):
-    """A real run on the CPU, counted: its peaks by phase, and live bytes by count and by Python's garbage collector."""
+    """A real run on the CPU, counted: its peaks by phase, live bytes by count and by Python's garbage collector, and
+    its kernels."""
     setup = prepare(config)
     state = new_state(setup)
     improve_once(setup, state, Meter(MemoryTracker("cpu")))  # the optimiser's state and text vectors are made
+    modulation_of(setup.policy.network).forget()  # as for other prompts
     meter = Meter(MemoryTracker("cpu"))
     meter.tracker.place(tensors_of(setup, state), DEVICE)
     meter.tracker.place((t for s in state.optimizer.state.values() for t in s.values()), DEVICE)
@@ -65,7 +69,8 @@ def real(config):
         patch.setattr("trainer.models.files.source.unmap", lambda model: None)
         encode_all(config, [config.prompts])
     peaks = {**meter.peaks, **encoding.peaks}
-    return {name: peak.device + peak.host for name, peak in peaks.items()}, moments
+    work = meter.tracker.kernels.work
+    return {name: peak.device + peak.host for name, peak in peaks.items()}, moments, work
 
 
 def improve_once(setup, state, meter):
@@ -85,10 +90,15 @@ def reachable() -> int:
 
 
 @pytest.fixture(scope="module")
-def predicted(config):
+def measured(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinned, "CHUNK", pinned.ALIGNED)  # on the CPU nothing is pinned, in pieces of 256 MiB
-        return predict(config, MemoryPlan())
+        return measure(config, MemoryPlan())
+
+
+@pytest.fixture(scope="module")
+def predicted(measured):
+    return measured.peaks
 
 
 NEWER = pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="it loads with one more copy")
@@ -108,3 +118,16 @@ def test_live_bytes_by_count_are_those_of_all_tensors_that_python_knows(real):
     assert len(later) > 10
     assert [a - counted for a, _ in later] == pytest.approx([b - known for _, b in later], abs=0.02 * counted)
     assert max(a for a, _ in later) > counted
+
+
+@pytest.mark.parametrize("phase", ["rollout", "decode", "update"])  # a reward knows its prompts from before
+def test_the_products_of_a_real_iteration_are_those_that_one_micro_batch_stands_for(measured, real, phase):
+    of_one, of_all = products(measured.work[phase]), products(real[2][phase])
+    assert of_one == of_all
+    assert of_all[1] > 0
+
+
+def products(work) -> tuple[int, int]:
+    """How many, and their FLOP."""
+    found = [(times, kernel.flop) for kernel, times in work.items() if kernel.kind in (PRODUCT, THIN)]
+    return sum(times for times, _ in found), sum(times * flop for times, flop in found)

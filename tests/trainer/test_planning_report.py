@@ -87,9 +87,10 @@ def test_json_is_one_object_and_a_small_card_gets_advice(config_file, capsys):
 def test_the_table_has_a_row_a_plan_and_names_the_one_that_fits(config_file, capsys):
     assert main(["plan", str(config_file()), "--vram", "8", "--set", "model.offload=0.5"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split(" | ")[1:-2] == list(PHASES)
-    assert sum(line.startswith("| fp8 + offload") for line in lines) == 2
-    assert 'bf16 fits (model.memory = "bf16"' in lines[-1]
+    assert lines[0].split(" | ")[1:] == [*PHASES, "device", "host", "s |"]
+    assert sum(line.startswith(("| fp8 + offload 0.5 |", "| fp8 + offload 1 |")) for line in lines) == 2
+    assert any(line.endswith("by the roofline of a 4060") for line in lines)
+    assert 'bf16 is the fastest that fits (model.memory = "bf16"' in lines[-1]
     assert "run.rollout_batch = 8)" in lines[-1]
 
 

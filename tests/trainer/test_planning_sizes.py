@@ -10,7 +10,8 @@ from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB, RESERVE
 from trainer.planning.config import read_config
 from trainer.planning.phases import PHASES, Peak, predict
-from trainer.planning.report import Prediction, Report
+from trainer.planning.predictions import Prediction
+from trainer.planning.report import Report
 
 
 def test_the_largest_of_several_sizes_is_counted(config_file):

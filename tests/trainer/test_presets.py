@@ -16,7 +16,7 @@ from trainer.events import IterationDone
 from trainer.settings.config import SECTIONS
 from trainer.settings.config_file import load_config, parse
 from trainer.settings.described import described
-from trainer.settings.presets import FORMER, PRESETS
+from trainer.settings.presets import FORMER, PRESETS, as_now
 from trainer.training.loop import train
 from trainer.training.prepare import prepare
 from trainer.training.run_folder import LORA
@@ -98,6 +98,21 @@ def test_a_run_of_an_older_version_goes_on_with_the_pairs_that_it_began_with_bit
     resumed, expected = (load_file(tmp_path / name / LORA) for name in ("run", "whole"))
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "tokens"),
+    [
+        ({"model": {"text_tokens": "auto"}, "grpo": {"anchors": 2}}, "reference"),  # what "auto" was
+        ({"model": {}}, "reference"),
+        ({"model": {"text_tokens": 77}}, 77),
+        ({"model": {"text_tokens": "auto"}, "grpo": {"pairing": STRATIFIED}}, "auto"),
+    ],
+)
+def test_what_an_older_version_meant_by_auto_stays(stored, tokens):
+    before = json.dumps(stored)
+    assert as_now(stored)["model"]["text_tokens"] == tokens
+    assert json.dumps(stored) == before
 
 
 def test_a_run_of_an_older_version_is_held_to_what_its_config_says_now(config_file, tmp_path, capsys):

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from ..choices import AUTO
 from ..errors import ConfigError
+from ..planning.cards import Card, card_named, measured
+from ..planning.config import read_config
 from ..settings.config import Config
 from ..settings.config_file import load_config
 from . import bench_gpu
 from .demo import CONFIG
-from .output import print_json, say
+from .output import note, print_json, say
+from .plan import FLUX_DEV, add_measured
 
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
+CARDS = ("4090", "H200")  # that a roofline is of
 COLOURS = [  # a reward that rises within a few iterations
     'prompts=["octopus on a red background", "umbrella on a yellow background"]',
     'rewards=[{kind = "colourfulness"}]',
@@ -25,7 +29,7 @@ COLOURS = [  # a reward that rises within a few iterations
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=[*COMMANDS, "gpu"])
-    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's, or FLUX.1-dev's (roofline)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument(
         "--iterations", type=int, default=7, help="measurements (history, overhead, reward), default: 7"
@@ -39,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--edge", type=int, default=512, help="pixels of a picture's longer edge (reward), default: 512"
     )
+    parser.add_argument("--card", action="append", default=[], metavar="NAME", help="default: 4090 and H200 (roofline)")
+    add_measured(parser)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)  # one row of the memory table
     bench_gpu.add_arguments(parser)
 
@@ -83,6 +89,17 @@ def clip_of(arguments: argparse.Namespace) -> str:
     return arguments.clip
 
 
+def cards_of(arguments: argparse.Namespace) -> list[Card]:
+    """Those of --card and --measured."""
+    named = [card_named(name) for name in arguments.card]
+    return [*named, *([measured(arguments.measured)] if arguments.measured else [])] or [*map(card_named, CARDS)]
+
+
+def real_size(arguments: argparse.Namespace) -> Config:
+    """The file's settings, whose model need not be there; by default FLUX.1-dev's."""
+    return read_config(FLUX_DEV if arguments.config == CONFIG else arguments.config, arguments.set)
+
+
 # what `measure` of trainer/benchmarks/<name>.py is given; its `table` prints the result
 COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[object, ...]]] = {
     "history": lambda a: (a.length, a.iterations),
@@ -90,5 +107,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[object, ...]]] = {
     "memory": lambda a: (each_by_itself(a),),
     "overhead": lambda a: (config_of(a, PROMPTS), a.iterations),
     "reward": lambda a: (clip_of(a), AUTO, a.batch, a.edge, a.iterations),
+    "roofline": lambda a: (real_size(a), cards_of(a), lambda name: note(f"counting {name} ...")),
     "storage": lambda a: (config_of(a, PROMPTS),),
 }

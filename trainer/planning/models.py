@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from .. import tiny
+from ..choices import AUTO
 from ..models.files.source import EMBEDDED, HUB, resolve
 from ..models.flux1.encode_image import encode_init
 from ..models.flux1.geometry import Geometry
 from ..models.flux1.parts import PUBLISHED
 from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.single_file import open_single_file
-from ..models.flux1.tokens import DEV, SCHNELL, text_tokens
+from ..models.flux1.tokens import COMFYUI, DEV, SCHNELL, text_tokens
 from ..models.storage.modulation import compute_ahead
 from ..settings.config import Config, InitSettings, ModelSettings
 from ..stages.inpainting import Init
@@ -50,8 +51,10 @@ def tokens(model: ModelSettings) -> int:
     """T5 tokens of a prompt: `text_tokens`, by the name alone if the model is not here."""
     if folder_of(model.path) is not None or Path(model.path).is_file():
         return text_tokens(model.text_tokens, resolve(model.path))
-    named = SCHNELL if _is_schnell(model.path) else DEV
-    return named if isinstance(model.text_tokens, str) else model.text_tokens
+    if not isinstance(model.text_tokens, str):
+        return model.text_tokens
+    reference = SCHNELL if _is_schnell(model.path) else DEV
+    return COMFYUI if model.text_tokens == AUTO else reference
 
 
 def inits(config: Config, policy: FluxPolicy) -> list[Init]:

@@ -13,6 +13,7 @@ from torch import nn
 from ..choices import AUTO
 from ..engine.drawing import Clock
 from ..engine.grpo import Candidates, gradient, sample_candidates, score, trained_steps
+from ..engine.micro_batch import MicroBatch
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
 from ..models.conditioning import Conditioning
@@ -29,6 +30,7 @@ from ..rewards.base import move
 from ..settings.config import Config
 from ..stages.solvers import solver_of
 from . import models
+from .kernels import PAIRS, Kernels, Work
 from .models import META
 from .rewards import counted
 from .stand_ins import PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
@@ -37,6 +39,7 @@ from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
 PHASES = ("encode", "load", ROLLOUT, "decode", "reward", "update")
 FIXED = ("encode", "load", "reward")  # those of them that are the same for every micro-batch
+OF_ITERATION = ("rollout", "decode", "reward", "update")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,16 @@ class Peak:
     host: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a run asks of its card."""
+
+    peaks: dict[str, Peak]  # of each of PHASES
+    work: dict[str, Work]  # the kernels of each of PHASES, and of FORWARD and PAIRS
+
+
 class Meter(Clock):
-    """The loop's clock, which reads the memory of each phase instead of the time."""
+    """The loop's clock, which reads the memory and the kernels of each phase instead of the time."""
 
     def __init__(self, tracker: MemoryTracker):
         super().__init__(META)
@@ -59,27 +70,51 @@ class Meter(Clock):
     def phase(self, name: str) -> Iterator[None]:
         gc.collect()  # what waits in reference cycles is not memory that the phase needs
         self.tracker.restart()
-        with self.tracker, fused_attention():
+        with self.tracker, fused_attention(), self.tracker.kernels.counting(name):
             yield
         self.peaks[name] = Peak(self.tracker.peak[DEVICE], self.tracker.peak[HOST])
 
 
 def predict(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
-    """The peak of each of PHASES, of a run that has done its first update. Needs no weights and no GPU.
+    """The peak of each of PHASES, see `measure`."""
+    return measure(config, plan).peaks
 
-    Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
-    """
-    meter = Meter(MemoryTracker())
-    setup, policy = _load(config, plan, _encode(config, plan, meter), meter)
-    with meter.tracker:
-        state = _started(setup)
-    candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
-    with meter.phase("reward"):
-        score(setup, candidates)
-    policy.only = None
-    with meter.phase("update"):
-        _update(setup, state, candidates)
-    return meter.peaks
+
+def measure(config: Config, plan: MemoryPlan) -> Measured:
+    """Peaks and kernels of an iteration of a run that has done its first update. Needs no weights and no GPU."""
+    return Planned(config, plan).measure(config.run.micro_batch, config.run.drawn_at_once)
+
+
+class Planned:
+    """A run under a memory plan, loaded on `meta`: what its micro-batch does not change is counted once."""
+
+    def __init__(self, config: Config, plan: MemoryPlan):
+        self.plan, self.meter = plan, Meter(MemoryTracker())
+        self.setup, self.policy = _load(config, plan, _encode(config, plan, self.meter), self.meter)
+        with self.meter.tracker:
+            self.state = _started(self.setup)
+
+    @property
+    def loaded(self) -> int:
+        """Bytes on the device at the peak of the loading."""
+        return self.meter.peaks["load"].device
+
+    def measure(self, micro_batch: int, rollout_batch: int) -> Measured:
+        """Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own."""
+        meter, kernels = self.meter, self.meter.tracker.kernels
+        kernels.work.clear()
+        config = self.setup.config
+        config = replace(config, run=replace(config.run, micro_batch=micro_batch, rollout_batch=rollout_batch))
+        batches = MicroBatch(micro_batch, META), MicroBatch(rollout_batch, META)
+        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1])
+        self.policy.only, self.policy.calls = _last_call(config)
+        candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
+        with meter.phase("reward"):
+            score(setup, candidates)
+        self.policy.only = None
+        with meter.phase("update"):
+            _update(setup, self.state, candidates, kernels)
+        return Measured(dict(meter.peaks), dict(kernels.work))
 
 
 def dtype_of(config: Config) -> torch.dtype:
@@ -126,8 +161,9 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
             checkpoint_blocks(transformer)
         tracker.place([*vae.parameters(), *vae.buffers()], HOST)
         shifted = bool(transformer.config.guidance_embeds)
-        vae, last = PlannedVae(vae), _last_call(config)
-        policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER, only=last)
+        vae = PlannedVae(vae)
+        policy = PlannedPolicy(transformer, vae, config.model.guidance, shifted, ADAPTER)
+        policy.kernels = tracker.kernels
         lora = add_lora(policy, replace(config.lora, start=""), config.run.seed)
         if config.init.image:
             width, height = config.sampling.largest
@@ -159,7 +195,8 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     embeddings, pooled = conditioning.tensors[EMBEDDINGS], conditioning.tensors[POOLED]
     return told(
         embeddings.new_empty(*embeddings.shape[:-1], settings.joint_attention_dim),
-        pooled.new_empty(len(pooled), settings.pooled_projection_dim),
+        # on the host, where modulation compares it: the update takes the rollout's table
+        torch.zeros(len(pooled), settings.pooled_projection_dim, dtype=pooled.dtype),
     )
 
 
@@ -201,20 +238,24 @@ def _step(setup: Setup, state: State) -> None:
     state.average.update(setup.lora)
 
 
-def _update(setup: Setup, state: State, candidates: Candidates) -> None:
-    """One micro-batch of pairs on top of the gradients of others, and the step."""
+def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels) -> None:
+    """One micro-batch of pairs on top of the gradients of others, for which it counts, and the step."""
     grpo, prompts = setup.config.grpo, len(candidates.prompts)
     size = setup.config.run.micro_batch
-    pairs = setup.objective.pairs(prompts, generator=torch.Generator()).part(0, size).to(META)
+    pairs = setup.objective.pairs(prompts, generator=torch.Generator())
+    updates, micro_batches = grpo.updates_per_rollout, math.ceil(len(pairs) / size)
     loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter)
-    gradient(setup, candidates, pairs, loss_of, size)
-    _step(setup, state)
+    with kernels.counting(PAIRS, times=updates * micro_batches):
+        gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size)
+    with kernels.counting("step", times=updates):
+        _step(setup, state)
 
 
-def _last_call(config: Config) -> int:
-    """Of the rollout's model calls: there the solver's own states are all in place."""
-    candidates = config.grpo.prompts_per_iteration * config.grpo.group_size
-    of_one = solver_of(config.sampling.solver).evaluations(config.sampling.steps)
-    return of_one * math.ceil(candidates / config.run.drawn_at_once) - 1
+def _last_call(config: Config) -> tuple[int, int]:
+    """Of the rollout's model calls the last with a whole batch, where the solver's own states are all in place, and
+    how many there are."""
+    candidates, size = config.grpo.prompts_per_iteration * config.grpo.group_size, config.run.drawn_at_once
+    steps, parts = solver_of(config.sampling.solver).evaluations(config.sampling.steps), math.ceil(candidates / size)
+    return (steps - 1) * parts + max(1, candidates // size) - 1, steps * parts

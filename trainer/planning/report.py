@@ -1,48 +1,18 @@
 """A run's plan as one object: the peaks of each memory plan, the cost, the advice; as data and as a table."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
-from ..choices import AUTO
-from ..models.storage.memory import MemoryPlan, sizes
-from ..models.storage.modulation import modulators
 from ..settings.config import Config
 from . import advice, models, rewards
 from .advice import GIB
-from .choice import rollout_beside
+from .cards import Card, nearest
 from .config import check_vram
-from .phases import FIXED, PHASES, Peak, predict
+from .phases import PHASES
+from .predictions import Prediction, predictions
 
-# a weight in 4 bits: bitsandbytes has a scale in 8 bits for each 64 of them, and one in float32 for each 256 scales
-NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The peaks of one memory plan, by phase."""
-
-    plan: MemoryPlan
-    peaks: Mapping[str, Peak]
-    estimated: bool = False  # by arithmetic, not by a count
-    micro_batch: int | None = None  # if it is another than the config's
-
-    @property
-    def name(self) -> str:
-        smaller = f", micro-batch {self.micro_batch}" if self.micro_batch else ""
-        return advice.title(self.plan) + smaller + (" (estimate)" if self.estimated else "")
-
-    @property
-    def device(self) -> int:
-        """Bytes on the device in the largest phase."""
-        return max(peak.device for peak in self.peaks.values())
-
-    @property
-    def host(self) -> int:
-        return max(peak.host for peak in self.peaks.values())
+EQUAL = 1.01  # times the fastest's seconds: a larger micro-batch for less gains nothing
 
 
 @dataclass(frozen=True)
@@ -52,13 +22,19 @@ class Report:
     config: Config
     predictions: tuple[Prediction, ...]
     vram: float | None = None  # GiB of the card in question
-    rollout_batch: int | None = None  # as many fit beside the chosen plan, if that is left to the planner
+    card: Card | None = None  # whose speed counts
 
     @property
     def chosen(self) -> Prediction | None:
-        """The first counted plan that fits the card."""
-        fitting = (p for p in self.predictions if self.vram and advice.fits(p.device, self.vram))
-        return next((p for p in fitting if not p.estimated), None)
+        """The fastest counted plan that fits the card; the first of those that are as good as equal."""
+        fitting = [p for p in self.predictions if self.vram and advice.fits(p.device, self.vram) and not p.estimated]
+        fastest = min((p.seconds(self.card) for p in fitting), default=0.0)
+        return next((p for p in fitting if p.seconds(self.card) <= EQUAL * fastest), None)
+
+    @property
+    def rollout_batch(self) -> int | None:
+        """As many fit beside the chosen plan, if that is left to the planner."""
+        return self.chosen.rollout_batch if self.chosen else None
 
     @property
     def verdict(self) -> str:
@@ -70,7 +46,7 @@ class Report:
             settings = f'model.memory = "{p.precision}", model.offload = {p.offload}'
             settings += f", run.micro_batch = {size}" if size else ""
             settings += f", run.rollout_batch = {self.rollout_batch}" if self.rollout_batch else ""
-            return f"{self.vram:g} GiB: {self.chosen.name} fits ({settings})"
+            return f"{self.vram:g} GiB: {self.chosen.name} is the fastest that fits ({settings})"
         least = min(p.device for p in self.predictions if not p.estimated) / GIB + advice.RESERVE
         remedy = advice.lower(self.config, plans=False)
         return f"{self.vram:g} GiB: no plan fits, the smallest needs {least:.1f} GiB. Lower {remedy}"
@@ -85,6 +61,7 @@ class Report:
             f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
             f"K {self.config.trained_steps}, {s.steps} steps",
             f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
+            *([f"s: seconds of an iteration at the least, by the roofline of a {self.card}"] if self.card else []),
             *rewards.assumed(self.config.rewards),
         ]
 
@@ -100,15 +77,18 @@ class Report:
                     "memory": p.plan.precision,
                     "offload": p.plan.offload,
                     "micro_batch": p.micro_batch or self.config.run.micro_batch,
+                    "rollout_batch": p.rollout_batch,
                     "estimated": p.estimated,
                     "device": p.device,
                     "host": p.host,
+                    "seconds": p.seconds(self.card) or None,
                     "phases": {name: asdict(peak) for name, peak in p.peaks.items()},
                 }
                 for p in self.predictions
             ],
             "cost": asdict(advice.cost(self.config)),
             "vram": self.vram,
+            "card": self.card and vars(self.card),
             "fits": self.chosen.name if self.chosen else None,
             "rollout_batch": self.rollout_batch,
             "advice": self.verdict,
@@ -116,88 +96,36 @@ class Report:
 
     def lines(self) -> list[str]:
         """The same for people: a Markdown table, and what it stands for."""
-        rows = [("plan", *PHASES, "device", "host"), ("---",) * (len(PHASES) + 3)]
+        head = ["plan", *PHASES, "device", "host", *(["s"] if self.card else [])]
+        rows = [head, ["---"] * len(head)]
         for p in self.predictions:
             sizes = (*(p.peaks[name].device for name in PHASES), p.device, p.host)
-            rows.append((p.name, *(f"{size / GIB:.2f}" for size in sizes)))
+            seconds = [f"{p.seconds(self.card):.1f}" if p.work else ""] if self.card else []
+            rows.append([p.name, *(f"{size / GIB:.2f}" for size in sizes), *seconds])
         table = [f"| {' | '.join(row)} |" for row in rows]
         return [*table, "", *self.notes, *_cost_lines(self.config), *filter(None, [self.verdict])]
 
 
-def plan(config: Config, vram: float | None = None, progress: Callable[[str], None] = lambda _: None) -> Report:
-    """Predict every memory plan of a run; about ten seconds each for FLUX.1-dev.
+def plan(
+    config: Config,
+    vram: float | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    card: Card | None = None,
+) -> Report:
+    """Predict every memory plan of a run; about 20 seconds each for FLUX.1-dev, and 10 for each micro-batch more.
 
-    A plan that is too large for the card because of the micro-batch is predicted for smaller ones as well.
+    With a card in question, other micro-batches are predicted as well, if they are needed or faster.
 
     Args:
         vram: GiB of the card in question.
         progress: told the name of each plan before it is counted.
+        card: whose speed counts; by default that of the card whose memory is nearest.
     """
     check_vram(vram)
-    report = Report(config, tuple(_predictions(config, vram, progress)), vram)
-    if not (vram and report.chosen and config.run.rollout_batch == AUTO):
-        return report
-    progress(f"{report.chosen.name}: the rollout")
-    chosen, size = report.chosen.plan, report.chosen.micro_batch or config.run.micro_batch
-    model = replace(config.model, memory=chosen.precision, offload=chosen.offload)
-    beside = replace(config, model=model, run=replace(config.run, micro_batch=size))
-    found = rollout_beside(beside, (vram - advice.RESERVE) * GIB)
-    return replace(report, rollout_batch=found.rollout_batch)
-
-
-def _predictions(config: Config, vram: float | None, progress: Callable[[str], None]) -> Iterator[Prediction]:
-    for candidate in advice.candidates(config):
-        progress(advice.title(candidate))
-        prediction = Prediction(candidate, predict(config, candidate))
-        yield prediction
-        if candidate == MemoryPlan("fp8"):
-            yield Prediction(MemoryPlan("nf4"), _narrowed(config, prediction.peaks), estimated=True)
-        if vram and _too_wide(prediction, vram):
-            yield from _smaller(config, candidate, vram, progress)
-
-
-def _too_wide(prediction: Prediction, vram: float) -> bool:
-    """Whether it would fit the card but for the phases that the micro-batch counts in."""
-    fixed = max(prediction.peaks[name].device for name in FIXED)
-    return advice.fits(fixed, vram) and not advice.fits(prediction.device, vram)
-
-
-def _smaller(
-    config: Config, candidate: MemoryPlan, vram: float, progress: Callable[[str], None]
-) -> Iterator[Prediction]:
-    """The plan with half the micro-batch, until it fits."""
-    size = config.run.micro_batch
-    while size > 1:
-        size = -(-size // 2)
-        progress(f"{advice.title(candidate)}, micro-batch {size}")
-        peaks = predict(replace(config, run=replace(config.run, micro_batch=size)), candidate)
-        prediction = Prediction(candidate, peaks, micro_batch=size)
-        yield prediction
-        if advice.fits(prediction.device, vram):
-            return
-
-
-def _narrowed(config: Config, peaks: Mapping[str, Peak]) -> dict[str, Peak]:
-    """The peaks of fp8 as they would be with 4-bit weights in the blocks, which do not run without CUDA.
-
-    Weights that wait in host memory are no 4-bit ones, and take two bytes.
-    """
-    path = config.model.path
-    encoders = sum(map(_of_blocks, models.text_encoders(path)))
-    transformer = models.transformer(path)
-    in_blocks, waiting = _of_blocks(transformer), sum(m.weight.numel() for m in modulators(transformer) if m.in_block)
-    narrowed = {}
-    for name, peak in peaks.items():
-        device = peak.device - (encoders if name == "encode" else in_blocks) * (1 - NF4_BYTES)
-        host = peak.host + (0 if name == "encode" else waiting)
-        narrowed[name] = Peak(round(device), host)
-    return narrowed
-
-
-def _of_blocks(module: nn.Module) -> int:
-    """Weights of the linear layers that a memory plan is about."""
-    needed = sizes(module, torch.bfloat16)
-    return needed[MemoryPlan("fp8")] - needed[MemoryPlan("fp8", 1.0)]
+    vram = card.memory if card and vram is None else vram
+    if vram and card is None:
+        card = nearest(vram)
+    return Report(config, tuple(predictions(config, vram, card, progress)), vram, card)
 
 
 def _cost_lines(config: Config) -> list[str]:

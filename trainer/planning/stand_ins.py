@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import torch
@@ -16,21 +16,29 @@ from ..models.storage.fetching import LayerFetcher
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.pinned import PinnedMemory
 from ..stages.rollout import BatchVelocity
+from .kernels import FORWARD, Kernels
 from .models import META
 from .tracker import DEVICE, HOST, MemoryTracker
 
 
 @dataclass
 class PlannedPolicy(FluxPolicy):
-    """A policy that passes some of its calls through the model: the others would need the same memory."""
+    """A policy that passes some of its calls through the model: the others would need the same."""
 
-    only: int | None = None  # the call of each velocity that is real; None is every one
+    kernels: Kernels = field(default_factory=Kernels)  # where the real call counts for all of them
+    only: int | None = None  # the call of each velocity that is real; None: all are
+    calls: int = 1  # of each velocity, for which the real one counts
 
     def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         evaluate, calls = super().velocity(conditioning, geometry), count()
 
         def velocity(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-            return evaluate(x, sigma, rows) if self.only in (None, next(calls)) else torch.empty_like(x)
+            if self.only is None:
+                return evaluate(x, sigma, rows)
+            if next(calls) != self.only:
+                return torch.empty_like(x)
+            with self.kernels.counting(FORWARD, times=self.calls):
+                return evaluate(x, sigma, rows)
 
         return velocity
 
@@ -51,7 +59,7 @@ class PlannedVae(Vae):
 
     @contextmanager
     def _copied(self) -> Iterator[None]:
-        copies = [torch.empty_like(parameter) for parameter in self.vae.parameters()]
+        copies = [torch.empty_like(parameter).copy_(parameter) for parameter in self.vae.parameters()]
         yield
         del copies
 
@@ -64,7 +72,7 @@ class PlannedFetcher:
         tracker.place([self._ahead], DEVICE)
 
     def fetch(self, weight: Tensor, *, backward: bool) -> Tensor:
-        return torch.empty_like(weight)
+        return torch.empty_like(weight).copy_(weight)
 
     def settle(self) -> None:
         pass
@@ -90,4 +98,4 @@ class PlannedStorage(Storage):
         self.host = PlannedMemory(tracker)
 
     def _brought(self, tensor: Tensor) -> Tensor:
-        return torch.empty_like(tensor)
+        return torch.empty_like(tensor).copy_(tensor)

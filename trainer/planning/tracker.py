@@ -1,4 +1,4 @@
-"""Counting live memory: a dispatch mode that follows storages from their making to their end.
+"""Counting live memory, and kernels: a dispatch mode that follows storages from their making to their end.
 
 It counts on any device, `meta` included, where tensors have sizes and no data. torch's own MemTracker wants a gradient
 of every parameter and fails on frozen ones.
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from .kernels import Kernels
 
 DEVICE, HOST = "device", "host"
 FLASH_WIDTH = 256  # numbers an attention head that the flash kernel takes at most
@@ -34,12 +36,15 @@ class MemoryTracker(TorchDispatchMode):
         self.compute = compute
         self.live = {DEVICE: 0, HOST: 0}
         self.peak = {DEVICE: 0, HOST: 0}
+        self.kernels = Kernels()  # what it counts is said there
         self._made: str | None = None  # where new storages count, if not by their device
         self._known: dict[int, tuple[weakref.ref[UntypedStorage], int, str]] = {}  # address -> storage, bytes, where
 
     def place(self, tensors: Iterable[Tensor], where: str) -> None:
-        """Count the storages of these tensors as `where`, from now on."""
+        """Count the storages of these tensors as `where`, from now on: those that come to the device are fetched."""
         for tensor in tensors:
+            if where == DEVICE and self.on_host(tensor):
+                self.kernels.fetched(tensor)
             self._count(tensor.untyped_storage(), where)
 
     @contextmanager
@@ -63,7 +68,13 @@ class MemoryTracker(TorchDispatchMode):
                 known = self._known.get(storage._cdata)
                 if known is None or known[1] != storage.nbytes():  # new, or resized
                     self._count(storage, known[2] if known else self._where(tensor))
+        self.kernels.see(func, args, kwargs or {}, out, self.on_host)
         return out
+
+    def on_host(self, tensor: Tensor) -> bool:
+        """Whether a tensor counts as the host's."""
+        known = self._known.get(tensor.untyped_storage()._cdata)
+        return (known[2] if known else self._where(tensor)) == HOST
 
     def _where(self, tensor: Tensor) -> str:
         return self._made or (DEVICE if tensor.device.type == self.compute else HOST)

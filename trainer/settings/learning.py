@@ -120,7 +120,7 @@ class OptimizerSettings(Section, section="optimizer"):
 
     learning_rate: float = setting(
         1e-4,
-        "Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, 1e-3 the "
+        "Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, 5e-4 the "
         "embedded model.",
         above=0,
         highest=1.0,

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from ..choices import AUTO, FAMILIES
+from ..choices import AUTO, FAMILIES, REFERENCE
 from .described import Section, described, require, setting
 
 
@@ -33,11 +33,12 @@ class ModelSettings(Section, section="model"):
     )
     text_tokens: int | str = setting(
         AUTO,
-        "T5 tokens of a prompt, padding included. auto: the model's own, 512 for FLUX.1-dev, 256 for FLUX.1-schnell.",
+        "T5 tokens of a prompt, padding included; more are cut off. auto: 256, as ComfyUI pads, so that a LoRA is used "
+        "as it is trained. reference: FluxPipeline's, 512 for FLUX.1-dev, 256 for FLUX.1-schnell.",
         unit="token",
         least=1,
         most=512,
-        choices=(AUTO,),
+        choices=(AUTO, REFERENCE),
     )
     vae: str = setting("", "A file such as ae.safetensors. Empty: the model's own autoencoder.")
     text_encoders: tuple[str, ...] = setting((), "Files of CLIP-L and T5-XXL, in any order. Empty: the model's own.")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..choices import CROSSED
+from ..choices import AUTO, CROSSED, REFERENCE
 
 Defaults = Mapping[str, Mapping[str, Any]]  # by section and setting
 
@@ -19,9 +19,9 @@ class Preset:
 
 PRESETS = {
     "paper": Preset(
-        "What the paper has: the same 4 anchors at each of 4 steps, and FLUX.1-dev's own 512 text tokens.",
+        "What the paper has: the same 4 anchors at each of 4 steps, and the reference pipeline's text tokens.",
         {
-            "model": {"text_tokens": 512},
+            "model": {"text_tokens": REFERENCE},
             "sampling": {"steps": 8, "solver": "dpm++2m"},
             "grpo": {
                 "group_size": 12,
@@ -34,12 +34,27 @@ PRESETS = {
         },
     ),
 }
-FORMER: Defaults = {"grpo": {"anchors": 4, "trained_steps": 4, "pairing": CROSSED}}  # before there was `grpo.pairing`
+# before there was `grpo.pairing`
+FORMER: Defaults = {
+    "model": {"text_tokens": REFERENCE},
+    "grpo": {"anchors": 4, "trained_steps": 4, "pairing": CROSSED},
+}
 
 
 def former(stored: Mapping[str, Any]) -> Defaults:
     """The defaults of the version that stored these settings, where they were others than now."""
     return {} if "pairing" in stored.get("grpo", {}) else FORMER
+
+
+def as_now(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings as they are said now: with what their version had for what they leave open or called "auto"."""
+    defaults = former(stored)
+    meant = {
+        name: {key: value for key, value in section.items() if key not in defaults.get(name, {}) or value != AUTO}
+        for name, section in stored.items()
+        if isinstance(section, Mapping)
+    }
+    return completed_by({**stored, **meant}, defaults)
 
 
 def completed_by(table: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class RunSettings(Section, section="run"):
     )
     micro_batch: int = setting(
         4,
-        "Candidates in the model at once in the update. Memory depends on it and on the picture's size: it is halved "
-        "if memory runs out.",
+        "Candidates in the model at once. Memory depends on it and on the picture's size: it is halved if memory "
+        "runs out.",
         least=1,
         highest=128,
     )

@@ -10,7 +10,7 @@ from ..errors import UserError, brief
 from ..rewards import KINDS, check_prompts
 from ..settings.config import SECTIONS, Config
 from ..settings.described import Section, described
-from ..settings.presets import Defaults, completed_by, former
+from ..settings.presets import Defaults, as_now, completed_by, former
 from .checkpoint import load_state
 from .identity import changed_files, identified, same_files
 
@@ -60,7 +60,7 @@ def defaults_of(folder: Path) -> Defaults:
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings with the defaults of what they lack: an older version did not know it, or it was left out."""
     sections = {name: _defaults(section) for name, section in SECTIONS.items()}
-    return completed_by(completed_by(stored, former(stored)), sections)
+    return completed_by(as_now(stored), sections)
 
 
 def _defaults(section: type[Section]) -> dict[str, Any]:

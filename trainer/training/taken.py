@@ -22,6 +22,7 @@ from ..models.files.source import EMBEDDED, HUB
 from ..models.lora.endings import is_dora, largest_rank
 from ..rewards import KINDS
 from ..settings.config import GrpoSettings, SamplingSettings
+from ..settings.presets import as_now
 from .brought import Brought
 from .lora_header import public_settings
 
@@ -100,7 +101,7 @@ def lora_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def taken(brought: Brought) -> dict[str, Any]:
     """What does nothing but compute; of a run's folder, local files too."""
-    public = public_settings(brought.settings)
+    public = as_now(public_settings(brought.settings))
     table: dict[str, Any] = {}
     parts = [DRAWN, *([MACHINE] if brought.is_run else [])]
     for section, names in ((section, names) for part in parts for section, names in part.items()):

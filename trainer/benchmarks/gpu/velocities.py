@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
+from ...device import multiplies_eight_bits
 from ...engine.drawing import policy_velocity
 from ...engine.state import Setup
 from ...models.flux1.vae import Vae
+from ...models.storage.eight_bits import EIGHT_BITS, widen
+from ...models.storage.frozen import FrozenLinear
 from ...training.self_test import self_test
 from .bench import Bench, latents, relative
 from .counts import Case
@@ -57,11 +60,29 @@ def precision(bench: Bench) -> Iterator[Value]:
         setup = bench.full(Case(memory, 0.0, bench.sizes.pixels, 4))
         found[memory] = evaluated(setup, 4, gradient=False).cpu()
     yield Value("velocity by fp8 weights", relative(found["fp8"], found["bf16"]), low=1e-4, high=0.1)
+    yield from eight_bits(bench, setup, found["bf16"])
     del setup
     bench.drop()
     yield from pictures(bench)
     exact, half = (scores(bench, dtype) for dtype in (torch.float32, torch.float16))
     yield Value("reward's cosine in float16", float((half - exact).abs().max()), high=2e-3)
+
+
+def eight_bits(bench: Bench, setup: Setup, exact: Tensor) -> Iterator[Value]:
+    """Triton's kernel against torch, for every byte; and products in 8 bits, if the device has them."""
+    every = torch.arange(256, device=bench.card.device).to(torch.uint8).view(2, 128)
+    scale = torch.tensor([[0.37], [3.1]], device=bench.card.device)
+    for kind in EIGHT_BITS:
+        stored = every.view(kind)
+        plain = stored.to(torch.bfloat16).mul_(scale)
+        same = torch.isclose(widen(stored, scale, torch.bfloat16), plain, rtol=0, atol=0, equal_nan=True)
+        yield Value(f"{str(kind).removeprefix('torch.')} widened otherwise than by torch", float((~same).sum()), high=0)
+    if not multiplies_eight_bits(bench.card.device):
+        return
+    for layer in setup.policy.network.modules():
+        if isinstance(layer, FrozenLinear):
+            layer.in_8_bits = True
+    yield Value("velocity by fp8 products", relative(evaluated(setup, 4, gradient=False).cpu(), exact), high=0.1)
 
 
 def pictures(bench: Bench) -> Iterator[Value]:

@@ -16,7 +16,7 @@ BATCH = 16
 
 
 def encode_prompts(source: ModelSource, prompts: Sequence[str], placement: Placement, *, tokens: int) -> Conditioning:
-    """Encode `prompts` like FluxPipeline does, with `tokens` T5 tokens (padding included; 512 for FLUX.1-dev).
+    """Encode `prompts` like FluxPipeline does, with `tokens` T5 tokens (padding included).
 
     The encoders live only inside this call.
     """

@@ -2,26 +2,31 @@
 
 from diffusers import FluxTransformer2DModel
 
+from ...choices import AUTO
 from ...tiny import TEXT_TOKENS
 from ..files.source import EMBEDDED, ModelSource
 from .single_file import open_single_file
 
+COMFYUI = 256  # to which it pads the prompts of all FLUX.1; longer ones it leaves as long as they are
 # FluxPipeline's max_sequence_length in the two models' own instructions
 DEV, SCHNELL = 512, 256
 
 
 def text_tokens(wanted: int | str, source: ModelSource) -> int:
-    """`wanted`, if it is a number. "auto" is what the model was trained with: FLUX.1-dev's 512 or schnell's 256.
+    """`wanted`, if it is a number. "auto" is ComfyUI's length, in which a LoRA will be used; "reference" is the
+    pipeline's, FLUX.1-dev's 512 or schnell's 256.
 
     Of the published models, those with a guidance embedding are dev's; its configuration says whether there is one.
 
     Raises:
-        ModelError: the model has no readable configuration.
+        ModelError: the pipeline's is wanted, and the model has no readable configuration.
     """
     if not isinstance(wanted, str):
         return wanted
     if source.name == EMBEDDED:
         return TEXT_TOKENS
+    if wanted == AUTO:
+        return COMFYUI
     if source.file:
         return DEV if open_single_file(source.file)[0].config.guidance_embeds else SCHNELL
     try:

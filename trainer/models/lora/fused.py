@@ -59,6 +59,10 @@ class FusedLora(lora.Linear):
                 known = self._rounded[half] = _Rounded(weight, weight._version, weight.detach().to(dtype))
         return known.copy
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        self._rounded.clear()
+        super().delete_adapter(adapter_name)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedLora":
         self._rounded.clear()  # copies do not move along, and take no room where the layer is not
         return super()._apply(fn, recurse)
