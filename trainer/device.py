@@ -7,7 +7,7 @@ take the same path; what a module lacks is done without. The CPU is the special 
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -83,6 +83,12 @@ def module_of(device: Device) -> Any:
     return None if device.type in ("cpu", "meta") else torch.get_device_module(device)
 
 
+def current(device: Device) -> AbstractContextManager[None]:
+    """Inside, the device is the current one, as kernels need that are not torch's: they go to the current one alone."""
+    module = module_of(device)
+    return nullcontext() if module is None else module.device(torch.device(device))
+
+
 def streams_of(device: Device) -> Any:
     """The device's module if copies can run beside its computation (and from page-locked memory), else None."""
     module = module_of(device)
@@ -101,7 +107,7 @@ def computes_bfloat16(device: Device) -> bool:
     module = module_of(device)
     if module is None:
         return False
-    with module.device(device):  # the question is about the current one
+    with current(device):  # which the question is about
         return module.is_bf16_supported(including_emulation=False)
 
 

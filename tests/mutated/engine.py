@@ -71,6 +71,7 @@ TARGETS = [
                 'setup.rollout_batch.fit("rollout"',
                 'setup.micro_batch.fit("rollout"',
             ),
+            "short batches for compiled blocks": ("filled or is_compiled(setup.policy.network)", "filled"),
             "copies without a ratio": ("filled = bool(kept) and", "filled ="),
             "copies that buy nothing": ("bool(kept) and size == setup.micro_batch.size", "bool(kept)"),
         },

@@ -67,7 +67,7 @@ TARGETS = [
         ("test_described.py",),
         {
             "what was not stored differs": (
-                "return completed_by(completed_by(stored, former(stored)), sections)",
+                "return completed_by(as_now(stored), sections)",
                 "return dict(stored)",
             ),
             "a server stays where it is": ("(kind.may_change if kind else ())", "()"),
@@ -97,7 +97,7 @@ TARGETS = [
     Target(
         "trainer/training/run_folder.py",
         ("test_presets.py",),
-        {"a run of before is of today": ("completed_by(stored, former(stored))", "stored")},
+        {"a run of before is of today": ("completed_by(as_now(stored), sections)", "completed_by(stored, sections)")},
     ),
     Target(
         "trainer/cli/train.py",

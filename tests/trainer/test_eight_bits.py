@@ -20,6 +20,13 @@ from trainer.settings.model import ModelSettings
 
 OUT, IN = 48, 64
 CPU = torch.device("cpu")
+SCALES = {
+    "none": None,
+    "a tensor's": torch.tensor(0.37),
+    "a tensor's, as a list": torch.tensor([0.37]),
+    "a tensor's, for each row": torch.tensor([0.37]).expand(2, 1),
+    "a row's": torch.tensor([[0.1], [3.3]]),
+}
 multiplies = pytest.mark.skipif(not devices.multiplies_eight_bits("cpu"), reason="no 8-bit product on this CPU")
 
 
@@ -39,7 +46,7 @@ def kernels(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [torch.int8, *FLOAT8], ids=str)
-@pytest.mark.parametrize("scale", [None, torch.tensor(0.37), torch.tensor([0.37]), torch.tensor([[0.1], [3.3]])])
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_the_kernel_widens_every_byte_as_torch_does(kernels, kind, scale):
     every = torch.arange(256).to(torch.uint8).view(torch.int8).view(2, 128).repeat(1, 20)[:, : kernels.BLOCK + 100]

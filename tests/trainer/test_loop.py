@@ -56,7 +56,8 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("micro_batch", [3, 4, 8])
 def test_the_ratio_is_exactly_one_before_the_first_update(make, micro_batch, dtype):
-    setup = make(overrides=["run.iterations=2", f"run.micro_batch={micro_batch}", f"model.dtype='{dtype}'"])
+    batches = [f"run.micro_batch={micro_batch}", f"run.rollout_batch={micro_batch}"]
+    setup = make(overrides=["run.iterations=2", *batches, f"model.dtype='{dtype}'"])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in setup.lora.values():

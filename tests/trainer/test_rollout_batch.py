@@ -9,6 +9,7 @@ from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state
 from trainer.events import Halved, IterationDone, SelfTested
+from trainer.models.storage.memory import blocks
 from trainer.settings.config_file import load_config
 from trainer.settings.run import RunSettings
 from trainer.training.evaluate import base_pictures, evaluate
@@ -56,6 +57,13 @@ def test_left_to_itself_the_rollout_has_the_updates_batches():
 
 
 @pytest.mark.also_on_card
+def test_left_to_the_planner_a_device_that_counts_memory_draws_all_at_once_if_they_fit(make, device):
+    expected = {"cpu": 4, "card": CANDIDATES}[device]
+    setup = make()
+    assert (setup.micro_batch.size, setup.rollout_batch.size) == (4, expected)
+
+
+@pytest.mark.also_on_card
 @pytest.mark.parametrize(
     ("rollout", "update", "expected"),
     [
@@ -74,7 +82,7 @@ def test_rollout_and_update_take_as_many_at_once_as_each_is_told(make, rows, rol
 
 @pytest.mark.also_on_card
 def test_pictures_without_a_ratio_are_drawn_without_copies(make, rows):
-    setup = make("run.micro_batch=4", "evaluation.prompts=['a', 'b', 'c', 'd', 'e', 'f']")
+    setup = make("run.rollout_batch=4", "evaluation.prompts=['a', 'b', 'c', 'd', 'e', 'f']")
     seen = rows(setup)
     evaluate(setup, 0)
     assert seen == {(False, 4): STEPS, (False, 2): STEPS}
@@ -83,9 +91,18 @@ def test_pictures_without_a_ratio_are_drawn_without_copies(make, rows):
     assert seen == {(False, 2): STEPS}
 
 
+def test_compiled_blocks_see_full_batches_alone(make, monkeypatch):
+    setup = make("run.micro_batch=4")
+    monkeypatch.setattr(blocks(setup.policy.network)[0], "_compiled_call_impl", setup.policy.network.forward)
+    seen = []
+    monkeypatch.setattr(setup.policy, "velocity", lambda *_: lambda x, sigma, rows: seen.append(len(x)) or x)
+    base_pictures(setup, [0, 1], [5, 6])
+    assert seen == [4] * STEPS
+
+
 @pytest.mark.also_on_card
 def test_another_batch_for_the_rollout_changes_nothing_but_rounding(make):
-    equal = iteration(make("run.micro_batch=2"))
+    equal = iteration(make("run.micro_batch=2", "run.rollout_batch=2"))
     other = iteration(make("run.micro_batch=2", "run.rollout_batch=8"))
     assert equal["velocity_error"] == 0
     assert other["velocity_error"] < 1e-5

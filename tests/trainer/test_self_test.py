@@ -13,7 +13,7 @@ from trainer.training.self_test import gradient_error, self_test
 
 @pytest.fixture
 def setup(config_file):
-    return prepare(load_config(config_file(), ["run.micro_batch=3"]))
+    return prepare(load_config(config_file(), ["run.micro_batch=3", "run.rollout_batch=3"]))
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ def measure(config: Config, cards: Sequence[Card], progress: Callable[[str], Non
     for plan in candidates(config):
         progress(title(plan))
         work = measure_plan(config, plan).work
-        size = config.run.micro_batch
-        parts = {f"forward of {size}": work[FORWARD], f"update of {size}": work[PAIRS], "iteration": iteration(work)}
+        drawn, trained = config.run.drawn_at_once, config.run.micro_batch
+        parts = {f"forward of {drawn}": work[FORWARD], f"update of {trained}": work[PAIRS]}
+        parts["iteration"] = iteration(work)
         plans.append({"name": title(plan), "parts": {name: _counts(part, cards) for name, part in parts.items()}})
     return {"settings": Report(config, ()).notes[0], "cards": [vars(card) for card in cards], "plans": plans}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..device import synchronize
 from ..models.conditioning import Conditioning
+from ..models.storage.compiling import is_compiled
 from ..rewards.base import Reward, check_images, on_device, scores_of
 from ..stages.decode import decode
 from ..stages.inpainting import Unmasked
@@ -122,7 +123,11 @@ def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int, *, f
 def velocity_of(
     setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int, *, filled: bool
 ) -> BatchVelocity:
-    """The policy for the rows of `conditioning`, with the init of as many `prompts`."""
+    """The policy for the rows of `conditioning`, with the init of as many `prompts`.
+
+    Compiled blocks get batches of one size, filled up or not: for another they would be compiled once more.
+    """
+    filled = filled or is_compiled(setup.policy.network)
     if setup.init is not None:
         conditioning = conditioning.beside(setup.init.of(prompts).seen)
     return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch, filled=filled)

@@ -154,7 +154,8 @@ def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: 
     for parameter in vae.parameters():
         parameter.data = parameter.data.to(dtype)
     rewards = counted(config.rewards, tracker)
-    storage = prepared(transformer, plan, dtype, tracker)
+    in_8_bits = config.model.matmul == "fp8" and plan.precision == "fp8"
+    storage = prepared(transformer, plan, dtype, tracker, in_8_bits=in_8_bits)
     with meter.phase("load"):
         fill(transformer, storage, tracker)
         if config.model.checkpointing:
@@ -200,9 +201,11 @@ def _as_wide_as(transformer: FluxTransformer2DModel, conditioning: Conditioning)
     )
 
 
-def prepared(module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker) -> Storage:
+def prepared(
+    module: nn.Module, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker, *, in_8_bits: bool = False
+) -> Storage:
     """The plan's storage of a model on meta, whose layers are made ready for it."""
-    storage = PlannedStorage(plan, dtype, tracker)
+    storage = PlannedStorage(plan, dtype, tracker, in_8_bits)
     storage.prepare(module)
     return storage
 

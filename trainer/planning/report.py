@@ -112,7 +112,7 @@ def plan(
     progress: Callable[[str], None] = lambda _: None,
     card: Card | None = None,
 ) -> Report:
-    """Predict every memory plan of a run; about 20 seconds each for FLUX.1-dev, and 10 for each micro-batch more.
+    """Predict every memory plan of a run; about 20 seconds each for FLUX.1-dev, and 15 for each micro-batch more.
 
     With a card in question, other micro-batches are predicted as well, if they are needed or faster.
 

@@ -13,9 +13,10 @@ from ..models.flux1.geometry import Geometry
 from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.vae import Vae
 from ..models.storage.fetching import LayerFetcher
-from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.memory import MemoryPlan
 from ..models.storage.pinned import PinnedMemory
 from ..stages.rollout import BatchVelocity
+from . import widening
 from .kernels import FORWARD, Kernels
 from .models import META
 from .tracker import DEVICE, HOST, MemoryTracker
@@ -90,11 +91,11 @@ class PlannedMemory(PinnedMemory):
             return super()._allocate(size)
 
 
-class PlannedStorage(Storage):
+class PlannedStorage(widening.PlannedStorage):
     """Host and device are both meta, where a copy from one to the other would be none."""
 
-    def __init__(self, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker):
-        super().__init__(plan, device=META, dtype=dtype, storage_device=META)
+    def __init__(self, plan: MemoryPlan, dtype: torch.dtype, tracker: MemoryTracker, in_8_bits: bool = False):
+        super().__init__(plan, device=META, dtype=dtype, storage_device=META, in_8_bits=in_8_bits)
         self.host = PlannedMemory(tracker)
 
     def _brought(self, tensor: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ def wants_compiled(setting: bool | str, device: torch.device | str, *, offload: 
     return bool(setting) and not offload
 
 
+def is_compiled(module: nn.Module) -> bool:
+    return any(block._compiled_call_impl is not None for block in blocks(module))
+
+
 def compile_blocks(module: nn.Module, device: torch.device | str) -> bool:
     """Have the repeated blocks of `module` compiled at their first call, which takes minutes for FLUX.
 

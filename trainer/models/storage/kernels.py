@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...device import current
+
 BLOCK = 2048  # numbers of a program
 WHOLE, E4M3, E5M2 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 KINDS = {torch.int8: WHOLE, torch.float8_e4m3fn: E4M3, torch.float8_e5m2: E5M2}
@@ -42,7 +44,8 @@ def widened(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     wide = torch.empty(rows, columns, dtype=dtype, device=stored.device)
     step = 0 if scale is None or scale.numel() == 1 else 1
     grid = (rows, -(-columns // BLOCK))
-    bytes_ = stored.view(torch.int8)
-    kind = KINDS[stored.dtype].value
-    _widen[grid](bytes_, bytes_ if scale is None else scale, wide, columns, step, kind, scale is not None, BLOCK)
+    octets = stored.view(torch.int8)
+    factors = octets if scale is None else scale.contiguous()
+    with current(stored.device):
+        _widen[grid](octets, factors, wide, columns, step, KINDS[stored.dtype].value, scale is not None, BLOCK)
     return wide
