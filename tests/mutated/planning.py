@@ -163,10 +163,14 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/planning/stand_ins.py",
+        ("test_planning_memory.py", "test_planning_fastest.py"),
+        {"a call counts for itself alone": ("times=self.calls)", "times=1)")},
+    ),
+    Target(
         "trainer/planning/phases.py",
         ("test_planning_memory.py", "test_planning_fastest.py"),
         {
-            "a call counts for itself alone": ("times=self.calls)", "times=1)"),
             "a micro-batch counts for itself alone": ("times=updates * micro_batches)", "times=1)"),
             "counts of before": ("        kernels.work.clear()\n", ""),
         },
