@@ -94,11 +94,15 @@ def test_if_no_buffer_can_be_page_locked_the_weight_comes_as_it_is(stage, monkey
     assert [record.getMessage().count("(CUDA error: out of memory)") for record in caplog.records] == [1]
 
 
+def pageable(memory: PinnedMemory, size: int) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=memory.device)
+
+
 @pytest.mark.parametrize("memory", ["bf16", "fp8"])
 def test_an_iteration_out_of_memory_that_is_not_page_locked_is_the_same(config_file, monkeypatch, memory):
     def lora(locked: bool):
         if not locked:
-            monkeypatch.setattr(PinnedMemory, "_allocate", lambda self, size: torch.empty(size, dtype=torch.uint8))
+            monkeypatch.setattr(PinnedMemory, "_allocate", pageable)
         settings = ["model.device='card'", "model.dtype='bfloat16'", f"model.memory={memory!r}", "model.offload=1.0"]
         setup = prepare(load_config(config_file(), settings))
         state = new_state(setup)

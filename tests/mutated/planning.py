@@ -54,7 +54,10 @@ TARGETS = [
             "nothing is copied ahead": ("min(LayerFetcher.ahead, offloaded)", "0"),
             "more ahead than there is": ("min(LayerFetcher.ahead, offloaded)", "LayerFetcher.ahead"),
             "made ahead on the host": ("tracker.place([self._ahead], DEVICE)", "pass"),
-            "brought for nothing": ("        return torch.empty_like(tensor)\n", "        return tensor\n"),
+            "brought for nothing": (
+                "        return torch.empty_like(tensor).copy_(tensor)\n",
+                "        return tensor\n",
+            ),
         },
     ),
     Target(
@@ -161,7 +164,7 @@ TARGETS = [
     ),
     Target(
         "trainer/planning/stand_ins.py",
-        ("test_planning_fastest.py",),
+        ("test_planning_memory.py", "test_planning_fastest.py"),
         {"a call counts for itself alone": ("times=self.calls)", "times=1)")},
     ),
     Target(

@@ -99,7 +99,7 @@ class PlannedStorage(Storage):
         self.host = PlannedMemory(tracker)
 
     def _brought(self, tensor: Tensor) -> Tensor:
-        return torch.empty_like(tensor)
+        return torch.empty_like(tensor).copy_(tensor)
 
     def _replacement(self, linear: nn.Linear, fetcher: LayerFetcher | None) -> nn.Linear:
         shape = (linear.in_features, linear.out_features, linear.bias is not None)
