@@ -23,7 +23,8 @@ OFFLOADED = ["model.memory='bf16'", "model.offload=1.0"]
 @pytest.fixture
 def make(config_file):
     def make(*overrides):
-        return prepare(load_config(config_file(), ["model.device='card'", "model.dtype='float32'", *overrides]))
+        usual = ["model.device='card'", "model.dtype='float32'", "run.rollout_batch=4"]
+        return prepare(load_config(config_file(), [*usual, *overrides]))
 
     with card.pinning():
         yield make

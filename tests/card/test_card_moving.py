@@ -12,7 +12,8 @@ from trainer.settings.config_file import load_config
 from trainer.training.prepare import prepare
 
 HOST = torch.device("cpu")
-CARD = ["model.device='card'", "model.dtype='bfloat16'", "optimizer.ema_decay=0.5"]
+# left to itself the rollout would take as many at once as there is room for: other numbers, by rounding
+CARD = ["model.device='card'", "model.dtype='bfloat16'", "optimizer.ema_decay=0.5", "run.rollout_batch=4"]
 PLANS = {
     "bf16": [],
     "fp8": ["model.memory='fp8'"],

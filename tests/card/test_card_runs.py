@@ -55,7 +55,14 @@ def both(config_file, tmp_path):
     mask.save(tmp_path / "mask.png")
 
     def both(name="run", devices=("cpu", "card"), parts=WHOLE, **sections):
-        settings = ["model.dtype='float32'", "run.iterations=2", *parts, *sections.pop("set", ())]
+        # the card would draw as many at once as it has room for
+        settings = [
+            "model.dtype='float32'",
+            "run.iterations=2",
+            "run.rollout_batch=4",
+            *parts,
+            *sections.pop("set", ()),
+        ]
         config = config_file(**sections)
         with card.pinning():
             return [run(config, tmp_path / name / d, [f"model.device={d!r}", *settings]) for d in devices]

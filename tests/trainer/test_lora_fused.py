@@ -14,7 +14,7 @@ from trainer.models.lora.attach import activate_lora, attach_lora, enable_loras,
 from trainer.models.lora.fused import FusedLora
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import MemoryPlan, Storage
-from trainer.stages.update import make_optimizer
+from trainer.stages.update import GradientHistory, make_optimizer, step_optimizer
 
 MODULE = "transformer_blocks.0.attn.to_q"
 WIDE, RANK, SCALE = 32, 4, 1.5
@@ -149,6 +149,12 @@ def changes(layer, halves):
             p.grad = torch.ones_like(p)
         make_optimizer(halves, lr=0.1, betas=(0.9, 0.99), weight_decay=0.0).step()
 
+    def fused():
+        """A kernel that writes without telling."""
+        for p in halves:
+            p.grad = torch.ones_like(p)
+        step_optimizer(torch.optim.AdamW(halves, fused=True), GradientHistory(), max_ratio=4, lr=0.1)
+
     def write():
         with torch.no_grad():
             for p in halves:
@@ -160,10 +166,10 @@ def changes(layer, halves):
             assert copy._version == 0
             next(iter(half.values())).weight = copy
 
-    return {"step": step, "write": write, "another": another}
+    return {"step": step, "fused": fused, "write": write, "another": another}
 
 
-@pytest.mark.parametrize("how", ["step", "write", "another"])
+@pytest.mark.parametrize("how", ["step", "fused", "write", "another"])
 def test_rounded_weights_are_never_stale(base, how):
     layer, halves = adapted(base, torch.bfloat16)
     if how == "another":  # as young as the next ones

@@ -141,6 +141,8 @@ def step_optimizer(
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
+        # a fused kernel writes without telling, and rounded copies of the LoRA would stay as they were
+        torch.autograd.graph.increment_version(parameters)
     optimizer.zero_grad(set_to_none=True)
     return norm, finite
 

@@ -28,7 +28,7 @@ SECONDS = {"rollout": 0.3, "update": 0.8, "decode": 0.3}  # on an H200, from the
 
 def cancel(bench: Bench) -> Iterator[Value]:
     """Stopped just after a model call of each phase began, the worst moment: the next call is the first to notice."""
-    _, setup = bench.best(steps=2, trained_steps=2)  # several model calls in each phase
+    _, setup = bench.best(steps=2, trained_steps=2, anchors=4)  # several model calls in each phase
     one = replace(setup, config=replace(setup.config, run=replace(setup.config.run, iterations=1)))
     for phase, call in moments(one).items():
         before, state = copied(one), new_state(one)
