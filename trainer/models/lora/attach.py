@@ -93,7 +93,8 @@ def attach_lora(
         use_rslora=variant == "rslora",
         use_dora=variant == "dora",
     )
-    if all(type(layer) in FUSED for layer in layers.values()):  # bitsandbytes' layers have a LoRA of their own in peft
+    # bitsandbytes' layers have a LoRA of their own in peft
+    if all(isinstance(layer, FrozenLinear) or type(layer) is nn.Linear for layer in layers.values()):
         config._register_custom_module(dict.fromkeys(FUSED, FusedLora))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # several LoRAs on one network are meant
