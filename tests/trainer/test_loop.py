@@ -43,7 +43,7 @@ def test_an_iteration_reports_everything_a_listener_needs(make):
         "colourfulness": (2, 4),
         "jpeg-compressibility": (2, 4),
     }
-    assert event.anchors.sum(1).tolist() == [2, 2]
+    assert event.anchors.sum(1).tolist() == [4, 4]  # two at each of two steps, all different
     assert event.advantages.abs().pow(0.8).sum(1).tolist() == pytest.approx([1, 1], abs=1e-4)  # the quasi-norm, p = 0.8
     expected = {"loss", "grad_norm", "clip_fraction", "kl_old", "ratio_error", "flatness", "diversity", "learning_rate"}
     expected |= {f"seconds/{phase}" for phase in ("rollout", "decode", "reward", "update")}
