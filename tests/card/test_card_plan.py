@@ -23,6 +23,7 @@ SETTINGS = [
     "grpo.prompts_per_iteration=2",
     "grpo.group_size=6",
     "optimizer.ema_decay=0.5",
+    "run.rollout_batch=8",  # and the last has 4
 ]
 PLANS = {
     "bf16": (MemoryPlan(), ["model.dtype='bfloat16'"]),

@@ -61,6 +61,11 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/lora/attach.py",
+        ("test_planning_copies.py",),
+        {"peft's LoRA on planned layers": ("isinstance(layer, FrozenLinear)", "type(layer) is FrozenLinear")},
+    ),
+    Target(
         "trainer/planning/rewards.py",
         ("test_planning_copies.py",),
         {"nothing waits at home": ("if self.was_home and not goes_home else ()", "if False else ()")},
@@ -75,9 +80,10 @@ TARGETS = [
         ("test_planning_memory.py",),
         {
             "no gradients of other micro-batches": (
-                "        parameter.grad = torch.zeros_like(parameter)\n    with",
-                "        pass\n    with",
+                "            parameter.grad = torch.zeros_like(parameter)\n    with",
+                "            pass\n    with",
             ),
+            "gradients of others though there are none": ("    if micro_batches > 1:\n", "    if True:\n"),
             "optimiser without a state": ("    _step(setup, state)\n    return state", "    return state"),
             "checkpointing always": ("        if config.model.checkpointing:\n", "        if True:\n"),
         },

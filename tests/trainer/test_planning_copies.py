@@ -6,6 +6,8 @@ from PIL import Image
 from torch import nn
 
 from trainer.cli.demo import CONFIG
+from trainer.models.lora.attach import attach_lora, lora_layers
+from trainer.models.lora.fused import FusedLora
 from trainer.models.storage.fetching import LayerFetcher
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import MemoryPlan
@@ -40,6 +42,13 @@ def test_pictures_to_begin_from_are_encoded_on_the_device_while_the_model_is_loa
     large, init = ["sampling.width=256", "sampling.height=256"], f"init.image=['{tmp_path / 'seen.png'}']"
     plain, seen = planned(monkeypatch, 0, *large), planned(monkeypatch, 0, *large, init)
     assert seen["load"].device > plain["load"].device
+
+
+def test_a_lora_on_8_bit_layers_is_the_runs_with_its_rounded_copies():
+    network = models.transformer(load_config(CONFIG, SETTINGS).model.path)
+    fill(network, prepared(network, MemoryPlan("fp8"), torch.bfloat16, tracker := MemoryTracker()), tracker)
+    attach_lora(network, rank=4, alpha=4, targets=r".*to_q", seed=0, dtype=torch.bfloat16)
+    assert {type(layer) for layer in lora_layers(network).values()} == {FusedLora}
 
 
 def test_a_weight_is_there_three_times_while_its_8_bits_are_made():

@@ -242,14 +242,15 @@ def _step(setup: Setup, state: State) -> None:
 
 
 def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels) -> None:
-    """One micro-batch of pairs on top of the gradients of others, for which it counts, and the step."""
+    """One micro-batch of pairs, on top of the gradients of others if there are any, for which it counts; and a step."""
     grpo, prompts = setup.config.grpo, len(candidates.prompts)
     size = setup.config.run.micro_batch
     pairs = setup.objective.pairs(prompts, generator=torch.Generator())
     updates, micro_batches = grpo.updates_per_rollout, math.ceil(len(pairs) / size)
     loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
-    for parameter in setup.lora.values():
-        parameter.grad = torch.zeros_like(parameter)
+    if micro_batches > 1:
+        for parameter in setup.lora.values():
+            parameter.grad = torch.zeros_like(parameter)
     with kernels.counting(PAIRS, times=updates * micro_batches):
         gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size)
     with kernels.counting("step", times=updates):

@@ -19,7 +19,6 @@ from .targets import LoraError, target_layers
 
 ADAPTER = "neighbor_grpo"
 MAGNITUDE = "lora_magnitude_vector"
-FUSED: tuple[type[nn.Linear], ...] = (FrozenLinear, nn.Linear)
 PARTS = ("lora_A", "lora_B", MAGNITUDE)
 
 
@@ -93,9 +92,8 @@ def attach_lora(
         use_rslora=variant == "rslora",
         use_dora=variant == "dora",
     )
-    # bitsandbytes' layers have a LoRA of their own in peft
-    if all(isinstance(layer, FrozenLinear) or type(layer) is nn.Linear for layer in layers.values()):
-        config._register_custom_module(dict.fromkeys(FUSED, FusedLora))
+    if all(_ours(layer) for layer in layers.values()):
+        config._register_custom_module({nn.Linear: FusedLora})
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # several LoRAs on one network are meant
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
@@ -114,6 +112,11 @@ def attach_lora(
             # peft's start is rounded to the model's precision: the LoRA would change the model before any training
             parameters[f"{name}.{MAGNITUDE}.weight"].data = row_norms(layer.weight)
     return parameters
+
+
+def _ours(layer: nn.Linear) -> bool:
+    """Whether `FusedLora` takes the layer: bitsandbytes' have a LoRA of their own in peft."""
+    return type(layer) is nn.Linear or isinstance(layer, FrozenLinear)
 
 
 def _plain_weights(layers: Mapping[str, nn.Linear]) -> None:
