@@ -61,6 +61,7 @@ TARGETS = [
         {
             "estimates count": ('and not plan["estimated"]', ""),
             "any shape": ("width == height and ", ""),
+            "any rollout": ("and alike ", ""),
             "counted each time": ("if case not in self.known:", "if True:"),
         },
     ),

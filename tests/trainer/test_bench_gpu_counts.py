@@ -61,7 +61,8 @@ def test_what_the_plan_command_says_is_what_is_read_here(bench, tmp_path):
     peaks = {"load": Peak(5, 6), "update": Peak(7, 8)}
     estimate = Prediction(MemoryPlan("nf4"), peaks, estimated=True)
     smaller = Prediction(MemoryPlan("fp8", 1.0), peaks, micro_batch=1)
+    drawn = Prediction(MemoryPlan("fp8"), peaks, rollout_batch=12)  # more at once than here
     path = tmp_path / "plans.json"
-    path.write_text(json.dumps(Report(config, (Prediction(MemoryPlan(), peaks), estimate, smaller)).to_dict()))
+    path.write_text(json.dumps(Report(config, (Prediction(MemoryPlan(), peaks), estimate, smaller, drawn)).to_dict()))
     counted = {"load": 5, "update": 7}
     assert Counts([path]).known == {Case("bf16", 0.0, 96, 2): counted, Case("fp8", 1.0, 96, 1): counted}

@@ -60,7 +60,14 @@ class Bench:
             lora=LoraSettings(),
             sampling=SamplingSettings(case.pixels, case.pixels, steps),
             grpo=GrpoSettings(**grpo),
-            run=RunSettings("", micro_batch=case.micro_batch, offload_rewards=True, base_every=0, tiles_every=0),
+            run=RunSettings(
+                "",
+                micro_batch=case.micro_batch,
+                rollout_batch=case.micro_batch,
+                offload_rewards=True,
+                base_every=0,
+                tiles_every=0,
+            ),
         )
 
     @property

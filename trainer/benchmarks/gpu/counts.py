@@ -18,7 +18,7 @@ LOADED = ("load", *PHASES)  # those with the transformer on the device
 
 @dataclass(frozen=True)
 class Case:
-    """A memory plan at a size of pictures and a micro-batch."""
+    """A memory plan at a size of pictures, and a micro-batch of both rollout and update."""
 
     memory: str
     offload: float
@@ -61,6 +61,7 @@ class Counts:
     def _take(self, report: dict[str, Any]) -> None:
         width, height = report["size"]
         for plan in report["plans"]:
-            if width == height and not plan["estimated"]:
+            alike = plan.get("rollout_batch") in (None, plan["micro_batch"])
+            if width == height and alike and not plan["estimated"]:
                 case = Case(plan["memory"], float(plan["offload"]), width, plan["micro_batch"])
                 self.known[case] = {name: int(peak["device"]) for name, peak in plan["phases"].items()}

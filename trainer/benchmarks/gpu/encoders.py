@@ -73,6 +73,6 @@ def automatic(bench: Bench) -> str:
 
     def counted(config: Config, plan: MemoryPlan) -> dict[str, Peak]:
         case = Case(plan.precision, plan.offload, bench.sizes.pixels, config.run.micro_batch)
-        return {phase: Peak(size, 0) for phase, size in bench.counts.of(case, config).items()}
+        return {phase: Peak(size, 0) for phase, size in bench.counts.of(case, bench.config(case)).items()}
 
     return title(choose(config, bench.card.free(), counted).plan)
