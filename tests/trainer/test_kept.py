@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -84,6 +85,15 @@ def test_what_was_kept_is_let_go_after_the_update(updated):
 @pytest.mark.parametrize("override", ["sampling.solver='heun'", "model.checkpointing=false"])
 def test_if_it_spares_nothing_or_is_not_known_nothing_is_kept(updated, override):
     assert updated(True, override)[-1].keeper is None
+
+
+def test_compiled_blocks_keep_their_inputs_too(updated, monkeypatch):
+    """By the backend that needs no compiler."""
+    expected, *_ = updated(False)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    found, *_, candidates = updated(True, "model.compile=true")
+    assert candidates.keeper.wanted
+    assert_close(found, expected, 1e-5)
 
 
 def test_places_are_the_calls_and_candidates_of_pairs(config_file):

@@ -6,8 +6,8 @@ out. A pair takes the inputs of each block: 0.43 GiB for FLUX.1 at 512 pixels wi
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from ..storage.memory import blocks
 from .checkpointing import second_pass, spared_in
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     x: Tensor  # [n or none, tokens of the picture, dim]
     context: Tensor  # [n or none, tokens of the text, dim]
 
@@ -31,7 +31,7 @@ class Kept(Keeper):
 
     def __init__(self, transformer: FluxTransformer2DModel, wanted: Collection[Place]):
         self.transformer, self.wanted = transformer, frozenset(wanted)
-        self._inputs: dict[Place, list[_Inputs]] = {}  # of each block, and of the last norm
+        self._inputs: dict[Place, list[Inputs]] = {}  # of each block, and of the last norm
 
     def clear(self) -> None:
         self._inputs.clear()
@@ -44,23 +44,10 @@ class Kept(Keeper):
 
         def keep(x: Tensor, context: Tensor) -> None:
             for row, place in rows.items():
-                self._inputs[place].append(_Inputs(x[row].clone(), context[row].clone()))
+                self._inputs[place].append(Inputs(x[row].clone(), context[row].clone()))
 
-        def before_block(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Tensor]) -> None:
-            keep(named["hidden_states"], named["encoder_hidden_states"])
-
-        def before_last_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            keep(inputs[0], inputs[0][:, :0])  # the text ends here
-
-        hooks = []
-        if rows:
-            hooks = [b.register_forward_pre_hook(before_block, with_kwargs=True) for b in blocks(self.transformer)]
-            hooks.append(self.transformer.norm_out.register_forward_pre_hook(before_last_norm))
-        try:
+        with seen(self.transformer, keep) if rows else nullcontext():
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     @contextmanager
     def used(self, places: Sequence[Place]) -> Iterator[None]:
@@ -70,7 +57,8 @@ class Kept(Keeper):
         history = torch.empty(0, requires_grad=True, device=self.transformer.x_embedder.weight.device)
 
         def resume(block: nn.Module, x: Tensor, context: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-            return _Resumed.apply(history, x, context, _Turn(self, places, next(numbers)), block, others)
+            rows = [*places, *places[-1:] * (len(x) - len(places))]  # a short batch may be filled up with its last row
+            return _Resumed.apply(history, x, context, _Turn(self, rows, next(numbers)), block, others)
 
         self.transformer._gradient_checkpointing_func = resume
         try:
@@ -78,10 +66,41 @@ class Kept(Keeper):
         finally:
             self.transformer._gradient_checkpointing_func = usual
 
-    def of(self, places: Sequence[Place], number: int) -> _Inputs:
+    def of(self, places: Sequence[Place], number: int) -> Inputs:
         """The inputs of a block, by its number, as the network is passed by these places together."""
         found = [self._inputs[place][number] for place in places]
-        return _Inputs(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+        return Inputs(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+
+
+@contextmanager
+def seen(transformer: FluxTransformer2DModel, look: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside, `look` is shown each block's inputs, and the last norm's without text, in calls without gradient.
+
+    Not by hooks: with them a compiled block would be compiled once more.
+    """
+
+    def shown(block: nn.Module) -> Callable[..., Any]:
+        call = block._compiled_call_impl or block._call_impl
+
+        def wrapped(**named: Any) -> Any:
+            look(named["hidden_states"], named["encoder_hidden_states"])
+            return call(**named)
+
+        return wrapped
+
+    def at_the_end(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        look(inputs[0], inputs[0][:, :0])
+
+    usual = {block: block._compiled_call_impl for block in blocks(transformer)}
+    hook = transformer.norm_out.register_forward_pre_hook(at_the_end)
+    try:
+        for block in usual:
+            block._compiled_call_impl = shown(block)
+        yield
+    finally:
+        hook.remove()
+        for block, call in usual.items():
+            block._compiled_call_impl = call
 
 
 class _Turn(NamedTuple):

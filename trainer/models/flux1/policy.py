@@ -19,7 +19,6 @@ from ..files.source import ModelError
 from ..lora.attach import activate_lora, enable_loras
 from ..lora.names import LayerNames
 from ..storage.attention import sound_attention
-from ..storage.memory import blocks
 from . import lora_names
 from .conditions import EMBEDDINGS, FILL, POOLED, REFERENCE
 from .embedding import embedded, modulate_of
@@ -95,11 +94,9 @@ class FluxPolicy(PolicyOf[Geometry]):
     def keep(self, wanted: Collection[Place]) -> Kept | None:
         """What keeps the blocks' inputs of candidates at some calls of `velocity`.
 
-        None if the update does not pass the blocks twice: without checkpointing, and in compiled blocks that hooks
-        would have compiled anew.
+        None without checkpointing: there the update passes each block once.
         """
-        compiled = any(block._compiled_call_impl is not None for block in blocks(self.network))
-        return Kept(self.network, wanted) if self.network.gradient_checkpointing and not compiled else None
+        return Kept(self.network, wanted) if self.network.gradient_checkpointing else None
 
     @contextmanager
     def reference(self) -> Iterator[None]:
