@@ -57,7 +57,7 @@ class Kept(Keeper):
         history = torch.empty(0, requires_grad=True, device=self.transformer.x_embedder.weight.device)
 
         def resume(block: nn.Module, x: Tensor, context: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-            rows = [*places, *places[-1:] * (len(x) - len(places))]  # a short batch may be filled up with its last row
+            rows = [*places, *[places[-1]] * (len(x) - len(places))]  # a short batch may be filled up with its last row
             return _Resumed.apply(history, x, context, _Turn(self, rows, next(numbers)), block, others)
 
         self.transformer._gradient_checkpointing_func = resume
