@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..device import synchronize
 from ..models.conditioning import Conditioning
+from ..models.family import Keeper
 from ..models.storage.compiling import is_compiled
 from ..rewards.base import Reward, check_images, on_device, scores_of
 from ..stages.decode import decode
 from ..stages.inpainting import Unmasked
 from ..stages.noise import partly_noised
-from ..stages.rollout import BatchVelocity, Trajectories, micro_batched, rollout
+from ..stages.rollout import Around, BatchVelocity, Trajectories, micro_batched, plainly, rollout
 from ..stages.solvers import Solver
 from .state import Setup
 
@@ -57,6 +58,7 @@ def solve(
     solver: Solver,
     kept: Sequence[int] = (),
     seed: int = 0,
+    keeper: Keeper | None = None,
 ) -> Trajectories:
     """Stage 2: trajectories from noise [N, *latent_shape] or, with an init, from what it noises.
 
@@ -65,6 +67,7 @@ def solve(
         conditioning: a row for each of them.
         kept: the steps whose states are stored.
         seed: of the random numbers of a solver that draws some.
+        keeper: told of each model call.
     """
     x, rows, unmasked = begin(setup, prompts, noise)
 
@@ -72,7 +75,10 @@ def solve(
         on_grid = getattr(solver, "on_grid", False)
         told = conditioning.at(setup.sigmas.tolist()[:-1]) if on_grid else conditioning
         filled = bool(kept) and size == setup.micro_batch.size  # the ratio is exactly 1 then
-        velocity = velocity_of(setup, told, prompts, size, filled=filled)
+        if keeper is not None:
+            keeper.clear()  # of an attempt that ran out of memory
+        around = plainly if keeper is None else keeper.filling
+        velocity = velocity_of(setup, told, prompts, size, filled=filled, around=around)
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 
@@ -121,7 +127,13 @@ def policy_velocity(setup: Setup, prompts: Sequence[int], micro_batch: int, *, f
 
 
 def velocity_of(
-    setup: Setup, conditioning: Conditioning, prompts: Sequence[int], micro_batch: int, *, filled: bool
+    setup: Setup,
+    conditioning: Conditioning,
+    prompts: Sequence[int],
+    micro_batch: int,
+    *,
+    filled: bool,
+    around: Around = plainly,
 ) -> BatchVelocity:
     """The policy for the rows of `conditioning`, with the init of as many `prompts`.
 
@@ -130,7 +142,8 @@ def velocity_of(
     filled = filled or is_compiled(setup.policy.network)
     if setup.init is not None:
         conditioning = conditioning.beside(setup.init.of(prompts).seen)
-    return micro_batched(setup.policy.velocity(conditioning, setup.geometry), micro_batch, filled=filled)
+    velocity = setup.policy.velocity(conditioning, setup.geometry)
+    return micro_batched(velocity, micro_batch, filled=filled, around=around)
 
 
 def conditioning_of(setup: Setup, prompts: Sequence[int]) -> Conditioning:

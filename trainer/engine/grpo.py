@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..device import Device
+from ..models.family import Keeper, Place
 from ..settings.config import Config
 from ..stages.advantages import quasi_norm_reweight
 from ..stages.anchors import Pairs
@@ -21,7 +22,7 @@ from ..stages.combine import Combined, combine
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
 from ..stages.rollout import Trajectories
-from ..stages.update import LOSS_SCALE, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
+from ..stages.update import LOSS_SCALE, Around, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
 from .drawing import Clock, conditioning_of, decode_all, policy_velocity, score_pictures, solve
 from .state import Setup, State
 
@@ -37,9 +38,11 @@ class Candidates:
     seeds: list[int]  # P, of each prompt's noise
     trajectories: Trajectories  # of P * G candidates
     images: Tensor  # [P * G, 3, H, W]
+    keeper: Keeper | None = None  # of what the rollout kept for the first update
 
     def to(self, device: Device) -> "Candidates":
-        return replace(self, trajectories=self.trajectories.to(device), images=self.images.to(device))
+        """On a device; what was kept for an update at once is left behind."""
+        return replace(self, trajectories=self.trajectories.to(device), images=self.images.to(device), keeper=None)
 
     def texts(self, config: Config) -> list[str]:
         """The prompt of each candidate, [P * G]."""
@@ -83,10 +86,26 @@ def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: 
     with clock.phase("rollout"):
         noise = torch.cat([setup.objective.noise(s, setup.geometry.latent_shape) for s in seeds])
         told, solver = conditioning_of(setup, prompts), setup.objective.solver
-        trajectories = solve(setup, prompts, told, noise, solver, kept, derive_seed(SOLVER, seed, iteration))
+        keeper = keeper_of(setup, iteration, kept, len(prompts)) if setup.keeps else None
+        trajectories = solve(setup, prompts, told, noise, solver, kept, derive_seed(SOLVER, seed, iteration), keeper)
     with clock.phase("decode"):
         images = decode_all(setup, trajectories.x_0)
-    return Candidates(prompts, seeds, trajectories, images)
+    return Candidates(prompts, seeds, trajectories, images, keeper)
+
+
+def keeper_of(setup: Setup, iteration: int, kept: Sequence[int], prompts: int) -> Keeper | None:
+    """What keeps the model's passes at the iteration's pairs, for a solver that asks once a step."""
+    steps = setup.config.sampling.steps
+    if setup.objective.solver.evaluations(steps) != steps:
+        return None
+    pairs = drawn_pairs(setup, iteration, prompts)
+    return setup.policy.keep(places_of(pairs, kept, setup.config.grpo.group_size))
+
+
+def places_of(pairs: Pairs, kept: Sequence[int], group_size: int) -> list[Place]:
+    """Where in the rollout the velocities of pairs, on the CPU, were computed; `kept` are the steps they count in."""
+    rows = pairs.prompt * group_size + pairs.anchor
+    return [(kept[k], row) for k, row in zip(pairs.step.tolist(), rows.tolist(), strict=True)]
 
 
 def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
@@ -121,16 +140,22 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
         finite = all(group.scores[name].isfinite().all() for name in setup.config.weights)
         return {}, ALIKE if finite else "a reward was not a finite number"
 
-    candidates, pairs = group.candidates, pairs.to(setup.policy.device)
+    candidates = group.candidates
+    places = places_of(pairs, candidates.trajectories.steps, grpo.group_size)
+    pairs = pairs.to(setup.policy.device)
     loss_of = setup.objective.prepare(candidates.trajectories, group.advantages)
 
     def work(micro_batch: int) -> PairMetrics:
         state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
-        return gradient(setup, candidates, pairs, loss_of, micro_batch)
+        # later the policy has moved since the rollout
+        used = None if measured else around_of(candidates.keeper, places, micro_batch)
+        return gradient(setup, candidates, pairs, loss_of, micro_batch, used)
 
     skipped, measured, norms = "", [], []
     for _ in range(grpo.updates_per_rollout):
         measured.append(setup.micro_batch.fit("update", work))
+        if candidates.keeper is not None:
+            candidates.keeper.clear()
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
         state.whole = False
         norm, applied = step_optimizer(
@@ -145,9 +170,24 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     return {"learning_rate": lr, "grad_norm": max(norms), **_read(measured)}, skipped
 
 
-def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, micro_batch: int) -> PairMetrics:
-    """Add the gradient of these pairs, on the policy's device, to the LoRA's."""
-    filled = micro_batch == setup.rollout_batch.size
+def around_of(keeper: Keeper | None, places: Sequence[Place], micro_batch: int) -> Around | None:
+    """How a micro-batch of pairs uses what was kept of them; None if nothing was."""
+    return None if keeper is None else lambda start: keeper.used(places[start : start + micro_batch])
+
+
+def gradient(
+    setup: Setup,
+    candidates: Candidates,
+    pairs: Pairs,
+    loss_of: Loss,
+    micro_batch: int,
+    around: Around | None = None,
+) -> PairMetrics:
+    """Add the gradient of these pairs, on the policy's device, to the LoRA's.
+
+    `around`: see `accumulate_gradient`.
+    """
+    filled = around is None and micro_batch == setup.rollout_batch.size
     velocity = policy_velocity(setup, candidates.prompts, micro_batch, filled=filled)
 
     def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
@@ -164,6 +204,7 @@ def gradient(setup: Setup, candidates: Candidates, pairs: Pairs, loss_of: Loss, 
         normaliser=pairs.total,
         reference=reference if setup.objective.needs_reference else None,
         loss_scale=LOSS_SCALE,
+        around=around,
     )
 
 

@@ -133,6 +133,7 @@ def assemble(
         micro_batch=MicroBatch(config.run.micro_batch, policy.device),
         rollout_batch=MicroBatch(config.run.drawn_at_once, policy.device),
         scored_at_once=MicroBatch(drawn, policy.device),
+        keeps=config.model.keep_inputs is True,
         evaluation=evaluation,
     )
 

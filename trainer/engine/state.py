@@ -46,6 +46,7 @@ class Setup:
     micro_batch: MicroBatch  # of the update and the decoding: config.run.micro_batch, or fewer if memory ran out
     rollout_batch: MicroBatch  # of the rollout
     scored_at_once: MicroBatch  # pictures that a reward gets at once
+    keeps: bool = False  # whether the rollout keeps what the first update would compute again, see `Policy.keep`
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, if there are some
 
     @property

@@ -1,6 +1,6 @@
 """What is particular to a kind of model: the protocols that each folder of `models/` such as `flux1` fulfils."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -36,6 +36,22 @@ class Geometry(Protocol):
 
 
 G = TypeVar("G", bound=Geometry)
+
+
+Place = tuple[int, int]  # the number of a call of the velocity, and the candidate
+
+
+class Keeper(Protocol):
+    """What a model keeps of its passes in the rollout, so that the first update need not make them again."""
+
+    def filling(self, call: int, first: int, size: int) -> AbstractContextManager[None]:
+        """Inside, the candidates `first` to `first + size` pass the network once, without gradient."""
+
+    def used(self, places: Sequence[Place]) -> AbstractContextManager[None]:
+        """Inside, the candidates at these places pass it once, in this order, with gradient."""
+
+    def clear(self) -> None:
+        """Let go of all."""
 
 
 class PolicyOf(Protocol[G]):
@@ -77,6 +93,10 @@ class PolicyOf(Protocol[G]):
     def decoding(self) -> AbstractContextManager[None]:
         """Inside, `decode` is called many times: what it needs stays on the device."""
         return nullcontext()
+
+    def keep(self, wanted: Collection[Place]) -> Keeper | None:
+        """A keeper for these places; None if it would spare nothing."""
+        return None
 
     def decode(self, x_0: Tensor, geometry: G) -> Tensor:
         """Packed latents [N, *latent] -> images [N, 3, height, width], float32 in [0, 1]."""

@@ -26,6 +26,7 @@ class Choice:
     plan: MemoryPlan
     micro_batch: int  # in the update
     rollout_batch: int
+    keeps: bool = False  # whether the rollout keeps the blocks' inputs of the pairs
 
 
 def choose(config: Config, free: int | None, predict: Predict = predict) -> Choice:
@@ -43,7 +44,8 @@ def choose(config: Config, free: int | None, predict: Predict = predict) -> Choi
     model, run = config.model, config.run
     named = model.memory != AUTO
     if free is None or (named and run.rollout_batch != AUTO):
-        return Choice(MemoryPlan(model.memory if named else "bf16", model.offload), run.micro_batch, run.drawn_at_once)
+        plan = MemoryPlan(model.memory if named else "bf16", model.offload)
+        return Choice(plan, run.micro_batch, run.drawn_at_once, model.keep_inputs is True)
     room = free * (1 - MARGIN)
     if named:
         choice = rollout_beside(config, room, predict)
@@ -55,7 +57,21 @@ def choose(config: Config, free: int | None, predict: Predict = predict) -> Choi
         told("model.memory = 'auto': %s with a micro-batch of %d, as %.1f GiB are free", *words)
     if run.rollout_batch == AUTO:
         log.info("run.rollout_batch = 'auto': %d candidates at once", choice.rollout_batch)
-    return choice
+    return replace(choice, keeps=_keeps(config, choice, room, predict))
+
+
+def _keeps(config: Config, choice: Choice, room: float, predict: Predict) -> bool:
+    """Whether the blocks' inputs of all pairs fit as well, or are asked for."""
+    asked = config.model.keep_inputs
+    if isinstance(asked, bool) or not config.model.checkpointing:
+        return asked is True
+    precision = "fp8" if choice.plan.precision == "nf4" else choice.plan.precision  # 4 bits are counted as 8
+    kept = replace(config, model=replace(config.model, keep_inputs=True))
+    peaks = _peaks(kept, replace(choice, plan=MemoryPlan(precision, choice.plan.offload)), predict)
+    if max(peaks.values()) > room:
+        return False
+    log.info("model.keep_inputs = 'auto': there is room for the blocks' inputs of all pairs")
+    return True
 
 
 def drawn_at_once(config: Config) -> list[int]:

@@ -12,7 +12,16 @@ from torch import nn
 
 from ..choices import AUTO
 from ..engine.drawing import Clock
-from ..engine.grpo import Candidates, gradient, sample_candidates, score, trained_steps
+from ..engine.grpo import (
+    Candidates,
+    around_of,
+    drawn_pairs,
+    gradient,
+    places_of,
+    sample_candidates,
+    score,
+    trained_steps,
+)
 from ..engine.micro_batch import MicroBatch
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
@@ -245,14 +254,15 @@ def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels
     """One micro-batch of pairs, on top of the gradients of others if there are any, for which it counts; and a step."""
     grpo, prompts = setup.config.grpo, len(candidates.prompts)
     size = setup.config.run.micro_batch
-    pairs = setup.objective.pairs(prompts, generator=torch.Generator())
+    pairs = drawn_pairs(setup, 0, prompts)
     updates, micro_batches = grpo.updates_per_rollout, math.ceil(len(pairs) / size)
     loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
     if micro_batches > 1:
         for parameter in setup.lora.values():
             parameter.grad = torch.zeros_like(parameter)
     with kernels.counting(PAIRS, times=updates * micro_batches):
-        gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size)
+        kept = around_of(candidates.keeper, places_of(pairs, candidates.trajectories.steps, grpo.group_size), size)
+        gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size, kept)
     with kernels.counting("step", times=updates):
         _step(setup, state)
 

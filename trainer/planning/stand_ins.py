@@ -1,6 +1,6 @@
 """What takes a part of a run's place on the `meta` device, where a model call computes nothing and a copy is none."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..models.conditioning import Conditioning
+from ..models.family import Place
 from ..models.flux1.geometry import Geometry
+from ..models.flux1.kept import Inputs, Kept, seen
 from ..models.flux1.policy import FluxPolicy
 from ..models.flux1.vae import Vae
 from ..models.storage.fetching import LayerFetcher
-from ..models.storage.memory import MemoryPlan, Storage
+from ..models.storage.memory import MemoryPlan, Storage, blocks
 from ..models.storage.pinned import PinnedMemory
 from ..stages.rollout import BatchVelocity
 from .kernels import FORWARD, Kernels
@@ -30,6 +32,9 @@ class PlannedPolicy(FluxPolicy):
     only: int | None = None  # the call of each velocity that is real; None: all are
     calls: int = 1  # of each velocity, for which the real one counts
 
+    def keep(self, wanted: Collection[Place]) -> Kept | None:
+        return PlannedKept(self.network, wanted) if super().keep(wanted) else None
+
     def velocity(self, conditioning: Conditioning, geometry: Geometry) -> BatchVelocity:
         evaluate, calls = super().velocity(conditioning, geometry), count()
 
@@ -42,6 +47,22 @@ class PlannedPolicy(FluxPolicy):
                 return evaluate(x, sigma, rows)
 
         return velocity
+
+
+class PlannedKept(Kept):
+    """All that is wanted, as soon as one call is real: by then the others' has been kept."""
+
+    @contextmanager
+    def filling(self, call: int, first: int, size: int) -> Iterator[None]:
+        def keep(x: Tensor, context: Tensor) -> None:
+            if not self._inputs:
+                shapes, count = (x[0], context[0]), len(blocks(self.transformer)) + 1
+                self._inputs = {
+                    place: [Inputs(*map(torch.empty_like, shapes)) for _ in range(count)] for place in self.wanted
+                }
+
+        with seen(self.transformer, keep):
+            yield
 
 
 class PlannedVae(Vae):

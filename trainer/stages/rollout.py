@@ -1,7 +1,9 @@
 """Stage 2c: trajectories, with the states and velocities that training needs."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -90,20 +92,32 @@ def rollout(
     )
 
 
-def micro_batched(velocity: BatchVelocity, size: int, *, filled: bool = True) -> BatchVelocity:
+Around = Callable[[int, int, int], AbstractContextManager[None]]  # a call's number, a part's first row and size
+
+
+def plainly(call: int, first: int, size: int) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def micro_batched(
+    velocity: BatchVelocity, size: int, *, filled: bool = True, around: Around = plainly
+) -> BatchVelocity:
     """`velocity` on any number of rows, `size` at a time.
 
     Args:
         filled: whether a short last batch is filled up with copies of its last row. Matrix products give other bits for
             other batch shapes, and the ratio of new to old policy is exactly 1 at the start only if both saw the same
             one; where no ratio is taken, or by batches of another size, the copies would buy nothing.
+        around: entered for each of the parts.
     """
+    calls = count()
 
     def batched(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        out = []
+        call, out = next(calls), []
         for start in range(0, len(x), size):
             part = [t[start : start + size] for t in (x, sigma, rows)]
-            out.append(velocity(*(fill(t, size) for t in part) if filled else part)[: len(x) - start])
+            with around(call, start, size):
+                out.append(velocity(*(fill(t, size) for t in part) if filled else part)[: len(x) - start])
         return torch.cat(out)
 
     return batched

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -33,6 +34,7 @@ class PairMetrics:
 
 # the loss of some pairs, of the policy's velocities at their states and, if it is asked for, of the reference's
 Loss = Callable[[Pairs, Tensor, Tensor | None], PairLoss]
+Around = Callable[[int], AbstractContextManager[None]]
 
 
 def accumulate_gradient(
@@ -46,6 +48,7 @@ def accumulate_gradient(
     normaliser: int,
     reference: BatchVelocity | None = None,
     loss_scale: float = 1.0,
+    around: Around | None = None,
 ) -> PairMetrics:
     """Add the gradient of the objective over all pairs to the LoRA's, `micro_batch` pairs at a time.
 
@@ -58,6 +61,7 @@ def accumulate_gradient(
         normaliser: what the sum over pairs is divided by: all drawn pairs, trained or not.
         reference: the policy without its LoRA; None if the objective does not ask for it.
         loss_scale: what the gradient is multiplied by; no metric is.
+        around: entered for each call of `velocity` with gradient, with the number of its first pair.
     """
     inside = trajectories.inside
     totals = trajectories.sigma.new_zeros(4)
@@ -68,7 +72,8 @@ def accumulate_gradient(
         x, v_old = trajectories.x[part.step, row], trajectories.v[part.step, row]  # [m, *latent]
         sigma = trajectories.sigma[part.step]
 
-        v = velocity(x, sigma, part.prompt)
+        with around(start) if around else nullcontext():
+            v = velocity(x, sigma, part.prompt)
         v_reference = None
         if reference is not None:
             with torch.no_grad():

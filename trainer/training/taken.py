@@ -34,7 +34,7 @@ DRAWN = {
     "init": ("denoise", "reference"),
 }
 MACHINE = {
-    "model": ("device", "memory", "offload", "matmul", "compile", "checkpointing"),
+    "model": ("device", "memory", "offload", "matmul", "compile", "checkpointing", "keep_inputs"),
     "run": ("micro_batch", "rollout_batch", "offload_rewards"),
 }
 PATHS = ("model.path", "model.vae", "model.text_encoders", "init.image", "init.mask")

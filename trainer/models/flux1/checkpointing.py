@@ -28,9 +28,13 @@ def checkpoint_blocks(transformer: FluxTransformer2DModel) -> None:
 
 
 def _checkpointed(block: nn.Module, x: Tensor, context: Tensor, modulation: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    spared = [] if _needs_all(block, x, modulation) else _last_products(block)
-    inputs = (x, context, modulation, *others)
-    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _second_pass(spared)))
+    spared, inputs = spared_in(block, x, modulation), (x, context, modulation, *others)
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), second_pass(spared)))
+
+
+def spared_in(block: nn.Module, x: Tensor, modulation: Tensor) -> list[FusedLora | FrozenLinear]:
+    """The layers whose products a second pass of a block need not compute."""
+    return [] if _needs_all(block, x, modulation) else _last_products(block)
 
 
 def _needs_all(block: nn.Module, x: Tensor, modulation: Tensor) -> bool:
@@ -49,7 +53,8 @@ def _last_products(block: nn.Module) -> list[FusedLora | FrozenLinear]:
 
 
 @contextmanager
-def _second_pass(spared: list[FusedLora | FrozenLinear]) -> Iterator[None]:
+def second_pass(spared: list[FusedLora | FrozenLinear]) -> Iterator[None]:
+    """Inside, a block is computed again for what autograd keeps of it."""
     for layer in spared:
         layer.spared = True
     try:

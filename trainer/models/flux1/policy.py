@@ -1,7 +1,7 @@
 """FLUX.1 as a policy: the velocity that is trained, and the way between latents and pictures."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from ...stages.inpainting import Init
 from ...stages.rollout import BatchVelocity
 from ...stages.schedule import resolution_mu
 from ..conditioning import Conditioning
-from ..family import PolicyOf
+from ..family import Place, PolicyOf
 from ..files.source import ModelError
 from ..lora.attach import activate_lora, enable_loras
 from ..lora.names import LayerNames
@@ -24,6 +24,7 @@ from .conditions import EMBEDDINGS, FILL, POOLED, REFERENCE
 from .embedding import embedded, modulate_of
 from .encode_image import encode_init
 from .geometry import FILL_CHANNELS, Geometry
+from .kept import Kept
 from .lora_names import TARGETS
 from .vae import Autoencoder
 
@@ -89,6 +90,13 @@ class FluxPolicy(PolicyOf[Geometry]):
             return v[:, : geometry.tokens].float()
 
         return velocity
+
+    def keep(self, wanted: Collection[Place]) -> Kept | None:
+        """What keeps the blocks' inputs of candidates at some calls of `velocity`.
+
+        None without checkpointing: there the update passes each block once.
+        """
+        return Kept(self.network, wanted) if self.network.gradient_checkpointing else None
 
     @contextmanager
     def reference(self) -> Iterator[None]:
