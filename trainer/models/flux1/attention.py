@@ -1,5 +1,6 @@
 """FLUX.1's attention: as diffusers computes it, with one kernel for what happens to queries and keys before."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -61,12 +62,14 @@ def _projected(attn: FluxAttention, x: Tensor, text: Tensor | None, rotary: Rota
         layers = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, attn.norm_added_q, attn.norm_added_k
         sides.insert(0, _Side(text, *layers))
 
-    def heads(layer: nn.Module, side: _Side) -> Tensor:
-        return layer(side.tokens).unflatten(-1, (-1, attn.head_dim))
+    def parts(layers: Iterable[nn.Module]) -> list[Tensor]:
+        made = [layer(side.tokens) for layer, side in zip(layers, sides, strict=True)]
+        return [y.unflatten(-1, (-1, attn.head_dim)) for y in made]
 
-    queries = [heads(side.to_q, side) for side in sides]
-    query = rotated(queries, [side.norm_q.weight for side in sides], *rotary, attn.norm_q.eps)
-    keys = [heads(side.to_k, side) for side in sides]
-    key = rotated(keys, [side.norm_k.weight for side in sides], *rotary, attn.norm_k.eps)
-    values = [heads(side.to_v, side) for side in sides]
+    def placed(layers: Iterable[nn.Module], norms: list[nn.RMSNorm]) -> Tensor:
+        return rotated(parts(layers), [norm.weight for norm in norms], *rotary, norms[0].eps)
+
+    query = placed((side.to_q for side in sides), [side.norm_q for side in sides])
+    key = placed((side.to_k for side in sides), [side.norm_k for side in sides])
+    values = parts(side.to_v for side in sides)
     return query, key, torch.cat(values, 1) if len(values) > 1 else values[0]
