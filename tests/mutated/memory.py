@@ -249,10 +249,7 @@ TARGETS = [
         "trainer/models/flux1/rotary.py",
         ("test_rotary.py",),
         {
-            "weights exchanged": (
-                "_rotate(tensors[count:], tensors[:count]",
-                "_rotate(tensors[count:], tensors[:count][::-1]",
-            ),
+            "weights exchanged": ("tensors[:count], cos", "tensors[:count][::-1], cos"),
             "tried each time": ("@cache\n", ""),
         },
     ),
