@@ -239,8 +239,14 @@ TARGETS = [
                 "value *= scale",
             ),
             "gradient without weight": ("    a *= tl.load(weight + column, mask=known, other=0).to(tl.float32)\n", ""),
-            "the picture turns as the text": ("token = first + row % tokens", "token = row % tokens"),
-            "one trajectory over another": ("row // tokens * total + token", "token"),
+            "the text first, and the picture over it": (
+                "known = column < WIDTH\n    place, inside = _place(row, heads",
+                "known = column < WIDTH\n    token -= first\n    place, inside = _place(row, heads",
+            ),
+            "one trajectory over another": (
+                "_place(row // tokens * total + token, heads, WIDTH, HEADS, BLOCK)\n    tl.store",
+                "_place(token, heads, WIDTH, HEADS, BLOCK)\n    tl.store",
+            ),
             "some heads are left out": ("triton.cdiv(heads, HEADS)", "heads // HEADS"),
             "gradient as it lies": ("gradient.contiguous(), []", "gradient, []"),
         },
@@ -261,7 +267,7 @@ TARGETS = [
             "compiled blocks too": ("not torch.compiler.is_compiling() and ", ""),
             "kernel everywhere": ("        return has_kernel(device)\n", "        return True\n"),
             "the picture first": ("sides.insert(0, ", "sides.append("),
-            "keys by the queries' weight": ("[side.norm_k for side", "[side.norm_q for side"),
+            "keys by the queries' weight": ("(side.norm_k for side", "(side.norm_q for side"),
         },
     ),
     Target(

@@ -66,10 +66,10 @@ def _projected(attn: FluxAttention, x: Tensor, text: Tensor | None, rotary: Rota
         made = [layer(side.tokens) for layer, side in zip(layers, sides, strict=True)]
         return [y.unflatten(-1, (-1, attn.head_dim)) for y in made]
 
-    def placed(layers: Iterable[nn.Module], norms: list[nn.RMSNorm]) -> Tensor:
-        return rotated(parts(layers), [norm.weight for norm in norms], *rotary, norms[0].eps)
+    def placed(layers: Iterable[nn.Module], norms: Iterable[nn.RMSNorm]) -> Tensor:
+        return rotated(parts(layers), [norm.weight for norm in norms], *rotary, attn.norm_q.eps)  # one eps for all
 
-    query = placed((side.to_q for side in sides), [side.norm_q for side in sides])
-    key = placed((side.to_k for side in sides), [side.norm_k for side in sides])
+    query = placed((side.to_q for side in sides), (side.norm_q for side in sides))
+    key = placed((side.to_k for side in sides), (side.norm_k for side in sides))
     values = parts(side.to_v for side in sides)
     return query, key, torch.cat(values, 1) if len(values) > 1 else values[0]
