@@ -52,8 +52,12 @@ TARGETS = [
             "any sizes": ("return fits and", "return"),
             "any precision": ("and dtype == torch.bfloat16", ""),
             "any 8 bits": ("and weight.dtype == E4M3", ""),
-            "a failure ends it": ("        return False\n    return True", "        raise\n    return True"),
         },
+    ),
+    Target(
+        "trainer/models/storage/trial.py",
+        ("test_eight_bits.py",),
+        {"a failure ends it": ("        return False\n    return True", "        raise\n    return True")},
     ),
     Target(
         "trainer/models/storage/kernels.py",
@@ -222,6 +226,62 @@ TARGETS = [
         "trainer/models/flux1/policy.py",
         ("test_attention.py",),
         {"cuDNN in forward passes": ("with sound_attention(), embedded(", "with embedded(")},
+    ),
+    Target(
+        "trainer/models/flux1/rotary_kernels.py",
+        ("test_rotary.py",),
+        {
+            "turned the other way": ("tl.join(-second, first)", "tl.join(second, -first)"),
+            "gradient turned the other way": ("a = a * c - _quarter", "a = a * c + _quarter"),
+            "norm without gradient": ("a = scale * (a - value * (along * scale * scale))", "a = scale * a"),
+            "no weight": (
+                "value *= scale * tl.load(weight + column, mask=known, other=0).to(tl.float32)",
+                "value *= scale",
+            ),
+            "gradient without weight": ("    a *= tl.load(weight + column, mask=known, other=0).to(tl.float32)\n", ""),
+            "the text first, and the picture over it": (
+                "known = column < WIDTH\n    place, inside = _place(row, heads",
+                "known = column < WIDTH\n    token -= first\n    place, inside = _place(row, heads",
+            ),
+            "one trajectory over another": (
+                "_place(row // tokens * total + token, heads, WIDTH, HEADS, BLOCK)\n    tl.store",
+                "_place(token, heads, WIDTH, HEADS, BLOCK)\n    tl.store",
+            ),
+            "some heads are left out": ("triton.cdiv(heads, HEADS)", "heads // HEADS"),
+            "gradient as it lies": ("gradient.contiguous(), []", "gradient, []"),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/rotary.py",
+        ("test_rotary.py",),
+        {
+            "weights exchanged": ("tensors[:count], cos", "tensors[:count][::-1], cos"),
+            "tried each time": ("@cache\n", ""),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/attention.py",
+        ("test_rotary.py",),
+        {
+            "a trained norm too": ("return not trained and", "return"),
+            "compiled blocks too": ("not torch.compiler.is_compiling() and ", ""),
+            "kernel everywhere": ("        return has_kernel(device)\n", "        return True\n"),
+            "the picture first": ("sides.insert(0, ", "sides.append("),
+            "keys by the queries' weight": ("(side.norm_k for side", "(side.norm_q for side"),
+        },
+    ),
+    Target(
+        "trainer/models/flux1/family.py",
+        ("test_rotary.py",),
+        {"diffusers' attention": ("        transformer.set_attn_processor(Attention())\n", "")},
+    ),
+    Target(
+        "trainer/planning/stand_ins.py",
+        ("test_rotary.py",),
+        {
+            "a kernel for every device": ('device == "cpu" or kernels_by_triton(device)', "True"),
+            "no kernel for another's": ('device == "cpu" or ', ""),
+        },
     ),
     Target(
         "trainer/models/flux1/family.py",

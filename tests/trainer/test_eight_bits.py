@@ -11,7 +11,7 @@ from small_step import policy_of
 from trainer import device as devices
 from trainer.engine.setup import placement_of
 from trainer.errors import ConfigError
-from trainer.models.storage import eight_bits
+from trainer.models.storage import eight_bits, trial
 from trainer.models.storage.eight_bits import FLOAT8, can_multiply, multiply, quantise, widen
 from trainer.models.storage.frozen import FrozenLinear
 from trainer.models.storage.memory import MemoryPlan, Storage
@@ -69,7 +69,7 @@ def test_layers_use_the_kernel_where_it_runs(kernels, monkeypatch):
 
 def test_a_triton_that_does_not_work_is_told_once(monkeypatch, caplog):
     pytest.importorskip("triton", reason="Triton is not installed")
-    monkeypatch.setattr(eight_bits, "kernels_by_triton", lambda device: True)  # not on the CPU
+    monkeypatch.setattr(trial, "kernels_by_triton", lambda device: True)  # not on the CPU
     eight_bits._one_kernel.cache_clear()
     stored, scale = quantise(random(OUT, IN))
     for _ in range(2):

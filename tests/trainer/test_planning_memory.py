@@ -18,6 +18,7 @@ from trainer.models.storage.modulation import modulation_of
 from trainer.planning import models
 from trainer.planning.kernels import PRODUCT, THIN
 from trainer.planning.phases import Meter, measure
+from trainer.planning.stand_ins import PlannedAttention
 from trainer.planning.tracker import DEVICE, MemoryTracker
 from trainer.settings.config_file import load_config
 from trainer.training.prepare import prepare
@@ -95,6 +96,7 @@ def reachable() -> int:
 def measured(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinned, "CHUNK", pinned.ALIGNED)  # on the CPU nothing is pinned, in pieces of 256 MiB
+        patch.setattr(PlannedAttention, "has_kernel", lambda *_: False)  # nor is there Triton
         return measure(config, MemoryPlan())
 
 

@@ -42,7 +42,7 @@ from . import models
 from .kernels import PAIRS, Kernels, Work
 from .models import META
 from .rewards import counted
-from .stand_ins import PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
+from .stand_ins import PlannedAttention, PlannedFetcher, PlannedPolicy, PlannedStorage, PlannedVae
 from .tracker import DEVICE, HOST, MemoryTracker, fused_attention
 
 ROLLOUT = "rollout"  # the one that `run.rollout_batch` counts in
@@ -158,6 +158,7 @@ def _encode(config: Config, plan: MemoryPlan, meter: Meter) -> list[Conditioning
 def _load(config: Config, plan: MemoryPlan, encoded: list[Conditioning], meter: Meter) -> tuple[Setup, PlannedPolicy]:
     dtype, tracker = dtype_of(config), meter.tracker
     transformer = models.transformer(config.model.path)
+    transformer.set_attn_processor(PlannedAttention(config.model.device))
     encoded = [_as_wide_as(transformer, conditioning) for conditioning in encoded]
     vae = models.autoencoder(config.model.path)
     for parameter in vae.parameters():

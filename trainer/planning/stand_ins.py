@@ -8,8 +8,11 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
+from ..choices import AUTO
+from ..device import kernels_by_triton, pick_device
 from ..models.conditioning import Conditioning
 from ..models.family import Place
+from ..models.flux1.attention import Attention
 from ..models.flux1.geometry import Geometry
 from ..models.flux1.kept import Inputs, Kept, seen
 from ..models.flux1.policy import FluxPolicy
@@ -63,6 +66,19 @@ class PlannedKept(Kept):
 
         with seen(self.transformer, keep):
             yield
+
+
+class PlannedAttention(Attention):
+    """Attention on meta as on the device that a setting names; a machine with none but the CPU plans for one that
+    Triton compiles for."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        device = pick_device(AUTO) if device == AUTO else device
+        self.works = device == "cpu" or kernels_by_triton(device)
+
+    def has_kernel(self, device: torch.device) -> bool:
+        return self.works
 
 
 class PlannedVae(Vae):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from torch import nn
 
 from ...device import computes_bfloat16
 from ..conditioning import Conditioning
@@ -16,6 +15,7 @@ from ..storage.compiling import compile_blocks
 from ..storage.memory import readied
 from ..storage.modulation import compute_ahead
 from ..storage.placement import Placement
+from .attention import Attention
 from .checkpointing import checkpoint_blocks
 from .parts import load_vae
 from .policy import FluxPolicy
@@ -83,10 +83,11 @@ def load_placed(source: ModelSource, placement: Placement) -> FluxTransformer2DM
 
 
 def flux_readied(placement: Placement) -> Ready:
-    """`readied`, with the modulation computed ahead."""
+    """`readied`, with the modulation computed ahead and this project's attention."""
     ready = readied(placement)
 
-    def prepare(transformer: nn.Module) -> Put:
+    def prepare(transformer: FluxTransformer2DModel) -> Put:
+        transformer.set_attn_processor(Attention())
         compute_ahead(transformer, torch.device(placement.device))
         return ready(transformer)
 

@@ -4,16 +4,13 @@ On a device that Triton compiles for, widening is one kernel that reads a byte a
 the wide number twice and reads it once. Both give the same bits. A compiled block fuses torch's own operations.
 """
 
-import logging
 import math
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from ...device import kernels_by_triton
-
-log = logging.getLogger(__name__)
+from .trial import works
 
 E4M3 = torch.float8_e4m3fn
 FLOAT8 = (E4M3, torch.float8_e5m2)
@@ -81,15 +78,11 @@ def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _one_kernel(device: torch.device) -> bool:
-    """Whether Triton's kernel runs on the device: tried once, as much can be missing, such as a C compiler."""
-    if not kernels_by_triton(device):
-        return False
-    from .kernels import widened
+    """Whether Triton's kernel runs on the device: tried once."""
 
-    try:
+    def trial() -> None:
+        from .kernels import widened
+
         widened(torch.zeros(1, MULTIPLE, dtype=torch.int8, device=device), None, torch.bfloat16)
-    except Exception as error:  # noqa: BLE001  Triton, the compiler and the driver have errors of their own
-        reason = " ".join(str(error).split())[:200]
-        log.warning("Triton does not work here (%s): 8-bit weights are widened by torch, which is slower", reason)
-        return False
-    return True
+
+    return works(device, trial, "8-bit weights are widened by torch, which is slower")
