@@ -81,7 +81,7 @@ TARGETS = [
         ("test_rollout_batch.py",),
         {
             "copies in the update that buy nothing": (
-                "filled = micro_batch == setup.rollout_batch.size",
+                "filled = around is None and micro_batch == setup.rollout_batch.size",
                 "filled = True",
             )
         },
