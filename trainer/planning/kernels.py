@@ -30,7 +30,6 @@ PRODUCT, THIN, ATTENTION, ELEMENTWISE, CAST, COPY, FETCH = KINDS = (
 )
 FORWARD, PAIRS = "forward", "pairs"  # one micro-batch of the rollout, and of the update with its backward pass
 RIDGE = 128  # FLOP a byte below which a product is thin: cards do about as many in the time of a byte
-FORWARD, PAIRS = "forward", "pairs"  # one micro-batch of the rollout, and of the update with its backward pass
 COPYING = frozenset("copy_ _to_copy widen clone cat stack repeat constant_pad_nd slice_backward".split())
 GATHERING = frozenset({"index", "index_select", "embedding", "gather"})  # which read what they give, not the whole
 TRANSFERS = frozenset({"copy_", "_to_copy"})
