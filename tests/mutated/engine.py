@@ -15,6 +15,14 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/engine/grpo.py",
+        ("test_kept.py",),
+        {
+            "kept for every update": ("used = None if measured else around_of(", "used = around_of("),
+            "the first pairs' for all": ("keeper.used(places[start :", "keeper.used(places[0 * start :"),
+        },
+    ),
+    Target(
         "trainer/engine/drawing.py",
         ("test_image_to_image.py",),
         {

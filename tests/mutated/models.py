@@ -185,6 +185,18 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/models/flux1/kept.py",
+        ("test_kept.py",),
+        {
+            "another candidate's": ("rows = {n - first: (call, n)", "rows = {0: (call, n)"),
+            "another block's": ("kept.of(places, number + 1).x", "kept.of(places, number).x"),
+            "gradients end here": ("tensor.requires_grad_(needed)", "pass"),
+            "for ever": ("            self.transformer._gradient_checkpointing_func = usual\n", "            pass\n"),
+            "nothing is let go": ("        self._inputs.clear()\n", "        pass\n"),
+            "shown for ever": ("            block._compiled_call_impl = call\n", "            pass\n"),
+        },
+    ),
+    Target(
         "trainer/models/flux1/embedding.py",
         ("test_flux.py", "test_modulation.py"),
         {
