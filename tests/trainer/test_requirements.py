@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HOSTS = {"torch", "comfy", "comfy_api", "comfyui_version", "folder_paths", "server"}  # ComfyUI brings them
+# ComfyUI brings them, and torch for CUDA its Triton
+HOSTS = {"torch", "triton", "comfy", "comfy_api", "comfyui_version", "folder_paths", "server"}
 CALLED = {"PIL": "pillow", "huggingface_hub": "huggingface-hub"}  # a package by another name than its import
 
 

@@ -96,7 +96,7 @@ def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: 
 def keeper_of(setup: Setup, iteration: int, kept: Sequence[int], prompts: int) -> Keeper | None:
     """What keeps the model's passes at the iteration's pairs, for a solver that asks once a step."""
     steps = setup.config.sampling.steps
-    if setup.objective.solver.evaluations(steps) != steps:
+    if setup.objective.solver.evaluations(steps) != steps or not hasattr(setup.policy, "keep"):
         return None
     pairs = drawn_pairs(setup, iteration, prompts)
     return setup.policy.keep(places_of(pairs, kept, setup.config.grpo.group_size))
