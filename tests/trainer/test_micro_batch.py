@@ -64,7 +64,7 @@ def test_other_errors_pass():
 
 @pytest.fixture
 def make(config_file):
-    return lambda *overrides: prepare(load_config(config_file(), overrides))
+    return lambda *overrides: prepare(load_config(config_file(), ["run.rollout_batch=4", *overrides]))
 
 
 def run(setup, full=None):
