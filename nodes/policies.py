@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..trainer.device import training_on
-from ..trainer.settings.config import Config, LoraSettings, ModelSettings, RewardSettings
+from ..trainer.settings.config import Config, LoraSettings, ModelSettings, RewardSettings, RunSettings
 from . import host
 from .residence import Residence
 
@@ -151,13 +151,12 @@ def plan_of(wanted: Wanted) -> MemoryPlan:
 
 def alone(wanted: Wanted) -> Config:
     """A training of which nothing else is known yet: its rewards come later too, and take no room here."""
-    return Config(wanted.model, ("",), (RewardSettings("values"),), wanted.lora)
+    model, run = replace(wanted.model, keep_inputs=False), RunSettings(rollout_batch=RunSettings.micro_batch)
+    return Config(model, ("",), (RewardSettings("values"),), wanted.lora, run=run)
 
 
 def fresh_lora(base: FluxPolicy, wanted: Wanted) -> tuple[FluxPolicy, Mapping[str, nn.Parameter]]:
     """The base model with a new LoRA on it, beside those that are there."""
-    from dataclasses import replace
-
     from ..trainer.engine.setup import add_lora
 
     flux = replace(base, adapter=f"lora_{next(_names)}")

@@ -1,6 +1,7 @@
 """The models of a run at their real sizes on the `meta` device: shapes without data, ready in a second."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,11 @@ def tokens(model: ModelSettings) -> int:
 
 def inits(config: Config, policy: FluxPolicy) -> list[Init]:
     """What pictures and mask would be at every size, if the config has some; all of the mask is drawn."""
-    sizes = config.sampling.all_sizes if config.init.image else ()
-    return [_init(config.init, policy.geometry(*size), policy.sees_mask) for size in sizes]
+    settings = config.init
+    if policy.sees_mask and not settings.image:  # Fill cannot do without, and its files may be still to come
+        settings = replace(settings, image=("a picture",), mask="a mask")
+    sizes = config.sampling.all_sizes if settings.image else ()
+    return [_init(settings, policy.geometry(*size), policy.sees_mask) for size in sizes]
 
 
 def _init(settings: InitSettings, geometry: Geometry, fill: bool) -> Init:
