@@ -124,7 +124,8 @@ def test_memory_that_runs_out_is_one_sentence_and_the_next_run_works(server):
 
 # a training of the default sizes on the embedded model needs 214 MiB with a micro-batch of 1, and 200 in fp8
 TOTAL = 412 * MIB
-TOLD = {  # bytes to reserve, state -> bytes of the policy's weights: 16 of 22 million in float32, as the norms' wait elsewhere
+# bytes to reserve, state -> bytes of the policy's weights: 16 of 22 million in float32, as the norms' wait elsewhere
+TOLD = {
     "nothing": (0, "NORMAL_VRAM", 15_000_000, 20_000_000),
     "--reserve-vram": (TOTAL - 206 * MIB, "NORMAL_VRAM", 6_000_000, 13_000_000),
     "--lowvram": (0, "LOW_VRAM", 6_000_000, 13_000_000),
