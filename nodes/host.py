@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 
-from ..trainer.device import is_out_of_memory, pick_device, release
+from ..trainer.device import free_memory, is_out_of_memory, pick_device, release
 from ..trainer.engine.micro_batch import OutOfMemory
 from ..trainer.errors import ConfigError, Stopped, UserError
 from ..trainer.events import Drawn, Event, Halved, IterationDone, SelfTested, Skipped, Started, Waiting
@@ -70,6 +70,12 @@ def left_free(device: str) -> int:
     shares = {states.LOW_VRAM: 1 / 2, states.NO_VRAM: 1}
     share = shares.get(model_management.vram_state, 0)
     return max(reserve, int(share * model_management.get_total_memory(torch.device(device)))) if share else reserve
+
+
+def room(device: str) -> int | None:
+    """Bytes of `device` that a training may still take; None if it does not count them."""
+    free = free_memory(device)
+    return None if free is None else free - left_free(device)
 
 
 def stop_if_cancelled() -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..trainer.engine.state import State
     from ..trainer.models.flux1.policy import FluxPolicy
     from ..trainer.models.storage.memory import MemoryPlan
+    from ..trainer.planning.choice import Choice
+    from ..trainer.planning.phases import Peak
     from .recording import Recording
 
 
@@ -41,6 +43,7 @@ class Policy:
     flux: FluxPolicy
     lora: Mapping[str, nn.Parameter]
     residence: Residence  # of the base model
+    plan: MemoryPlan  # its own
     state: State | None = None  # optimiser and average, from the first step on
     version: int = 0
     recording: Recording | None = None  # where its steps are kept
@@ -54,6 +57,18 @@ class Policy:
         """
         with host.training_mode(), host.memory_advice(config), self.residence.in_use(stay=stay):
             yield
+
+    def choice(self, config: Config) -> Choice:
+        """How many candidates of a training are in the model at once, by the room beside the base model's plan.
+
+        Inside `at_work`: then the room is the training's.
+        """
+        from ..trainer.planning.choice import choose
+
+        model = replace(config.model, memory=self.plan.precision, offload=self.plan.offload)
+        free = host.room(config.model.device)
+        room = None if free is None else free + self.residence.loaded_size()
+        return choose(replace(config, model=model), room, predict_unless_cancelled)
 
     def moved(self) -> None:
         """A step was made."""
@@ -84,23 +99,24 @@ def get(wanted: Wanted) -> Policy:
     if policy is None:
         sibling = next((p for p in _policies.values() if p.wanted.model == wanted.model), None)
         if sibling is None:
-            base, residence = load_base(wanted)
+            base, residence, plan = load_base(wanted)
         else:
-            base, residence = sibling.flux, sibling.residence
+            base, residence, plan = sibling.flux, sibling.residence, sibling.plan
             drop_forgotten(base)
         flux, lora = fresh_lora(base, wanted)
-        policy = _policies[wanted] = Policy(wanted, flux, lora, residence)
+        policy = _policies[wanted] = Policy(wanted, flux, lora, residence, plan)
         residence.wait()
     return policy
 
 
-def load_base(wanted: Wanted) -> tuple[FluxPolicy, Residence]:
+def load_base(wanted: Wanted) -> tuple[FluxPolicy, Residence, MemoryPlan]:
     _policies.clear()
     _moved.clear()
     device = wanted.model.device
     host.free_models(device)
-    with training_on(device), host.memory_advice(alone(wanted)):
-        base = load(wanted)
+    with training_on(device), host.memory_advice(alone(wanted)), host.training_mode():
+        plan = plan_of(wanted)
+        base = load(wanted, plan)
     network = base.network
 
     def follow(there: torch.device) -> None:
@@ -110,10 +126,10 @@ def load_base(wanted: Wanted) -> tuple[FluxPolicy, Residence]:
             if policy.flux.network is network and policy.state:
                 follow_lora(policy.state, there)
 
-    return base, Residence(network, device, follow)
+    return base, Residence(network, device, follow), plan
 
 
-def load(wanted: Wanted) -> FluxPolicy:
+def load(wanted: Wanted, plan: MemoryPlan) -> FluxPolicy:
     from ..trainer.engine.setup import compiles
     from ..trainer.models.files.source import resolve
     from ..trainer.models.flux1.family import load_flux, load_placed, shifts
@@ -121,8 +137,6 @@ def load(wanted: Wanted) -> FluxPolicy:
     from ..trainer.models.storage.placement import DTYPES, Placement
 
     model = wanted.model
-    with host.training_mode():
-        plan = plan_of(wanted)
     placement = Placement(
         device=model.device,
         dtype=DTYPES[model.dtype],
@@ -131,22 +145,26 @@ def load(wanted: Wanted) -> FluxPolicy:
         checkpointing=model.checkpointing,
         compiled=compiles(model, model.device, plan.offload),
     )
-    with host.training_mode():
-        source = resolve(model.path)
-        if source.file:
-            transformer = load_placed(source, placement)
-            return FluxPolicy(transformer, None, model.guidance, shifts(source, transformer))
-        return load_flux(source, placement, guidance=model.guidance)
+    source = resolve(model.path)
+    if source.file:
+        transformer = load_placed(source, placement)
+        return FluxPolicy(transformer, None, model.guidance, shifts(source, transformer))
+    return load_flux(source, placement, guidance=model.guidance)
 
 
 def plan_of(wanted: Wanted) -> MemoryPlan:
     """The memory plan of a wish. "auto" fits a training in the nodes' default sizes, which come later in the graph."""
-    from ..trainer.device import free_memory
     from ..trainer.planning.choice import choose
 
-    device = wanted.model.device
-    free = free_memory(device)
-    return choose(alone(wanted), None if free is None else free - host.left_free(device)).plan
+    return choose(alone(wanted), host.room(wanted.model.device), predict_unless_cancelled).plan
+
+
+def predict_unless_cancelled(config: Config, plan: MemoryPlan) -> Mapping[str, Peak]:
+    """A count takes 20 seconds for FLUX.1-dev."""
+    from ..trainer.planning.phases import predict
+
+    host.raise_if_cancelled()
+    return predict(config, plan)
 
 
 def alone(wanted: Wanted) -> Config:

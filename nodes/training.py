@@ -127,7 +127,7 @@ class Train(io.ComfyNode):
                         min=0,
                         max=128,
                         tooltip="Candidates in the model at once while they are drawn, which takes less memory than "
-                        "the update. 0: as many as micro_batch.",
+                        "the update. 0: as many as there is room for; on the CPU as many as micro_batch.",
                     ),
                 ),
             ],
@@ -229,6 +229,7 @@ def train(
     from ..trainer.engine.setup import assemble
     from ..trainer.rewards.base import move
     from ..trainer.training.early_stop import EarlyStop
+    from ..trainer.training.prepare import as_chosen
     from ..trainer.training.run import start_run
     from ..trainer.training.run_folder import LORA as LORA_FILE
 
@@ -243,7 +244,10 @@ def train(
                     resume=resume,
                     listeners=[progress, EarlyStop(config.weights, early_stop, control.stop), announcer],
                     control=control,
-                    load=lambda config: assemble(config, flux, lora, prompts.conditioning, rewards, inits, looked_at),
+                    load=lambda config: as_chosen(
+                        assemble(config, flux, lora, prompts.conditioning, rewards, inits, looked_at),
+                        policy.choice(config),
+                    ),
                 )
             return read_lora_file(Path(config.run.folder) / LORA_FILE), ending
         finally:

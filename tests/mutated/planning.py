@@ -12,7 +12,11 @@ TARGETS = [
             "the first of all": ("if phase != ROLLOUT) <= room", "if phase != ROLLOUT) >= 0"),
             "everything is counted": ("        if expected > room:\n", "        if False:\n"),
             "bf16 with offload": ("    if not least:\n", "    if True:\n"),
-            "a named plan is chosen anew": ("named = model.memory != AUTO", "named = False"),
+            "a named plan is chosen anew": ("    if model.memory != AUTO:\n", "    if False:\n"),
+            "a named number is found anew": (" if run.rollout_batch == AUTO else named", ""),
+            "nothing is counted for what is kept": ("run.rollout_batch, model.keep_inputs):", "run.rollout_batch):"),
+            "kept without room": ("if max(peaks.values()) > room:", "if False:"),
+            "counted as if nothing were kept": ("replace(config.model, keep_inputs=True)", "config.model"),
             "nobody is told": ("told = log.warning if", "told = log.info if"),
             "a rollout that does not fit": ("fits = peaks[ROLLOUT] <= room", "fits = True"),
             "a smaller rollout is not counted": (
@@ -185,7 +189,7 @@ TARGETS = [
         "trainer/planning/models.py",
         ("test_planning_sizes.py",),
         {
-            "no picture to begin from": ("if config.init.image else ()", "if False else ()"),
+            "no picture to begin from": ("if settings.image else ()", "if False else ()"),
             "no mask": ("torch.ones(size) if settings.mask else None", "None"),
         },
     ),

@@ -16,6 +16,7 @@ CONFIG = Config(ModelSettings("FLUX.1-dev"), ("a cat",), (RewardSettings("hpsv2.
 WEIGHTS = {"bf16": 16.12, "fp8": 8.11}  # GiB
 # of the rollout, the decoding, the rewards and the update above the weights, with a micro-batch of 4
 ABOVE = {512: (1.41, 2.45, 2.77, 4.13), 1024: (2.77, 2.66, 2.99, 10.52)}
+KEPT = {512: 2.6, 1024: 10.4}  # of the update, if the blocks' inputs are kept
 
 
 class Counted:
@@ -31,7 +32,8 @@ class Counted:
         rollout, decode, reward, update = ABOVE[self.edge]
         rollout = 0.8 + (rollout - 0.8) * drawn / 4
         above = {"load": 2.08, "rollout": rollout, "decode": decode, "reward": reward}
-        above["update"] = 0.99 + (update - 0.99) * size / 4
+        kept = KEPT[self.edge] if config.model.keep_inputs is True else 0.0
+        above["update"] = 0.99 + (update - 0.99) * size / 4 + kept
         peaks = {phase: Peak(round((weights + extra) * GIB), 0) for phase, extra in above.items()}
         return {"encode": Peak(99 * GIB, 0), **peaks}  # over before the choice is made
 
@@ -74,8 +76,10 @@ def never(config, plan):
 
 def test_a_named_plan_is_taken_and_a_device_that_counts_nothing_gets_the_models_own_precision():
     named = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="fp8", offload=0.5))
-    numbered = replace(named, run=RunSettings(rollout_batch=5))
-    assert choose(numbered, GIB, never) == Choice(MemoryPlan("fp8", 0.5), 4, 5)
+    for keeps in (False, True):
+        model = replace(named.model, keep_inputs=keeps)
+        numbered = replace(named, model=model, run=RunSettings(rollout_batch=5))
+        assert choose(numbered, GIB, never) == Choice(MemoryPlan("fp8", 0.5), 4, 5, keeps)
     assert choose(CONFIG, None, never) == Choice(MemoryPlan("bf16"), 4, 4)
     assert choose(named, None, never) == Choice(MemoryPlan("fp8", 0.5), 4, 4)
 
@@ -94,9 +98,17 @@ def test_beside_a_named_plan_as_many_are_drawn_at_once_as_fit(memory, offload, r
     assert chosen(room, 1024, memory=memory, offload=offload) == (memory, offload, 4, drawn)
 
 
+@pytest.mark.parametrize(("room", "keeps"), [(99, True), (14.9, True), (14.8, False), (11.0, False)])
+@pytest.mark.parametrize("drawn", [12, "auto"])
+def test_beside_named_numbers_inputs_are_kept_if_there_is_room(room, keeps, drawn):
+    named = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="fp8"), run=RunSettings(rollout_batch=drawn))
+    found = choose(named, round(room / (1 - MARGIN) * GIB), Counted())
+    assert found == Choice(MemoryPlan("fp8"), 4, 12, keeps)
+
+
 def test_4_bits_are_counted_as_8():
     config, count = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="nf4")), Counted()
-    assert choose(config, 99 * GIB, count) == Choice(MemoryPlan("nf4"), 4, 12)
+    assert choose(config, 99 * GIB, count) == Choice(MemoryPlan("nf4"), 4, 12, keeps=True)
     assert {plan.precision for plan, *_ in count.asked} == {"fp8"}
 
 
@@ -114,7 +126,7 @@ def test_a_number_that_the_user_names_decides_about_the_plan():
     assert found.plan.offload > 0
 
 
-@pytest.mark.parametrize(("room", "most"), [(21.0, 1), (17.0, 2), (11.5, 2), (9.0, 3), (4.0, 3)])
+@pytest.mark.parametrize(("room", "most"), [(21.0, 2), (17.0, 3), (11.5, 3), (9.0, 4), (4.0, 4)])
 def test_few_plans_are_counted(room, most):
     count = Counted()
     choose(CONFIG, round(room / (1 - MARGIN) * GIB), count)

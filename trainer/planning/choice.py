@@ -42,13 +42,12 @@ def choose(config: Config, free: int | None, predict: Predict = predict) -> Choi
         predict: counts the phases' peaks of a run under a plan.
     """
     model, run = config.model, config.run
-    named = model.memory != AUTO
-    if free is None or (named and run.rollout_batch != AUTO):
-        plan = MemoryPlan(model.memory if named else "bf16", model.offload)
-        return Choice(plan, run.micro_batch, run.drawn_at_once, model.keep_inputs is True)
+    named = as_named(config)
+    if free is None or AUTO not in (model.memory, run.rollout_batch, model.keep_inputs):
+        return named
     room = free * (1 - MARGIN)
-    if named:
-        choice = rollout_beside(config, room, predict)
+    if model.memory != AUTO:
+        choice = rollout_beside(config, room, predict) if run.rollout_batch == AUTO else named
     else:
         choice = _first_that_fits(config, room, predict) or Choice(MemoryPlan("fp8", 1.0), 1, 1)
         fewer = choice.plan.offload > model.offload or choice.micro_batch < run.micro_batch
@@ -58,6 +57,13 @@ def choose(config: Config, free: int | None, predict: Predict = predict) -> Choi
     if run.rollout_batch == AUTO:
         log.info("run.rollout_batch = 'auto': %d candidates at once", choice.rollout_batch)
     return replace(choice, keeps=_keeps(config, choice, room, predict))
+
+
+def as_named(config: Config) -> Choice:
+    """What the settings say; what they leave to the planner is as on a device that counts no memory."""
+    model, run = config.model, config.run
+    plan = MemoryPlan("bf16" if model.memory == AUTO else model.memory, model.offload)
+    return Choice(plan, run.micro_batch, run.drawn_at_once, model.keep_inputs is True)
 
 
 def _keeps(config: Config, choice: Choice, room: float, predict: Predict) -> bool:

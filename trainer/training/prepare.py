@@ -19,8 +19,8 @@ from ..engine.state import Setup
 from ..models.families import family_of
 from ..models.lora.attach import ADAPTER
 from ..models.storage.placement import Placement
-from ..planning.choice import choose
-from ..settings.config import Config, RunSettings
+from ..planning.choice import Choice, as_named, choose
+from ..settings.config import Config
 
 
 def prepare(config: Config) -> Setup:
@@ -33,26 +33,27 @@ def prepare(config: Config) -> Setup:
     conditioning, *others = encode_all(config, [config.prompts, watched] if watched else [config.prompts])
     source = source_of(config)
     family = family_of(source, config.model.family)
-    placement, run, keeps = placement_of(config), config.run, config.model.keep_inputs is True
+    placement, choice = placement_of(config), as_named(config)
     if family.planned:
-        placement, run, keeps = planned(config, placement)
+        placement, choice = planned(config, placement)
     policy = family.load(source, placement, guidance=config.model.guidance)
     policy.adapter = ADAPTER
     lora = add_lora(policy, config.lora, config.run.seed)
     inits = read_inits(config, policy)
     evaluation = others[0] if others else None
-    setup = assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation)
-    batches = MicroBatch(run.micro_batch, policy.device), MicroBatch(run.drawn_at_once, policy.device)
-    return replace(setup, micro_batch=batches[0], rollout_batch=batches[1], keeps=keeps)
+    return as_chosen(assemble(config, policy, lora, conditioning, build_rewards(config), inits, evaluation), choice)
 
 
-def planned(config: Config, placement: Placement) -> tuple[Placement, RunSettings, bool]:
-    """The placement with the memory plan that fits the device, how many candidates are in the model at once, and
-    whether the blocks' inputs are kept."""
+def as_chosen(setup: Setup, choice: Choice) -> Setup:
+    """The Setup that has as many candidates in the model at once, and keeps what, as was chosen."""
+    update, rollout = (MicroBatch(size, setup.policy.device) for size in (choice.micro_batch, choice.rollout_batch))
+    return replace(setup, micro_batch=update, rollout_batch=rollout, keeps=choice.keeps)
+
+
+def planned(config: Config, placement: Placement) -> tuple[Placement, Choice]:
+    """The choice that fits the device, and the placement with its memory plan."""
     named = replace(config, model=replace(config.model, dtype=pick_dtype(config)))
     choice = choose(named, free_memory(placement.device))
     plan = choice.plan
     compiled = compiles(config.model, placement.device, plan.offload)
-    placement = replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled)
-    run = replace(config.run, micro_batch=choice.micro_batch, rollout_batch=choice.rollout_batch)
-    return placement, run, choice.keeps
+    return replace(placement, memory=plan.precision, offload=plan.offload, compiled=compiled), choice
