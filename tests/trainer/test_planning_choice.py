@@ -106,6 +106,11 @@ def test_beside_named_numbers_inputs_are_kept_if_there_is_room(room, keeps, draw
     assert found == Choice(MemoryPlan("fp8"), 4, 12, keeps)
 
 
+def test_a_named_number_beside_a_named_plan_stays_where_it_does_not_fit():
+    named = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="fp8"), run=RunSettings(rollout_batch=12))
+    assert choose(named, 9 * GIB, Counted()) == Choice(MemoryPlan("fp8"), 4, 12)
+
+
 def test_4_bits_are_counted_as_8():
     config, count = replace(CONFIG, model=ModelSettings("FLUX.1-dev", memory="nf4")), Counted()
     assert choose(config, 99 * GIB, count) == Choice(MemoryPlan("nf4"), 4, 12, keeps=True)
