@@ -7,7 +7,7 @@ declare module "*/scripts/app.js" {
     keybindings?: { commandId: string; combo: { key: string; ctrl?: boolean; alt?: boolean; shift?: boolean } }[];
     menuCommands?: { path: string[]; commands: string[] }[];
     /** Called for each type of node, before there are nodes of it. */
-    beforeRegisterNodeDef?(nodeType: { prototype: { onConfigure?: (info: any) => void } }, nodeData: { name: string }): void;
+    beforeRegisterNodeDef?(nodeType: { prototype: object }, nodeData: { name: string }): void;
     /** Called once, when the page is ready. */
     setup?(): void | Promise<void>;
   }
