@@ -18,8 +18,10 @@ def table(server, **changes) -> list[str]:
 def test_the_table_has_a_row_for_each_plan_and_says_which_fits(server):
     lines = [line.strip() for line in table(server)]
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ")] == [
-        "| plan", "| ---", "| bf16", "| bf16, micro-batch 8", "| fp8", "| nf4 (estimate)", "| fp8, micro-batch 8",
-        "| fp8 + offload 1", "| fp8 + offload 1, micro-batch 8",
+        "| plan", "| ---",
+        "| bf16", "| bf16, micro-batch 8", "| bf16, inputs kept",
+        "| fp8", "| nf4 (estimate)", "| fp8, micro-batch 8", "| fp8, inputs kept",
+        "| fp8 + offload 1", "| fp8 + offload 1, micro-batch 8", "| fp8 + offload 1, micro-batch 8, inputs kept",
     ]  # fmt: skip
     assert 'GiB: bf16 fits (model.memory = "bf16"' in lines[-1]
 

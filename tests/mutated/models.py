@@ -71,11 +71,11 @@ TARGETS = [
             "made in inference mode": ("with torch.inference_mode(False):", "with torch.inference_mode(True):"),
             "copies stay behind": ("        self._rounded.clear()  #", "        pass  #"),
             "copies outlive their LoRA": ("        self._rounded.clear()\n", "        pass\n"),
-            "float16 too": ("or x.dtype == torch.float16", ""),
+            "float16 too": ("or dtype == torch.float16", ""),
             "DoRA too": (" and adapter not in self.lora_variant", ""),
             "never off": ("self.disable_adapters or self.merged", "self.merged"),
             "x is sent for in vain": ("if ctx.needs_input_grad[0]:", "if True:"),
-            "A for B": ('self._round("B", b, x.dtype)', 'self._round("A", b, x.dtype)'),
+            "A for B": ('("lora_A", "lora_B")]', '("lora_A", "lora_A")]'),
         },
     ),
     Target(

@@ -103,8 +103,8 @@ def test_a_run_of_an_older_version_goes_on_with_a_setting_that_was_added(added):
     assert differences(completed(stored(clip=0.3)), completed(without)) == ["grpo.clip was 0.3, is 0.2"]
 
 
-MAY_CHANGE = """model.memory model.offload model.matmul model.compile model.checkpointing run.folder run.iterations
-run.save_every run.tiles_every run.keep_tiles run.offload_rewards run.base_every run.stop_on
+MAY_CHANGE = """model.memory model.offload model.matmul model.compile model.checkpointing model.keep_inputs
+run.folder run.iterations run.save_every run.tiles_every run.keep_tiles run.offload_rewards run.base_every run.stop_on
 evaluation.prompts evaluation.every"""
 
 

@@ -14,7 +14,6 @@ from trainer.planning.kernels import ELEMENTWISE, KINDS, Kernel
 from trainer.planning.phases import PHASES, Peak, Planned
 from trainer.planning.predictions import Prediction
 from trainer.planning.report import Report, plan
-from trainer.planning.roofline import iteration, seconds
 
 CARD = card_named("4090")
 WIDE = ["sampling.width=256", "sampling.height=256"]
@@ -24,6 +23,10 @@ def prediction(name: str, gib: float, moved: int, **options) -> Prediction:
     """Of a run that moves so many GB an iteration."""
     work = {"update": Counter({Kernel(ELEMENTWISE, 2, 0, 10**9): moved})}
     return Prediction(MemoryPlan(name), dict.fromkeys(PHASES, Peak(round(gib * GIB), 0)), work=work, **options)
+
+
+def on_device(peaks: dict[str, Peak]) -> dict[str, int]:
+    return {name: peak.device for name, peak in peaks.items()}
 
 
 @pytest.mark.parametrize(
@@ -49,10 +52,8 @@ def test_a_plan_counts_the_same_after_another_micro_batch(config_file):
     together, alone = Planned(config, MemoryPlan("fp8")), Planned(config, MemoryPlan("fp8"))
     together.measure(4, 8)
     found, expected = together.measure(2, 3), alone.measure(2, 3)
-    assert {name: peak.device for name, peak in found.peaks.items()} == {
-        name: peak.device for name, peak in expected.peaks.items()
-    }
-    assert seconds(iteration(found.work), CARD) == pytest.approx(seconds(iteration(expected.work), CARD), rel=1e-3)
+    assert on_device(found.peaks) == on_device(expected.peaks)
+    assert found.work == expected.work
 
 
 def test_calls_count_as_often_as_a_rollout_of_that_size_makes_them(config_file):
@@ -68,12 +69,30 @@ def test_without_a_name_it_is_the_card_whose_memory_is_nearest_and_that_is_said(
     report = plan(read_config(config_file()), 30)
     assert report.card == card_named("5090")
     assert any(note.endswith("by the roofline of a 5090") for note in report.notes)
-    sizes = [p.micro_batch for p in report.predictions if p.plan == MemoryPlan()]
-    assert sizes[:2] == [None, 8]  # a larger one is tried, where all of it fits
-    faster = [p.seconds(report.card) for p in report.predictions if p.plan == MemoryPlan()]
-    assert faster[:-2] == sorted(faster[:-2], reverse=True)  # until it gains nothing
+    of_bf16 = [p for p in report.predictions if p.plan == MemoryPlan() and not p.keeps]
+    assert [p.micro_batch for p in of_bf16][:2] == [None, 8]  # a larger one is tried, where all of it fits
+    faster = [p.seconds(report.card) for p in of_bf16]
+    assert faster[:-1] == sorted(faster[:-1], reverse=True)  # until it gains nothing
     assert report.chosen.rollout_batch == 8
     assert "run.rollout_batch = 8" in report.verdict
+
+
+def test_what_fits_is_counted_with_inputs_kept_too_unless_the_settings_decide(config_file):
+    wide = [*WIDE, "run.micro_batch=8", "run.rollout_batch=8"]
+    left = plan(read_config(config_file(), wide), 30)
+    kept = [p for p in left.predictions if p.keeps]
+    assert [p.name for p in kept] == ["bf16, inputs kept", "fp8, inputs kept", "fp8 + offload 1, inputs kept"]
+    asked = plan(read_config(config_file(), [*wide, "model.keep_inputs=true"]), 30)
+    for found, expected in zip(kept, (p for p in asked.predictions if not p.estimated), strict=True):
+        assert on_device(found.peaks) == on_device(expected.peaks)
+        assert found.work == expected.work
+    assert all(found["keep_inputs"] for found in asked.to_dict()["plans"])
+    assert left.chosen == kept[0]
+    assert left.verdict.endswith("model.keep_inputs = true)")
+    assert kept[0].peaks["update"].device > left.predictions[0].peaks["update"].device
+    for refused in ("model.keep_inputs=false", "model.checkpointing=false"):
+        assert not any(p.keeps for p in plan(read_config(config_file(), [*wide, refused]), 30).predictions)
+    assert not any(p.keeps for p in plan(read_config(config_file(), wide), 1).predictions)  # where nothing fits
 
 
 def test_a_card_brings_its_memory_and_a_measured_one_its_rates(config_file, capsys):

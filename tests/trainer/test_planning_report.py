@@ -90,8 +90,8 @@ def test_the_table_has_a_row_a_plan_and_names_the_one_that_fits(config_file, cap
     assert lines[0].split(" | ")[1:] == [*PHASES, "device", "host", "s |"]
     assert sum(line.startswith(("| fp8 + offload 0.5 |", "| fp8 + offload 1 |")) for line in lines) == 2
     assert any(line.endswith("by the roofline of a 4060") for line in lines)
-    assert 'bf16, micro-batch 8 is the fastest that fits (model.memory = "bf16"' in lines[-1]
-    assert "run.rollout_batch = 8)" in lines[-1]
+    assert 'bf16, micro-batch 8, inputs kept is the fastest that fits (model.memory = "bf16"' in lines[-1]
+    assert "run.rollout_batch = 8, model.keep_inputs = true)" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,8 @@ def test_a_smaller_micro_batch_goes_before_a_slower_plan(config_file, capsys):
     assert list(sizes)[:2] == ["bf16", "bf16, micro-batch 2"]
     assert (sizes["bf16"], sizes["bf16, micro-batch 2"]) == (4, 2)
     assert "bf16, micro-batch 1" not in sizes
-    assert report["fits"] == "bf16, micro-batch 2"
-    assert report["advice"].endswith(
-        '(model.memory = "bf16", model.offload = 0.0, run.micro_batch = 2, run.rollout_batch = 8)'
-    )
+    assert report["fits"] == "bf16, micro-batch 2, inputs kept"
+    assert report["advice"].endswith("run.micro_batch = 2, run.rollout_batch = 8, model.keep_inputs = true)")
 
 
 def test_the_part_inside_a_mask_is_counted_as_the_copy_it_is(config_file, tmp_path):

@@ -30,11 +30,13 @@ def cost(config: Config) -> Cost:
     """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update."""
     grpo = config.grpo
     samples = grpo.prompts_per_iteration * grpo.group_size
-    pairs = grpo.prompts_per_iteration * grpo.anchors * config.trained_steps * grpo.updates_per_rollout
+    once = grpo.prompts_per_iteration * grpo.anchors * config.trained_steps
+    pairs = once * grpo.updates_per_rollout
+    spared = once if config.model.keep_inputs is True else 0  # the first update's forward passes are the rollout's
     return Cost(
         rollout=samples * solver_of(config.sampling.solver).evaluations(config.sampling.steps),
         update=pairs,
-        recomputed=pairs if config.model.checkpointing else 0,
+        recomputed=pairs - spared if config.model.checkpointing else 0,
         reference=pairs if grpo.kl_weight else 0,
         per_sample=pairs / samples,
         sde_update=samples * SDE_EVALUATIONS * grpo.updates_per_rollout,

@@ -31,9 +31,10 @@ from ..models.flux1.conditions import EMBEDDINGS, POOLED
 from ..models.flux1.conditions import conditioning as told
 from ..models.flux1.text import BATCH
 from ..models.lora.attach import ADAPTER
+from ..models.lora.fused import FusedLora
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
-from ..models.storage.modulation import Modulator
+from ..models.storage.modulation import Modulator, modulators
 from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
@@ -108,14 +109,21 @@ class Planned:
         """Bytes on the device at the peak of the loading."""
         return self.meter.peaks["load"].device
 
-    def measure(self, micro_batch: int, rollout_batch: int) -> Measured:
-        """Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own."""
+    def measure(self, micro_batch: int, rollout_batch: int, *, keeps: bool | None = None) -> Measured:
+        """Rollout and update are evaluated for the micro-batches that hold most; every stage is the run's own.
+
+        Args:
+            keeps: whether the rollout keeps the blocks' inputs; None for what the settings say.
+        """
         meter, kernels = self.meter, self.meter.tracker.kernels
         kernels.work.clear()
+        for layer in modulators(self.policy.network):
+            layer.owner.forget()  # the table of the measure before: every iteration has prompts of its own
         config = self.setup.config
         config = replace(config, run=replace(config.run, micro_batch=micro_batch, rollout_batch=rollout_batch))
         batches = MicroBatch(micro_batch, META), MicroBatch(rollout_batch, META)
-        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1])
+        keeps = self.setup.keeps if keeps is None else keeps
+        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1], keeps=keeps)
         self.policy.only, self.policy.calls = _last_call(config)
         candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
         with meter.phase("reward"):
@@ -234,9 +242,12 @@ def fill(module: nn.Module, storage: Storage, tracker: MemoryTracker) -> None:
 
 
 def _started(setup: Setup) -> State:
-    """Optimiser and average, as the first update leaves them."""
+    """Optimiser and average as the first update leaves them, and the rounded copies of the LoRA that it used."""
     state = new_state(setup)
     _step(setup, state)
+    for layer in setup.policy.network.modules():
+        if isinstance(layer, FusedLora):
+            layer.rounded(setup.policy.dtype)
     return state
 
 

@@ -1,6 +1,6 @@
 """What each memory plan of a run needs, at the config's micro-batch and at others that suit a card better."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,6 +18,7 @@ from .phases import FIXED, ROLLOUT, Peak, Planned
 
 # a weight in 4 bits: bitsandbytes has a scale in 8 bits for each 64 of them, and one in float32 for each 256 scales
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+EQUAL = 1.01  # times the fastest's seconds: a larger micro-batch for less gains nothing
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Prediction:
     estimated: bool = False  # by arithmetic, not by a count
     micro_batch: int | None = None  # if it is another than the config's
     rollout_batch: int | None = None  # as many fit, if that is left to the planner
+    keeps: bool = False  # the rollout keeps the blocks' inputs, which was left to the planner
     work: Mapping[str, Work] = field(default_factory=dict)  # the kernels of each phase; none of an estimate
 
     @property
     def name(self) -> str:
         other = f", micro-batch {self.micro_batch}" if self.micro_batch else ""
-        return advice.title(self.plan) + other + (" (estimate)" if self.estimated else "")
+        kept = ", inputs kept" if self.keeps else ""
+        return advice.title(self.plan) + other + kept + (" (estimate)" if self.estimated else "")
 
     @property
     def device(self) -> int:
@@ -50,10 +53,17 @@ class Prediction:
         return roofline.seconds(roofline.iteration(self.work), card) if card and self.work else 0.0
 
 
+def fastest(counted: Iterable[Prediction], vram: float, card: Card | None) -> Prediction | None:
+    """Of those that fit a card of `vram` GiB the first that is as good as the fastest."""
+    fitting = [p for p in counted if advice.fits(p.device, vram) and not p.estimated]
+    least = min((p.seconds(card) for p in fitting), default=0.0)
+    return next((p for p in fitting if p.seconds(card) <= EQUAL * least), None)
+
+
 def predictions(
     config: Config, vram: float | None, card: Card | None, progress: Callable[[str], None]
 ) -> Iterator[Prediction]:
-    """Every memory plan; for a card of `vram` GiB with other micro-batches too, see `_others`."""
+    """Every memory plan; for a card of `vram` GiB with other micro-batches too, see `_others`, and `_kept`."""
     for plan in advice.candidates(config):
         progress(advice.title(plan))
         planned = Planned(config, plan)
@@ -62,7 +72,9 @@ def predictions(
         if plan == MemoryPlan("fp8"):
             yield Prediction(MemoryPlan("nf4"), _narrowed(config, first.peaks), estimated=True)
         if vram and card:
-            yield from _others(planned, first, vram, card, progress)
+            others = list(_others(planned, first, vram, card, progress))
+            yield from others
+            yield from _kept(planned, fastest([first, *others], vram, card), progress)
 
 
 def _counted(planned: Planned, micro_batch: int, vram: float | None) -> Prediction:
@@ -96,6 +108,17 @@ def _others(
         before, last = last, _counted(planned, size, vram)
         yield last
         growing = growing and advice.fits(last.device, vram) and last.seconds(card) < before.seconds(card)
+
+
+def _kept(planned: Planned, fitting: Prediction | None, progress: Callable[[str], None]) -> Iterator[Prediction]:
+    """What fits, with the blocks' inputs of all pairs kept as well, if that is left to the planner."""
+    config = planned.setup.config
+    if fitting and config.model.keep_inputs == AUTO and config.model.checkpointing:
+        kept = replace(fitting, keeps=True)
+        progress(kept.name)
+        sizes = kept.micro_batch or config.run.micro_batch, kept.rollout_batch or config.run.drawn_at_once
+        measured = planned.measure(*sizes, keeps=True)
+        yield replace(kept, peaks=measured.peaks, work=measured.work)
 
 
 def _too_wide(prediction: Prediction, vram: float) -> bool:

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..choices import AUTO
 from ..settings.config import Config
 from . import advice, models, rewards
 from .advice import GIB
 from .cards import Card, nearest
 from .config import check_vram
 from .phases import PHASES
-from .predictions import Prediction, predictions
-
-EQUAL = 1.01  # times the fastest's seconds: a larger micro-batch for less gains nothing
+from .predictions import Prediction, fastest, predictions
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,8 @@ class Report:
 
     @property
     def chosen(self) -> Prediction | None:
-        """The fastest counted plan that fits the card; the first of those that are as good as equal."""
-        fitting = [p for p in self.predictions if self.vram and advice.fits(p.device, self.vram) and not p.estimated]
-        fastest = min((p.seconds(self.card) for p in fitting), default=0.0)
-        return next((p for p in fitting if p.seconds(self.card) <= EQUAL * fastest), None)
+        """The fastest counted plan that fits the card; None if no card is in question."""
+        return fastest(self.predictions, self.vram, self.card) if self.vram else None
 
     @property
     def rollout_batch(self) -> int | None:
@@ -46,6 +43,7 @@ class Report:
             settings = f'model.memory = "{p.precision}", model.offload = {p.offload}'
             settings += f", run.micro_batch = {size}" if size else ""
             settings += f", run.rollout_batch = {self.rollout_batch}" if self.rollout_batch else ""
+            settings += ", model.keep_inputs = true" if self.chosen.keeps else ""
             return f"{self.vram:g} GiB: {self.chosen.name} is the fastest that fits ({settings})"
         least = min(p.device for p in self.predictions if not p.estimated) / GIB + advice.RESERVE
         remedy = advice.lower(self.config, plans=False)
@@ -55,9 +53,10 @@ class Report:
     def notes(self) -> list[str]:
         s, g, run = self.config.sampling, self.config.grpo, self.config.run
         width, height = s.largest
+        drawn = "as many as fit" if self.vram and run.rollout_batch == AUTO else run.drawn_at_once
         return [
             f"{models.describe(self.config.model.path)}, {width} x {height}, micro-batch {run.micro_batch} "
-            f"({run.drawn_at_once} in the rollout), "
+            f"({drawn} in the rollout), "
             f"rank {self.config.lora.rank} on {self.config.lora.targets}, G {g.group_size}, B {g.anchors}, "
             f"K {self.config.trained_steps}, {s.steps} steps",
             f"GiB at the peak of each phase; leave {advice.RESERVE:g} GiB for the CUDA context and fragmentation",
@@ -78,6 +77,7 @@ class Report:
                     "offload": p.plan.offload,
                     "micro_batch": p.micro_batch or self.config.run.micro_batch,
                     "rollout_batch": p.rollout_batch,
+                    "keep_inputs": p.keeps or self.config.model.keep_inputs is True,
                     "estimated": p.estimated,
                     "device": p.device,
                     "host": p.host,

@@ -35,16 +35,22 @@ class FusedLora(lora.Linear):
         self._rounded: dict[str, _Rounded] = {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        adapter = self._plain(x)
+        adapter = self._plain(x.dtype)
         if adapter is None:
             return super().forward(x, *args, **kwargs)
         a, b = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        rounded = self._round("A", a, x.dtype), self._round("B", b, x.dtype)
-        return _Product.apply(x, a, b, *rounded, self.scaling[adapter], self.base_layer, self.spared)
+        return _Product.apply(x, a, b, *self.rounded(x.dtype), self.scaling[adapter], self.base_layer, self.spared)
 
-    def _plain(self, x: Tensor) -> str | None:
+    def rounded(self, dtype: torch.dtype) -> list[Tensor]:
+        """What a call in this precision multiplies by: A and B; nothing if peft's own way is taken."""
+        adapter = self._plain(dtype)
+        if adapter is None:
+            return []
+        return [self._round(half, getattr(self, half)[adapter].weight, dtype) for half in ("lora_A", "lora_B")]
+
+    def _plain(self, dtype: torch.dtype) -> str | None:
         """The LoRA in use, if it is one and a plain one. float16's range is too small for the gradients of A and B."""
-        if self.disable_adapters or self.merged or x.dtype == torch.float16 or len(self.active_adapters) != 1:
+        if self.disable_adapters or self.merged or dtype == torch.float16 or len(self.active_adapters) != 1:
             return None
         (adapter,) = self.active_adapters
         return adapter if adapter in self.lora_A and adapter not in self.lora_variant else None
