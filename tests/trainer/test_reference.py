@@ -24,6 +24,7 @@ from trainer.stages.rollout import micro_batched, rollout
 from trainer.stages.solvers import SOLVERS
 from trainer.training.prepare import prepare
 
+ALONE = ["model.keep_inputs=false"]  # a rollout that no update follows
 SEEN = "image = 'seen.png'\nreference = true"
 
 
@@ -76,7 +77,9 @@ def test_a_training_sees_its_picture_in_rollout_and_update_alike(config_file, se
 @pytest.mark.also_on_card
 def test_a_reference_changes_where_trajectories_end_and_not_where_they_begin(config_file, seen):
     seeing, plain = (
-        sample_candidates(prepare(load_config(config_file(**init))), 0, [0], Clock(torch.device("cpu"))).trajectories
+        sample_candidates(
+            prepare(load_config(config_file(**init), ALONE)), 0, [0], Clock(torch.device("cpu"))
+        ).trajectories
         for init in ({"init": SEEN}, {})
     )
     assert torch.equal(seeing.x, plain.x)
@@ -88,7 +91,7 @@ def test_a_reference_changes_where_trajectories_end_and_not_where_they_begin(con
 def test_each_prompt_sees_its_own_picture(config_file, tmp_path, monkeypatch):
     for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
         Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
-    setup = prepare(load_config(config_file(init="image = ['a.png', 'b.png', 'c.png']\nreference = true")))
+    setup = prepare(load_config(config_file(init="image = ['a.png', 'b.png', 'c.png']\nreference = true"), ALONE))
     velocity, seen = setup.policy.velocity, []
 
     def watched(conditioning, geometry):

@@ -74,7 +74,7 @@ def test_left_to_the_planner_a_device_that_counts_memory_draws_all_at_once_if_th
     ],
 )
 def test_rollout_and_update_take_as_many_at_once_as_each_is_told(make, rows, rollout, update, expected):
-    setup = make(f"run.rollout_batch={rollout}", f"run.micro_batch={update}")
+    setup = make(f"run.rollout_batch={rollout}", f"run.micro_batch={update}", "model.keep_inputs=false")
     seen = rows(setup)
     iteration(setup)
     assert seen == expected
