@@ -17,7 +17,6 @@ from .newer import rare, searched_by
 from .wires import CATEGORY, POLICY
 
 NO_LORA = "none"
-COMPILE: dict[str, bool | str] = {AUTO: AUTO, "on": True, "off": False}
 MODELS, LORAS = "diffusion_models", "loras"
 
 
@@ -81,7 +80,14 @@ class LoadPolicy(io.ComfyNode):
                         r"their whole paths, such as .+\.attn\.to_[qkv]. Empty: targets.",
                     ),
                     setting_input(LoraSettings, "variant", optional=True),
-                    setting_input(ModelSettings, "compile", optional=True, options=list(COMPILE)),
+                    io.Boolean.Input(
+                        "compile",
+                        optional=True,
+                        default=True,
+                        tooltip="torch.compile makes the blocks faster, on a GPU with Triton, if nothing is offloaded. "
+                        "The first iteration takes minutes. If it does not work, the log says so and the training goes "
+                        "on without.",
+                    ),
                 ),
             ],
             outputs=[POLICY.Output("policy", display_name="policy", tooltip="For Prompt Set, Rollout and Train.")],
@@ -93,10 +99,7 @@ class LoadPolicy(io.ComfyNode):
         return policies.version(wanted(**inputs))
 
     @classmethod
-    def validate_inputs(cls, model: str, compile: bool | str = AUTO) -> bool | str:
-        """Whoever names an input here checks it: older graphs say true or false of `compile`."""
-        if not (isinstance(compile, bool) or compile in COMPILE):
-            return f"compile is {brief(compile)}: it must be one of {', '.join(COMPILE)}"
+    def validate_inputs(cls, model: str) -> bool | str:
         if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
             return True
         return f"there is no {brief(model)} in models/{MODELS}: choose another, or put it there and press R"
@@ -130,7 +133,7 @@ def wanted(
     offload: float = ModelSettings.offload,
     target_pattern: str = "",
     variant: str = LoraSettings.variant,
-    compile: bool | str = ModelSettings.compile,
+    compile: bool = True,
 ) -> policies.Wanted:
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
@@ -145,7 +148,7 @@ def wanted(
             guidance=guidance,
             memory=memory,
             offload=offload,
-            compile=compile if isinstance(compile, bool) else COMPILE[compile],
+            compile=AUTO if compile else False,
             checkpointing=path != EMBEDDED,  # so small that its activations are nothing
         ),
         LoraSettings(rank=rank, alpha=alpha, targets=target_pattern.strip() or targets, start=start, variant=variant),

@@ -190,18 +190,6 @@ def test_a_policy_can_be_trained_on_a_device_of_choice(server):
     ]
 
 
-@pytest.mark.parametrize("said", [True, False, "off"])
-def test_older_graphs_say_compile_by_true_or_false(server, said):
-    graph = graphs.train(name="compiled", iterations=1)
-    graph["1"]["inputs"] |= {"compile": said, "offload": 0.5}
-    if said is True:
-        assert "model.offload = 0.5: compiled blocks need their weights on the device" in fails(server, graph)
-    else:
-        assert run(server, graph)["5"].startswith("complete")
-    graph["1"]["inputs"]["compile"] = "fast"
-    assert "compile is 'fast': it must be one of auto, on, off" in fails(server, graph)
-
-
 MISTAKES = [
     (graphs.train(group_size=1), "group_size must be at least 2, got 1"),
     (graphs.train(run_name="../up"), "must be the plain name of a folder"),
