@@ -21,7 +21,7 @@ from comfy_api.latest import io
 from ..trainer.device import free_memory, is_out_of_memory, pick_device, release
 from ..trainer.engine.micro_batch import OutOfMemory
 from ..trainer.errors import ConfigError, Stopped, UserError
-from ..trainer.events import Drawn, Event, Halved, IterationDone, SelfTested, Skipped, Started, Waiting
+from ..trainer.events import Drawn, Event, Halved, IterationDone, LetGo, SelfTested, Skipped, Started, Waiting
 from ..trainer.faults import told
 from ..trainer.pictures.convert import to_pictures
 from ..trainer.planning.advice import lower
@@ -176,7 +176,7 @@ class Progress:
 def level(event: Event) -> int:
     """How urgent what an event says is."""
     match event:
-        case Skipped() | Halved() | Waiting():
+        case Skipped() | Halved() | LetGo() | Waiting():
             return logging.WARNING
         case SelfTested():
             return logging.WARNING if event.cause else logging.INFO

@@ -113,6 +113,17 @@ class Halved(Told):
 
 
 @dataclass(frozen=True)
+class LetGo(Told):
+    """A phase ran out of memory and is done again without the blocks' inputs, as all that follows."""
+
+    iteration: int
+    phase: str
+
+    def __str__(self) -> str:
+        return f"out of memory in {self.phase}: the rollout keeps no block inputs from here on"
+
+
+@dataclass(frozen=True)
 class Waiting(Told):
     """A reward does not answer. Everything done so far is saved; the candidates are kept, to be scored later."""
 
@@ -246,6 +257,7 @@ Event = (
     | IterationDone
     | Skipped
     | Halved
+    | LetGo
     | Waiting
     | Resumed
     | Paused

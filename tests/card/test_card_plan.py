@@ -29,7 +29,11 @@ PLANS = {
     "bf16": (MemoryPlan(), ["model.dtype='bfloat16'"]),
     "fp8, offloaded, checkpointing": (
         MemoryPlan("fp8", 1.0),
-        ["model.dtype='bfloat16'", "model.checkpointing=true", "run.offload_rewards=true"],
+        ["model.dtype='bfloat16'", "model.checkpointing=true", "model.keep_inputs=false", "run.offload_rewards=true"],
+    ),
+    "fp8, inputs kept": (
+        MemoryPlan("fp8"),
+        ["model.dtype='bfloat16'", "model.checkpointing=true", "model.keep_inputs=true"],
     ),
     "float32, inpainting, KL": (
         MemoryPlan(),

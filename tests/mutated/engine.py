@@ -18,9 +18,28 @@ TARGETS = [
         "trainer/engine/grpo.py",
         ("test_kept.py",),
         {
-            "kept for every update": ("used = None if measured else around_of(", "used = around_of("),
+            "kept for every update": ("setup.keeping.on and not measured", "setup.keeping.on"),
+            "used after it was let go": ("setup.keeping.on and not measured", "not measured"),
             "the first pairs' for all": ("keeper.used(places[start :", "keeper.used(places[0 * start :"),
         },
+    ),
+    Target(
+        "trainer/engine/keeping.py",
+        ("test_kept.py",),
+        {
+            "kept again": ("was, self.on = self.on, False", "was = self.on"),
+            "nothing is given back": ("            self.keeper.clear()\n", "            pass\n"),
+        },
+    ),
+    Target(
+        "trainer/engine/drawing.py",
+        ("test_kept.py",),
+        {"kept where it did not fit": ("if keeper is not None and setup.keeping.on:", "if keeper is not None:")},
+    ),
+    Target(
+        "trainer/engine/micro_batch.py",
+        ("test_kept.py",),
+        {"halved first": ("            if self.let_go(phase):\n", "            if False:\n")},
     ),
     Target(
         "trainer/engine/drawing.py",

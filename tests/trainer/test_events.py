@@ -12,6 +12,7 @@ from trainer.events import (
     Finished,
     Halved,
     IterationDone,
+    LetGo,
     Paused,
     Resumed,
     Saved,
@@ -34,6 +35,7 @@ TESTED = (
     "the gradient misses its promise by 0.75"
 )
 HALVED, CHANGED = "out of memory in update: 2 at once from here on", "changed: learning rate 0.0001, strength 0.2"
+LET_GO = "out of memory in reward: the rollout keeps no block inputs from here on"
 # event, its sentence, the state it brings, its line in the run's log
 EVENTS = [
     (Started(3, 9), "", "running", ""),
@@ -41,6 +43,7 @@ EVENTS = [
     (SelfTested(3, 0.5, 0.25, 0.75, "a cause"), f"{TESTED}: a cause", None, f"{TESTED}: a cause"),
     (Skipped(3, "why"), "update skipped: why", None, "update skipped: why"),
     (Halved(3, "update", 2), HALVED, None, HALVED),
+    (LetGo(3, "reward"), LET_GO, None, LET_GO),
     (Waiting(3, "it sleeps"), "saved, and waiting: it sleeps", "waiting: it sleeps", "waiting: it sleeps"),
     (Resumed(3, 59.6), "went on after 60 s", "running", "went on after 60 s"),
     (Paused(3), "saved, and paused", "paused", "paused"),

@@ -9,8 +9,12 @@ import torch
 
 from trainer.engine.drawing import Clock
 from trainer.engine.grpo import Candidates, collect, drawn_pairs, improve, pairs_of, places_of
+from trainer.engine.keeping import Keeping
+from trainer.engine.micro_batch import MicroBatch
 from trainer.engine.state import new_state
+from trainer.events import Halved, LetGo
 from trainer.settings.config_file import load_config
+from trainer.training.loop import train
 from trainer.training.prepare import prepare
 
 OVERRIDES = ["model.checkpointing=true", "grpo.prompts_per_iteration=2", "run.micro_batch=3"]
@@ -21,7 +25,7 @@ def updated(config_file):
     """One iteration: the LoRA afterwards, the metrics, how often each block was passed, the candidates."""
 
     def updated(keeps: bool, *overrides: str) -> tuple[dict, dict, Counter, Candidates]:
-        setup = replace(prepare(load_config(config_file(), [*OVERRIDES, *overrides])), keeps=keeps)
+        setup = replace(prepare(load_config(config_file(), [*OVERRIDES, *overrides])), keeping=Keeping(keeps))
         state, passes = new_state(setup), Counter()
         with torch.no_grad():
             for name, parameter in setup.lora.items():
@@ -80,6 +84,36 @@ def test_what_was_kept_is_let_go_after_the_update(updated):
     keeper = updated(True)[-1].keeper
     assert keeper.wanted
     assert not keeper._inputs
+
+
+@pytest.mark.parametrize("phase", ["rollout", "decoding", "reward", "update"])
+def test_a_full_device_gets_it_back_before_fewer_are_drawn_or_trained_at_once(config_file, monkeypatch, phase):
+    fit, left = MicroBatch.fit, [2]
+
+    def short(self, name, work):
+        def tried(size):
+            found = work(size)
+            if name == phase and left[0]:
+                left[0] -= 1
+                raise torch.OutOfMemoryError("full")
+            return found
+
+        return fit(self, name, tried)
+
+    def trained(keeps):
+        setup, events = prepare(load_config(config_file(), [*OVERRIDES, "run.iterations=2"])), []
+        setup = replace(setup, keeping=Keeping(keeps))
+        train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
+        return {name: p.detach().clone() for name, p in setup.lora.items()}, events, setup
+
+    expected, *_ = trained(False)
+    monkeypatch.setattr(MicroBatch, "fit", short)
+    found, events, setup = trained(True)
+    told = [(type(e), e.phase) for e in events if isinstance(e, LetGo | Halved)]
+    assert told == [(LetGo, phase), (Halved, phase)]
+    assert not setup.keeping.on
+    assert not setup.keeping.keeper  # the second iteration had none
+    assert_close(found, expected, 1e-4)
 
 
 @pytest.mark.parametrize("override", ["sampling.solver='heun'", "model.checkpointing=false"])

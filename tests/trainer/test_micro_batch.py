@@ -64,7 +64,9 @@ def test_other_errors_pass():
 
 @pytest.fixture
 def make(config_file):
-    return lambda *overrides: prepare(load_config(config_file(), ["run.rollout_batch=4", *overrides]))
+    return lambda *overrides: prepare(
+        load_config(config_file(), ["run.rollout_batch=4", "model.keep_inputs=false", *overrides])
+    )
 
 
 def run(setup, full=None):

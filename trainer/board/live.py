@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..events import Changed, Evaluated, Event, Finished, Halved, IterationDone, Saved, Started
+from ..events import Changed, Evaluated, Event, Finished, Halved, IterationDone, LetGo, Saved, Started
 from .messages import message, of_iteration
 
 
@@ -25,7 +25,7 @@ class Announcer:
                 self.tell("started", event)
             case IterationDone():
                 self.send(of_iteration(self.run, event.iteration, event.metrics))
-            case Changed() | Halved():
+            case Changed() | Halved() | LetGo():
                 self.tell("changed", event)
             case Evaluated():
                 self.tell("evaluated", event)

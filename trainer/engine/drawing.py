@@ -67,7 +67,7 @@ def solve(
         conditioning: a row for each of them.
         kept: the steps whose states are stored.
         seed: of the random numbers of a solver that draws some.
-        keeper: told of each model call.
+        keeper: told of each model call, as long as anything is kept.
     """
     x, rows, unmasked = begin(setup, prompts, noise)
 
@@ -75,9 +75,10 @@ def solve(
         on_grid = getattr(solver, "on_grid", False)
         told = conditioning.at(setup.sigmas.tolist()[:-1]) if on_grid else conditioning
         filled = bool(kept) and size == setup.micro_batch.size  # the ratio is exactly 1 then
-        if keeper is not None:
+        around = plainly
+        if keeper is not None and setup.keeping.on:
             keeper.clear()  # of an attempt that ran out of memory
-        around = plainly if keeper is None else keeper.filling
+            around = keeper.filling
         velocity = velocity_of(setup, told, prompts, size, filled=filled, around=around)
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)

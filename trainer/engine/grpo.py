@@ -86,7 +86,8 @@ def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: 
     with clock.phase("rollout"):
         noise = torch.cat([setup.objective.noise(s, setup.geometry.latent_shape) for s in seeds])
         told, solver = conditioning_of(setup, prompts), setup.objective.solver
-        keeper = keeper_of(setup, iteration, kept, len(prompts)) if setup.keeps else None
+        keeper = keeper_of(setup, iteration, kept, len(prompts)) if setup.keeping.on else None
+        setup.keeping.keeper = keeper
         trajectories = solve(setup, prompts, told, noise, solver, kept, derive_seed(SOLVER, seed, iteration), keeper)
     with clock.phase("decode"):
         images = decode_all(setup, trajectories.x_0)
@@ -147,8 +148,9 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
 
     def work(micro_batch: int) -> PairMetrics:
         state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
-        # later the policy has moved since the rollout
-        used = None if measured else around_of(candidates.keeper, places, micro_batch)
+        # at a later update the policy has moved since the rollout
+        kept = candidates.keeper if setup.keeping.on and not measured else None
+        used = around_of(kept, places, micro_batch)
         return gradient(setup, candidates, pairs, loss_of, micro_batch, used)
 
     skipped, measured, norms = "", [], []

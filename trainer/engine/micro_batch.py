@@ -17,6 +17,7 @@ class OutOfMemory(UserError):
 class MicroBatch:
     """The number of candidates in a model at once. A phase that runs out of memory is done again with half as many.
 
+    What can be done without goes before that, if `let_go` lets go of anything.
     The number stays halved for the phases and iterations that follow. Half as many give the same numbers, up to the
     rounding of another matrix shape: losses and gradients are sums over candidates.
     """
@@ -25,6 +26,7 @@ class MicroBatch:
         self.size = size
         self.device = device
         self.on_halved: Callable[[str, int], None] = lambda phase, size: None  # told of the phase and the new size
+        self.let_go: Callable[[str], bool] = lambda phase: False  # whether there is more room now, without being halved
 
     def fit(self, phase: str, work: Callable[[int], T]) -> T:
         """`work(size)`, with half the size as often as needed. `work` must be able to begin anew.
@@ -38,9 +40,13 @@ class MicroBatch:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.size == 1:
-                    raise OutOfMemory(f"out of memory in {phase} with a single candidate ({_short(error)})") from None
+                full = OutOfMemory(f"out of memory in {phase} with a single candidate ({_short(error)})")
             # here the exception is gone, and with it the frames that held what was computed so far
+            if self.let_go(phase):
+                release(self.device)
+                continue
+            if self.size == 1:
+                raise full
             release(self.device)
             self.size = -(-self.size // 2)
             self.on_halved(phase, self.size)

@@ -29,6 +29,7 @@ from ..settings.config import Config, LoraSettings, ModelSettings, require
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.schedule import sigma_grid
+from .keeping import Keeping
 from .micro_batch import MicroBatch
 from .state import Canvas, Setup
 
@@ -133,7 +134,7 @@ def assemble(
         micro_batch=MicroBatch(config.run.micro_batch, policy.device),
         rollout_batch=MicroBatch(config.run.drawn_at_once, policy.device),
         scored_at_once=MicroBatch(drawn, policy.device),
-        keeps=config.model.keep_inputs is True,
+        keeping=Keeping(config.model.keep_inputs is True),
         evaluation=evaluation,
     )
 

@@ -17,6 +17,7 @@ from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
 from ..stages.solvers import Solver, solver_of
 from ..stages.update import Ema, GradientHistory, make_optimizer
+from .keeping import Keeping
 from .micro_batch import MicroBatch
 
 SIZES = 5  # stream of random numbers, beside those of grpo.py and setup.py
@@ -46,7 +47,7 @@ class Setup:
     micro_batch: MicroBatch  # of the update and the decoding: config.run.micro_batch, or fewer if memory ran out
     rollout_batch: MicroBatch  # of the rollout
     scored_at_once: MicroBatch  # pictures that a reward gets at once
-    keeps: bool = False  # whether the rollout keeps what the first update would compute again, see `Policy.keep`
+    keeping: Keeping = field(default_factory=Keeping)  # of what the first update would compute again
     evaluation: Conditioning | None = None  # of config.evaluation.prompts, if there are some
 
     @property

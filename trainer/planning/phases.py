@@ -22,6 +22,7 @@ from ..engine.grpo import (
     score,
     trained_steps,
 )
+from ..engine.keeping import Keeping
 from ..engine.micro_batch import MicroBatch
 from ..engine.setup import add_lora, assemble
 from ..engine.state import Setup, State, new_state
@@ -122,8 +123,8 @@ class Planned:
         config = self.setup.config
         config = replace(config, run=replace(config.run, micro_batch=micro_batch, rollout_batch=rollout_batch))
         batches = MicroBatch(micro_batch, META), MicroBatch(rollout_batch, META)
-        keeps = self.setup.keeps if keeps is None else keeps
-        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1], keeps=keeps)
+        keeping = self.setup.keeping if keeps is None else Keeping(keeps)
+        setup = replace(self.setup, config=config, micro_batch=batches[0], rollout_batch=batches[1], keeping=keeping)
         self.policy.only, self.policy.calls = _last_call(config)
         candidates = sample_candidates(setup, 0, trained_steps(setup, 0), meter)
         with meter.phase("reward"):

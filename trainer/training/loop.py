@@ -20,6 +20,7 @@ from ..events import (
     Ending,
     Finished,
     Halved,
+    LetGo,
     Listener,
     Paused,
     Resumed,
@@ -89,7 +90,7 @@ class _Loop:
         self.first = state.iteration
         self.saved: int | None = None  # the iteration whose beginning was saved last
         for batch in (setup.micro_batch, setup.rollout_batch, setup.scored_at_once):
-            batch.on_halved = self.tell_halved
+            batch.on_halved, batch.let_go = self.tell_halved, self.let_go
 
     def run(self) -> Ending:
         with looking(self.setup, self.control):
@@ -204,6 +205,12 @@ class _Loop:
 
     def tell_halved(self, phase: str, size: int) -> None:
         self.on_event(Halved(self.state.iteration, phase, size))
+
+    def let_go(self, phase: str) -> bool:
+        stopped = self.setup.keeping.stop()
+        if stopped:
+            self.on_event(LetGo(self.state.iteration, phase))
+        return stopped
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ..device import free_memory
+from ..engine.keeping import Keeping
 from ..engine.micro_batch import MicroBatch
 from ..engine.setup import (
     add_lora,
@@ -47,7 +48,7 @@ def prepare(config: Config) -> Setup:
 def as_chosen(setup: Setup, choice: Choice) -> Setup:
     """The Setup that has as many candidates in the model at once, and keeps what, as was chosen."""
     update, rollout = (MicroBatch(size, setup.policy.device) for size in (choice.micro_batch, choice.rollout_batch))
-    return replace(setup, micro_batch=update, rollout_batch=rollout, keeps=choice.keeps)
+    return replace(setup, micro_batch=update, rollout_batch=rollout, keeping=Keeping(choice.keeps))
 
 
 def planned(config: Config, placement: Placement) -> tuple[Placement, Choice]:
