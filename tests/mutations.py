@@ -24,7 +24,7 @@ from typing import NamedTuple
 from mutated import TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("trainer", "tests", "web", "pyproject.toml")
+COPIED = ("trainer", "tests", "web", "docs", "pyproject.toml")
 LARGE = 200_000  # bytes; larger files (the embedded model's weights) are linked
 TIME_LIMIT = 120  # seconds a mutant
 PASSED, FAILED = 0, 1  # pytest's exit codes; the others mean that it did not get as far as running the tests

@@ -128,9 +128,9 @@ TOTAL = 490 * MIB
 # bytes to reserve, state -> bytes of the policy's weights: 16 of 22 million in float32, as the norms' wait elsewhere
 TOLD = {
     "nothing": (0, "NORMAL_VRAM", 15_000_000, 20_000_000),
-    "--reserve-vram": (TOTAL - 245 * MIB, "NORMAL_VRAM", 6_000_000, 13_000_000),
-    "--lowvram": (0, "LOW_VRAM", 6_000_000, 13_000_000),
-    "--novram": (0, "NO_VRAM", 1_000_000, 6_000_000),
+    "--reserve-vram": (TOTAL - 245 * MIB, "NORMAL_VRAM", 4_500_000, 8_000_000),
+    "--lowvram": (0, "LOW_VRAM", 4_500_000, 8_000_000),
+    "--novram": (0, "NO_VRAM", 1_000_000, 4_000_000),
 }
 
 

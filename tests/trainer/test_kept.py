@@ -103,7 +103,12 @@ def test_a_full_device_gets_it_back_before_fewer_are_drawn_or_trained_at_once(co
     def trained(keeps):
         setup, events = prepare(load_config(config_file(), [*OVERRIDES, "run.iterations=2"])), []
         setup = replace(setup, keeping=Keeping(keeps))
-        train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
+
+        def listen(event):
+            events.append(event)
+            assert not isinstance(event, LetGo) or not setup.keeping.keeper._inputs
+
+        train(setup, new_state(setup), on_event=listen, save=lambda _: None)
         return {name: p.detach().clone() for name, p in setup.lora.items()}, events, setup
 
     expected, *_ = trained(False)
