@@ -329,8 +329,14 @@ TARGETS = [
             "pictures of an iteration that is done again": ("        self.unscored = None\n", ""),
             "unscored pictures every time": ("iteration % self.tiles_every == 0", "True"),
             "whoever draws waits": (
-                "                self.unscored = event.iteration, writing\n",
-                "                self.unscored = event.iteration, writing\n                writing.result()\n",
+                "                self.unscored = event.iteration, self.thread",
+                "                self.thread.submit(self._write_pictures, event.iteration, pictures).result()\n"
+                "                self.unscored = event.iteration, self.thread",
+            ),
+            "pictures are made in the thread": (
+                "self._write_pictures, event.iteration, pictures)",
+                "lambda e: self._write_pictures(\n"
+                "    e.iteration, self._pictures(e.iteration, e.images, e.group_size)), event)",
             ),
             "told before the pictures are there": (
                 "        if not isinstance(event, Drawn):\n            self.settle()\n",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from run_reading import read
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.errors import UserError
 from trainer.events import COMPLETE, FAILED, Drawn, Ending, Finished, IterationDone, Waiting
@@ -76,6 +77,20 @@ class Later(Executor):
 
 
 NEXT = [done(0, 0.5), done(1, 0.5), Waiting(0, "no server"), Finished(0, Ending(COMPLETE)), drawn(1, 0.5)]
+
+
+class NoKernels(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} in the pictures' thread: torch makes it a pool of its own, beside the main one's")
+
+
+def test_the_pictures_thread_runs_no_kernel_of_torch(tmp_path):
+    with open_store(tmp_path) as store:
+        store.thread = Later()
+        store(drawn(0, 0.5))
+        with NoKernels():
+            store.settle()
+    assert len(list((tmp_path / "tiles/000000").iterdir())) == 2
 
 
 @pytest.mark.parametrize("event", NEXT)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from ..choices import AUTO
@@ -100,9 +101,9 @@ class RunStore:
                 values |= {"iterations": event.iterations, "started": self.info("started") or time.time()}
             case Drawn():
                 self.settle()
-                images = event.images.cpu()
-                writing = self.thread.submit(self._write_candidates, event.iteration, images, event.group_size)
-                self.unscored = event.iteration, writing
+                # by no kernel of torch in that thread: its pool beside the main thread's slows every kernel down
+                pictures = self._pictures(event.iteration, event.images, event.group_size)
+                self.unscored = event.iteration, self.thread.submit(self._write_pictures, event.iteration, pictures)
             case IterationDone():
                 self._write(event)
             case Changed():
@@ -154,16 +155,18 @@ class RunStore:
         if self.unscored and self.unscored[0] == event.iteration:
             tiles = self.unscored[1].result()
         else:  # whoever makes steps by hand tells of whole ones only
-            tiles = self._write_candidates(event.iteration, event.images, event.advantages.shape[1])
+            pictures = self._pictures(event.iteration, event.images, event.advantages.shape[1])
+            tiles = self._write_pictures(event.iteration, pictures)
         self.unscored = None
         if event.base is not None and self._pictured(event.iteration):
             tiles |= write_tiles(self.folder, place(event.iteration), base_tiles(event.base))
         return tiles
 
-    def _write_candidates(self, iteration: int, images: Tensor, group_size: int) -> dict[str, str]:
-        if not self._pictured(iteration):
-            return {}
-        return write_tiles(self.folder, place(iteration), candidate_tiles(images, group_size))
+    def _pictures(self, iteration: int, images: Tensor, group_size: int) -> dict[str, Image.Image]:
+        return candidate_tiles(images, group_size) if self._pictured(iteration) else {}
+
+    def _write_pictures(self, iteration: int, pictures: dict[str, Image.Image]) -> dict[str, str]:
+        return write_tiles(self.folder, place(iteration), pictures) if pictures else {}
 
     def _pictured(self, iteration: int) -> bool:
         return self.tiles_every > 0 and iteration % self.tiles_every == 0
