@@ -10,7 +10,7 @@ from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB
 from trainer.planning.cards import card_named
 from trainer.planning.config import read_config
-from trainer.planning.kernels import ELEMENTWISE, KINDS, Kernel
+from trainer.planning.kernels import CAST, ELEMENTWISE, KINDS, Kernel
 from trainer.planning.phases import PHASES, Peak, Planned
 from trainer.planning.predictions import Prediction
 from trainer.planning.report import Report, plan
@@ -63,6 +63,15 @@ def test_calls_count_as_often_as_a_rollout_of_that_size_makes_them(config_file):
         work = planned.measure(2, size).work
         products, of_one = (sum(n * k.flop for k, n in work[name].items()) for name in ("rollout", "forward"))
         assert products / of_one == pytest.approx(4 * parts, rel=0.01)
+
+
+def test_the_loras_rounding_counts_once_an_iteration(config_file):
+    planned = Planned(read_config(config_file(), WIDE), MemoryPlan())
+    for _ in range(2):
+        work = planned.measure(2, 3).work
+        casts = sum(times for kernel, times in work["step"].items() if kernel.kind == CAST)
+        assert casts == len(planned.setup.lora)
+        assert sum(times for kernel, times in work["update"].items() if kernel in work["step"]) >= 3 * casts
 
 
 def test_without_a_name_it_is_the_card_whose_memory_is_nearest_and_that_is_said(config_file):

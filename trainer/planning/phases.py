@@ -246,21 +246,23 @@ def _started(setup: Setup) -> State:
     """Optimiser and average as the first update leaves them, and the rounded copies of the LoRA that it used."""
     state = new_state(setup)
     _step(setup, state)
-    for layer in setup.policy.network.modules():
-        if isinstance(layer, FusedLora):
-            layer.rounded(setup.policy.dtype)
     return state
 
 
 def _step(setup: Setup, state: State) -> None:
+    """A step of the optimiser, and the rounding that the next use of the LoRA begins with."""
     for group in state.optimizer.param_groups:
         group["foreach"] = True  # as torch chooses on CUDA: faster, for a copy of the LoRA
     for parameter in setup.lora.values():
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     nn.utils.clip_grad_norm_(setup.lora.values(), math.inf)
     state.optimizer.step()
+    torch.autograd.graph.increment_version(list(setup.lora.values()))
     state.optimizer.zero_grad(set_to_none=True)
     state.average.update(setup.lora)
+    for layer in setup.policy.network.modules():
+        if isinstance(layer, FusedLora):
+            layer.rounded(setup.policy.dtype)
 
 
 def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels) -> None:
