@@ -69,7 +69,7 @@ TARGETS = [
         "trainer/stages/update.py",
         ("test_inpainting.py",),
         {
-            "candidates compared outside the mask": ("inside = trajectories.inside", "inside = lambda x: x"),
+            "velocities compared outside the mask": ("inside = trajectories.inside", "inside = lambda x: x"),
         },
     ),
     Target(
@@ -327,7 +327,7 @@ TARGETS = [
     ),
     Target(
         "trainer/objectives/neighbor.py",
-        ("test_gradient.py", "test_update.py"),
+        ("test_rollout_batch.py",),
         {"reference always asked": ("config.grpo.kl_weight > 0", "True")},
     ),
 ]

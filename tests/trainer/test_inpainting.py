@@ -178,6 +178,14 @@ def test_the_force_field_is_the_closed_form_inside_the_mask_and_zero_outside(cas
     assert force[~DRAWN].abs().min() > 1e-3  # it would have had one
 
 
+def test_velocities_are_compared_inside_the_mask(case):
+    kept, pairs, advantages = case
+    elsewhere = torch.where(DRAWN, kept.v[0, 1:2], kept.v[0, 1:2] + 1).requires_grad_()
+    options = {"clip": 0.2, "micro_batch": 1, "normaliser": 1}
+    found = accumulate_gradient(lambda *_: elsewhere, kept, pairs, advantages, torch.tensor([[1.7]]), **options)
+    assert found.velocity_error == 0
+
+
 def test_candidates_that_differ_outside_the_mask_alone_change_nothing(case):
     kept, pairs, advantages = case
     elsewhere = torch.where(DRAWN, kept.x_next, kept.x_next + normal(7, 1, G, *LATENT).float())

@@ -16,7 +16,7 @@ from trainer.events import IterationDone
 from trainer.settings.config import SECTIONS
 from trainer.settings.config_file import load_config, parse
 from trainer.settings.described import described
-from trainer.settings.presets import FORMER, PRESETS, as_now
+from trainer.settings.presets import FORMER, PRESETS, Preset, as_now
 from trainer.training.loop import train
 from trainer.training.prepare import prepare
 from trainer.training.run_folder import LORA
@@ -44,6 +44,12 @@ def test_what_the_file_and_the_command_line_say_counts_more_than_a_preset(config
     assert pairs(config) == (2, 4, STRATIFIED)
     assert config.model.text_tokens == 12  # the file's
     assert parse(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_preset_counts_more_than_what_an_older_run_had(config_file, monkeypatch):
+    monkeypatch.setitem(PRESETS, "few", Preset("", {"grpo": {"anchors": 2}}))
+    path = config_file(grpo="", sampling="width = 64\nheight = 64")
+    assert pairs(load_config(path, ["preset=few"], FORMER)) == (2, 4, CROSSED)
 
 
 @pytest.mark.parametrize("preset", ["'papers'", "3", "['paper']"])

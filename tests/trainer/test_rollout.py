@@ -112,6 +112,17 @@ def test_the_model_sees_one_batch_size_only_filled_up_with_the_last_row(size, no
             assert torch.equal(rows[i], given[min(i, N - 1)])
 
 
+def test_a_short_last_batch_stays_short_where_copies_would_buy_nothing(noise):
+    sizes = []
+
+    def recording(x, sigma, rows):
+        sizes.append((len(x), len(sigma), len(rows)))
+        return x
+
+    micro_batched(recording, 3, filled=False)(noise, torch.linspace(0.1, 0.9, N), ROWS)
+    assert sizes == [(3, 3, 3), (2, 2, 2)]
+
+
 def test_a_full_batch_is_passed_on_as_it_is(noise):
     assert fill(noise, N) is noise
 
