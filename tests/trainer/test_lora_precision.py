@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_step import small_flux
 
+from trainer.models.lora import attach
 from trainer.models.lora.attach import activate_lora, attach_lora, detach_lora, set_weights
 
 MODULE = "transformer_blocks.0.attn.to_q"
@@ -15,6 +16,12 @@ WIDE = 32  # of the small model
 @pytest.fixture(scope="module")
 def base():
     return small_flux()
+
+
+@pytest.fixture(autouse=True, params=["fused", "by peft"])
+def way(request, monkeypatch):
+    if request.param == "by peft":  # as on layers of bitsandbytes
+        monkeypatch.setattr(attach, "_ours", lambda layer: False)
 
 
 def adapted(transformer, dtype, variant="lora", adapter="a"):

@@ -46,7 +46,7 @@ def told():
 def asked(sigmas=SIGMAS, count: int = 6):
     """x, sigma and rows of candidates of two prompts at several sigmas."""
     x = torch.randn(count, GEOMETRY.tokens, 64, generator=torch.Generator().manual_seed(0))
-    return x, torch.tensor(sigmas)[torch.arange(count) % len(sigmas)], torch.arange(count) % 2
+    return x, torch.tensor(sigmas)[torch.arange(count) % len(sigmas)], torch.arange(count) // 3 % 2
 
 
 @torch.no_grad()

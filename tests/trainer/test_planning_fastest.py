@@ -71,7 +71,6 @@ def test_the_loras_rounding_counts_once_an_iteration(config_file):
         work = planned.measure(2, 3).work
         casts = sum(times for kernel, times in work["step"].items() if kernel.kind == CAST)
         assert casts == len(planned.setup.lora)
-        assert sum(times for kernel, times in work["update"].items() if kernel in work["step"]) >= 3 * casts
 
 
 def test_without_a_name_it_is_the_card_whose_memory_is_nearest_and_that_is_said(config_file):
@@ -84,6 +83,8 @@ def test_without_a_name_it_is_the_card_whose_memory_is_nearest_and_that_is_said(
     assert faster[:-1] == sorted(faster[:-1], reverse=True)  # until it gains nothing
     assert report.chosen.rollout_batch == 8
     assert "run.rollout_batch = 8" in report.verdict
+    assert "micro-batch 4 (as many as fit in the rollout)" in report.notes[0]
+    assert "micro-batch 4 (4 in the rollout)" in Report(report.config, report.predictions).notes[0]
 
 
 def test_what_fits_is_counted_with_inputs_kept_too_unless_the_settings_decide(config_file):
