@@ -142,7 +142,6 @@ TARGETS = [
             "what changes is not read": ("read = 0 if name in OVERWRITING else sum(map(size_of, changed))", "read = 0"),
             "the whole table is read": ("min(size, written) for size in others", "size for size in others"),
             "in place without arithmetic": ("or flop_registry.get(plain)", ""),
-            "views are copies": (" or func.is_view", ""),
             "allocations are kernels": ('or "empty" in name ', ""),
             "repeated elements count": ("length if stride else min(length, 1)", "length"),
             "everything is thick": ("flop >= RIDGE * moved", "flop"),

@@ -6,13 +6,14 @@ from collections import Counter
 import pytest
 
 from trainer.__main__ import main
+from trainer.cli.demo import CONFIG
 from trainer.models.storage.memory import MemoryPlan
-from trainer.planning.advice import GIB
+from trainer.planning.advice import GIB, RESERVE
 from trainer.planning.cards import card_named
 from trainer.planning.config import read_config
 from trainer.planning.kernels import CAST, ELEMENTWISE, KINDS, Kernel
-from trainer.planning.phases import PHASES, Peak, Planned
-from trainer.planning.predictions import Prediction
+from trainer.planning.phases import PHASES, ROLLOUT, Peak, Planned
+from trainer.planning.predictions import Prediction, predictions
 from trainer.planning.report import Report, plan
 
 CARD = card_named("4090")
@@ -63,6 +64,17 @@ def test_calls_count_as_often_as_a_rollout_of_that_size_makes_them(config_file):
         work = planned.measure(2, size).work
         products, of_one = (sum(n * k.flop for k, n in work[name].items()) for name in ("rollout", "forward"))
         assert products / of_one == pytest.approx(4 * parts, rel=0.01)
+
+
+def test_of_the_rollout_as_many_at_once_are_counted_as_fit():
+    large = ["sampling.width=512", "sampling.height=512", "run.micro_batch=1", "grpo.group_size=24"]
+    config = read_config(CONFIG, ["prompts=['a cat']", *large])
+    peaks = on_device(Planned(config, MemoryPlan()).measure(1, 96).peaks)
+    others = max(peak for phase, peak in peaks.items() if phase != ROLLOUT)
+    assert peaks[ROLLOUT] > others
+    room = (peaks[ROLLOUT] + others) / 2
+    found = next(predictions(config, room / GIB + RESERVE, None, lambda _: None))
+    assert (found.rollout_batch, found.device <= room) == (48, True)
 
 
 def test_the_loras_rounding_counts_once_an_iteration(config_file):

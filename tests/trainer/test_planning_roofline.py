@@ -57,8 +57,9 @@ def test_cards_are_found_by_their_makers_names_and_by_their_memory():
     assert card_named("rtx4070ti super").name == "4070 Ti Super"
     assert card_named("NVIDIA A100-SXM4-80GB").name == "A100"
     assert [nearest(size).name for size in (6, 16, 22, 24, 141)] == ["4060", "4060 Ti", "3090", "3090", "H200"]
-    with pytest.raises(ConfigError, match="--card 1080: must be one of 4060, "):
-        card_named("1080")
+    for name in ("1080", "RTX A1000", "14090"):
+        with pytest.raises(ConfigError, match=f"--card {name}: must be one of 4060, "):
+            card_named(name)
 
 
 def test_a_measured_card_has_its_own_rates_and_the_tables_proportions():

@@ -70,9 +70,7 @@ class Kernels:
         Args:
             on_host: whether a tensor is in the host's memory; what happens there alone is no kernel.
         """
-        if not self._open or func.is_view:
-            return
-        if kernel := kernel_of(func, args, kwargs, out, on_host):
+        if self._open and (kernel := kernel_of(func, args, kwargs, out, on_host)):
             self._add(kernel)
 
     def fetched(self, tensor: Tensor) -> None:
