@@ -62,6 +62,7 @@ TARGETS = [
             "estimates count": ('and not plan["estimated"]', ""),
             "any shape": ("width == height and ", ""),
             "any rollout": ("and alike ", ""),
+            "inputs kept": (' and not plan.get("keep_inputs")', ""),
             "counted each time": ("if case not in self.known:", "if True:"),
         },
     ),

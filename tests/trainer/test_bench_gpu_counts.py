@@ -30,7 +30,7 @@ REPORT = {
 def test_counts_come_from_files_of_the_plan_command_one_or_several(tmp_path):
     one, several = tmp_path / "one.json", tmp_path / "several.json"
     one.write_text(json.dumps(REPORT))
-    several.write_text(json.dumps([{**REPORT, "size": [256, 256]}, {**REPORT, "size": [512, 768]}]))
+    several.write_text(json.dumps([{**REPORT, "size": [256, 256]}, {**REPORT, "size": [768, 512]}]))
     known = Counts([one, several]).known
     assert known == {Case("fp8", 1.0, 512, 2): {"update": 7}, Case("fp8", 1.0, 256, 2): {"update": 7}}
     assert Counts([one]).of(Case("fp8", 1.0, 512, 2), None) == {"update": 7}
@@ -62,7 +62,10 @@ def test_what_the_plan_command_says_is_what_is_read_here(bench, tmp_path):
     estimate = Prediction(MemoryPlan("nf4"), peaks, estimated=True)
     smaller = Prediction(MemoryPlan("fp8", 1.0), peaks, micro_batch=1)
     drawn = Prediction(MemoryPlan("fp8"), peaks, rollout_batch=12)  # more at once than here
+    kept = Prediction(MemoryPlan("fp8"), peaks, keeps=True)
     path = tmp_path / "plans.json"
-    path.write_text(json.dumps(Report(config, (Prediction(MemoryPlan(), peaks), estimate, smaller, drawn)).to_dict()))
+    path.write_text(
+        json.dumps(Report(config, (Prediction(MemoryPlan(), peaks), estimate, smaller, drawn, kept)).to_dict())
+    )
     counted = {"load": 5, "update": 7}
     assert Counts([path]).known == {Case("bf16", 0.0, 96, 2): counted, Case("fp8", 1.0, 96, 1): counted}

@@ -18,7 +18,7 @@ LOADED = ("load", *PHASES)  # those with the transformer on the device
 
 @dataclass(frozen=True)
 class Case:
-    """A memory plan at a size of pictures, and a micro-batch of both rollout and update."""
+    """A memory plan at a size of pictures, and a micro-batch of both rollout and update, which keep no inputs."""
 
     memory: str
     offload: float
@@ -61,7 +61,7 @@ class Counts:
     def _take(self, report: dict[str, Any]) -> None:
         width, height = report["size"]
         for plan in report["plans"]:
-            alike = plan.get("rollout_batch") in (None, plan["micro_batch"])
+            alike = plan.get("rollout_batch") in (None, plan["micro_batch"]) and not plan.get("keep_inputs")
             if width == height and alike and not plan["estimated"]:
                 case = Case(plan["memory"], float(plan["offload"]), width, plan["micro_batch"])
                 self.known[case] = {name: int(peak["device"]) for name, peak in plan["phases"].items()}
