@@ -329,14 +329,14 @@ TARGETS = [
             "pictures of an iteration that is done again": ("        self.unscored = None\n", ""),
             "unscored pictures every time": ("iteration % self.tiles_every == 0", "True"),
             "whoever draws waits": (
-                "                self.unscored = event.iteration, self.thread",
-                "                self.thread.submit(self._write_pictures, event.iteration, pictures).result()\n"
-                "                self.unscored = event.iteration, self.thread",
+                "                self.unscored = event.iteration, writing\n",
+                "                self.unscored = event.iteration, writing\n                writing.result()\n",
             ),
             "pictures are made in the thread": (
-                "self._write_pictures, event.iteration, pictures)",
-                "lambda e: self._write_pictures(\n"
-                "    e.iteration, self._pictures(e.iteration, e.images, e.group_size)), event)",
+                "write_tiles, self.folder, place(event.iteration), pictures)\n                self",
+                "lambda e: write_tiles(\n"
+                "    self.folder, place(e.iteration), candidate_tiles(e.images, e.group_size)), event)\n"
+                "                self",
             ),
             "told before the pictures are there": (
                 "        if not isinstance(event, Drawn):\n            self.settle()\n",

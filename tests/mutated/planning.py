@@ -187,7 +187,7 @@ TARGETS = [
         {
             "a micro-batch counts for itself alone": ("times=updates * micro_batches)", "times=1)"),
             "counts of before": ("        kernels.work.clear()\n", ""),
-            "modulated by the measure before": ("            layer.owner.forget()", "            pass"),
+            "modulated by the measure before": ("            modulation.forget()", "            pass"),
             "the LoRA is rounded once and for all": (
                 "    torch.autograd.graph.increment_version(list(setup.lora.values()))\n",
                 "",

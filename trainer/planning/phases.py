@@ -35,7 +35,7 @@ from ..models.lora.attach import ADAPTER
 from ..models.lora.fused import FusedLora
 from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
-from ..models.storage.modulation import Modulator, modulators
+from ..models.storage.modulation import Modulator, modulation_of
 from ..models.storage.placement import DTYPES
 from ..rewards.base import move
 from ..settings.config import Config
@@ -118,8 +118,8 @@ class Planned:
         """
         meter, kernels = self.meter, self.meter.tracker.kernels
         kernels.work.clear()
-        for layer in modulators(self.policy.network):
-            layer.owner.forget()  # the table of the measure before: every iteration has prompts of its own
+        if modulation := modulation_of(self.policy.network):
+            modulation.forget()  # the table of the measure before: every iteration has prompts of its own
         config = self.setup.config
         config = replace(config, run=replace(config.run, micro_batch=micro_batch, rollout_batch=rollout_batch))
         batches = MicroBatch(micro_batch, META), MicroBatch(rollout_batch, META)

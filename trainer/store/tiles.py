@@ -20,7 +20,8 @@ def place(iteration: int) -> Path:
 
 def write_tiles(run: Path, relative: Path, pictures: Mapping[str, Image.Image]) -> dict[str, str]:
     """Store pictures by name in `run / relative`; returns their paths by name, relative to the run's folder."""
-    (run / relative).mkdir(parents=True, exist_ok=True)
+    if pictures:
+        (run / relative).mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, picture in pictures.items():
         path = relative / f"{name}{PICTURE}"

@@ -103,7 +103,8 @@ class RunStore:
                 self.settle()
                 # by no kernel of torch in that thread: its pool beside the main thread's slows every kernel down
                 pictures = self._pictures(event.iteration, event.images, event.group_size)
-                self.unscored = event.iteration, self.thread.submit(self._write_pictures, event.iteration, pictures)
+                writing = self.thread.submit(write_tiles, self.folder, place(event.iteration), pictures)
+                self.unscored = event.iteration, writing
             case IterationDone():
                 self._write(event)
             case Changed():
@@ -156,7 +157,7 @@ class RunStore:
             tiles = self.unscored[1].result()
         else:  # whoever makes steps by hand tells of whole ones only
             pictures = self._pictures(event.iteration, event.images, event.advantages.shape[1])
-            tiles = self._write_pictures(event.iteration, pictures)
+            tiles = write_tiles(self.folder, place(event.iteration), pictures)
         self.unscored = None
         if event.base is not None and self._pictured(event.iteration):
             tiles |= write_tiles(self.folder, place(event.iteration), base_tiles(event.base))
@@ -164,9 +165,6 @@ class RunStore:
 
     def _pictures(self, iteration: int, images: Tensor, group_size: int) -> dict[str, Image.Image]:
         return candidate_tiles(images, group_size) if self._pictured(iteration) else {}
-
-    def _write_pictures(self, iteration: int, pictures: dict[str, Image.Image]) -> dict[str, str]:
-        return write_tiles(self.folder, place(iteration), pictures) if pictures else {}
 
     def _pictured(self, iteration: int) -> bool:
         return self.tiles_every > 0 and iteration % self.tiles_every == 0
