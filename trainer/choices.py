@@ -5,7 +5,13 @@ START = "start"  # `lora.targets`: the layers of the LoRA that is gone on from, 
 # kinds of models: name -> module and class in trainer/models, in the order in which they are asked
 FAMILIES = {"flux1": "flux1.family:Flux1"}
 # how rollouts become a loss: name -> module and class in trainer/objectives
-OBJECTIVES = {"neighbor": "neighbor:Neighbor"}
+OBJECTIVES = {
+    "neighbor": "neighbor:Neighbor",
+    "flow-grpo": "sde:FlowGrpo",
+    "dance-grpo": "sde:DanceGrpo",
+    "mix-grpo": "sde:MixGrpo",
+    "nft": "nft:Nft",
+}
 REFERENCE = "reference"  # as the reference pipeline has it
 STRATIFIED, CROSSED = PAIRINGS = ("stratified", "crossed")  # see `anchors.choose_pairs`
 TEMPERATURE_MODES = ("scale-free", "element-mean", "raw")  # see `surrogate.softmax_temperature`

@@ -1,5 +1,6 @@
 """The 8x autoencoder with 16 latent channels (diffusers' AutoencoderKL, FLUX's geometry)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,24 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from .data import Compositions
 from .fit import fit
+from .pictures import Pictures, sample
 
-ENCODER_STEPS, DECODER_STEPS = 3000, 3000
 BATCH = 8
 KL_WEIGHT = 64e-4
 LATENT_NOISE = 0.05  # the decoder also meets latents that no encoder made
 
 
-def new_autoencoder() -> AutoencoderKL:
+@dataclass(frozen=True)
+class Recipe:
+    encoder_steps: int = 3000
+    decoder_steps: int = 3000
+    start: Path | None = None  # an autoencoder to go on from
+
+
+def new_autoencoder(recipe: Recipe) -> AutoencoderKL:
+    if recipe.start:
+        return AutoencoderKL.from_pretrained(recipe.start, torch_dtype=torch.float32)
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -35,38 +44,38 @@ def new_autoencoder() -> AutoencoderKL:
     )
 
 
-def train_autoencoder(data: Compositions, folder: Path) -> tuple[AutoencoderKL, float]:
+def train_autoencoder(data: Pictures, folder: Path, recipe: Recipe) -> tuple[AutoencoderKL, float]:
     """Train encoder and decoder together and normalise the latents; returns the model and its last loss.
 
     From here on the encoder is final: the flow transformer can be trained while the decoder goes on.
     """
     torch.manual_seed(0)
-    vae = new_autoencoder()
+    vae = new_autoencoder(recipe)
 
     def loss(rng: np.random.Generator, step: int) -> torch.Tensor:
-        _, images = data.sample(BATCH, rng, unseen=False)
+        _, images = sample(data, BATCH, rng, unseen=False)
         x = images * 2 - 1
         posterior = vae.encode(x).latent_dist
         reconstruction = vae.decode(posterior.sample()).sample
         return picture_loss(reconstruction, x) + KL_WEIGHT * posterior.kl().mean() / x[0].numel()
 
-    last = fit("autoencoder", vae, loss, folder, steps=ENCODER_STEPS, lr=1.5e-3, seed=1)
+    last = fit("autoencoder", vae, loss, folder, steps=recipe.encoder_steps, lr=1.5e-3, seed=1)
     normalise_latents(vae, data)
     return vae, last
 
 
-def train_decoder(vae: AutoencoderKL, data: Compositions, folder: Path) -> float:
+def train_decoder(vae: AutoencoderKL, data: Pictures, folder: Path, recipe: Recipe) -> float:
     """Train the decoder on for the final latents, slightly disturbed; returns the last loss."""
     vae.encoder.requires_grad_(False)
 
     def loss(rng: np.random.Generator, step: int) -> torch.Tensor:
-        _, images = data.sample(BATCH, rng, unseen=False)
+        _, images = sample(data, BATCH, rng, unseen=False)
         x = images * 2 - 1
         with torch.no_grad():
             z = vae.encode(x).latent_dist.mean
         return picture_loss(vae.decode(z + LATENT_NOISE * torch.randn_like(z)).sample, x)
 
-    return fit("decoder", vae, loss, folder, steps=DECODER_STEPS, lr=5e-4, seed=2)
+    return fit("decoder", vae, loss, folder, steps=recipe.decoder_steps, lr=5e-4, seed=2)
 
 
 def picture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -78,13 +87,13 @@ def picture_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, data: Compositions) -> None:
+def normalise_latents(vae: AutoencoderKL, data: Pictures) -> None:
     """Fold a per-channel normalisation of the latents into the encoder's last and the decoder's first convolution.
 
     diffusers knows one scalar scaling_factor only. The shift meets zero padding at the decoder's border, which the
     decoder's further training takes care of.
     """
-    _, images = data.sample(512, np.random.default_rng(7), unseen=False)
+    _, images = sample(data, 512, np.random.default_rng(7), unseen=False)
     z = torch.cat([vae.encode(x * 2 - 1).latent_dist.mean for x in images.split(64)])
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     head = vae.encoder.conv_out  # rows: 16 means, 16 log variances
@@ -98,10 +107,10 @@ def normalise_latents(vae: AutoencoderKL, data: Compositions) -> None:
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, data: Compositions) -> float:
+def psnr(vae: AutoencoderKL, data: Pictures) -> float:
     """Mean PSNR (dB) over all compositions held out from training, images in [0, 1]."""
     rng = np.random.default_rng(11)
-    _, images = data.sample(128, rng, unseen=True)
+    _, images = sample(data, min(128, sum(data.held_out)), rng, unseen=True)
     output = torch.cat([vae(x * 2 - 1).sample for x in images.split(32)]) / 2 + 0.5
     error = (output.clamp(0, 1) - images).square().mean((1, 2, 3))
     return float((-10 * error.log10()).mean())

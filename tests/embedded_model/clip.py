@@ -1,5 +1,6 @@
 """tiny-clip and tiny-clip-heldout: two small CLIP models, one to train on and one to notice reward hacking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from trainer.tiny.captions import COMBINATIONS, caption
-
-from .data import SIZE, Compositions
 from .fit import fit
+from .pictures import SIZE, Pictures, sample
 from .text import clip_tokenizer
 
 BATCH = 96
@@ -34,8 +33,8 @@ TRAINED = Recipe("clip", width=128, layers=4, patch=8, seed=21, steps=1500)
 HELD_OUT = Recipe("clip-heldout", width=160, layers=3, patch=16, seed=22, steps=2600)
 
 
-def new_clip(recipe: Recipe) -> CLIPModel:
-    tokenizer = clip_tokenizer()
+def new_clip(captions: Sequence[str], recipe: Recipe) -> CLIPModel:
+    tokenizer = clip_tokenizer(captions)
     tower = {
         "hidden_size": recipe.width,
         "intermediate_size": 4 * recipe.width,
@@ -57,38 +56,28 @@ def image_processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
 
 
-def train(data: Compositions, folder: Path, recipe: Recipe) -> tuple[CLIPModel, float]:
+def train(data: Pictures, folder: Path, recipe: Recipe) -> tuple[CLIPModel, float]:
     """Contrastive training (in-batch softmax) on distorted pictures; returns the model and its last loss."""
     torch.manual_seed(recipe.seed)
-    model = new_clip(recipe)
-    ids = torch.tensor(clip_tokenizer(TEXT_LENGTH)([caption(*c) for c in COMBINATIONS], padding="max_length").input_ids)
+    model = new_clip(data.captions, recipe)
+    ids = torch.tensor(clip_tokenizer(data.captions, TEXT_LENGTH)(data.captions, padding="max_length").input_ids)
     ids = ids[:, : int((ids != ids[0, -1]).sum(1).max()) + 1]  # as long as the longest caption
-    row = {c: i for i, c in enumerate(COMBINATIONS)}
     normalise = Normalise()
 
     def contrastive(rng: np.random.Generator, step: int) -> torch.Tensor:
-        combinations, images = data.sample(BATCH, rng)
-        # half of the batch in families, so that emoji and background alike must be read
-        combinations[BATCH // 2 :] = related(combinations[: BATCH // 2], rng)
-        images[BATCH // 2 :] = data.draw(combinations[BATCH // 2 :], rng)
+        rows, images = sample(data, BATCH, rng)
+        # half of the batch in families, so that every fact of a caption must be read
+        rows[BATCH // 2 :] = data.related(rows[: BATCH // 2], rng)
+        images[BATCH // 2 :] = data.draw(rows[BATCH // 2 :], rng)
         images = normalise(distort(images, rng))
-        output = model(input_ids=ids[[row[c] for c in combinations]], pixel_values=images)
-        same = torch.tensor([[a == b for b in combinations] for a in combinations])
+        output = model(input_ids=ids[rows], pixel_values=images)
+        same = torch.tensor([[a == b for b in rows] for a in rows])
         logits = output.logits_per_image.masked_fill(same & ~torch.eye(BATCH, dtype=torch.bool), float("-inf"))
         target = torch.arange(BATCH)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     loss = fit(recipe.name, model, contrastive, folder, steps=recipe.steps, lr=1e-3, seed=recipe.seed, ema_decay=0.99)
     return model, loss
-
-
-def related(combinations: list[tuple[int, int]], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """For each combination another one: the same emoji elsewhere, or another emoji on the same background."""
-    emojis, backgrounds = (len({c[i] for c in COMBINATIONS}) for i in (0, 1))
-    return [
-        (e, int(rng.integers(backgrounds))) if rng.random() < 0.5 else (int(rng.integers(emojis)), b)
-        for e, b in combinations
-    ]
 
 
 def distort(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """The flow transformer and its two text encoders, trained together on latents, assembled as a FluxPipeline."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,23 +10,27 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from trainer.tiny.captions import COMBINATIONS, caption
-
-from .data import STEADY, VARIED, Compositions, Placement
 from .fit import fit
+from .pictures import Pictures
 from .text import CLIP_LENGTH, clip_tokenizer, t5_tokenizer
 
-STEPS, BATCH = 4300, 48
-# First shapes in any size and place, then steadier pictures: those are what the finished model draws.
-VARIED_STEPS = 1500
-PLACEMENTS = 8  # latents of so many random placements of each combination
+BATCH = 48
 TEXT_WIDTH = 128
 # T5 lengths (tokens) met in training. The reference pipelines do not mask padding, so its amount must not matter.
 TEXT_LENGTHS, TEXT_SHARES = (12, 32, 128), (0.82, 0.15, 0.03)
 
 
-def new_models() -> nn.ModuleDict:
-    clip, t5 = clip_tokenizer(), t5_tokenizer()
+@dataclass(frozen=True)
+class Recipe:
+    """First pictures of all kinds, then steadier ones: those are what the finished model draws."""
+
+    steps: int
+    varied_steps: int
+    pictures: int  # of each row, drawn once
+
+
+def new_models(captions: Sequence[str]) -> nn.ModuleDict:
+    clip, t5 = clip_tokenizer(captions), t5_tokenizer(captions)
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=64,
@@ -67,52 +73,55 @@ def new_models() -> nn.ModuleDict:
     return nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "text_encoder_2": text_encoder_2})
 
 
-def train(vae: AutoencoderKL, data: Compositions, folder: Path) -> tuple[nn.ModuleDict, float]:
+def train(vae: AutoencoderKL, data: Pictures, folder: Path, recipe: Recipe) -> tuple[nn.ModuleDict, float]:
     """Flow matching: v = eps - x_0 at sigma, mean squared error. Returns the models and the last loss."""
     torch.manual_seed(0)
-    models = new_models()
-    varied, steady = (packed_latents(vae, data, p) for p in (VARIED, STEADY))  # [combinations, PLACEMENTS, 16, 64]
-    texts = [caption(*c) for c in COMBINATIONS]
-    clip_ids = torch.tensor(clip_tokenizer()(texts, padding="longest").input_ids)
-    t5_ids = torch.tensor(t5_tokenizer()(texts, padding="max_length", max_length=max(TEXT_LENGTHS)).input_ids)
+    models = new_models(data.captions)
+    varied = packed_latents(vae, data, recipe.pictures, steady=False)
+    steady = packed_latents(vae, data, recipe.pictures, steady=True) if recipe.varied_steps < recipe.steps else varied
+    clip_ids = torch.tensor(clip_tokenizer(data.captions)(data.captions, padding="longest").input_ids)
+    t5_ids = torch.tensor(
+        t5_tokenizer(data.captions)(data.captions, padding="max_length", max_length=max(TEXT_LENGTHS)).input_ids
+    )
     image_ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
 
     def flow_matching(rng: np.random.Generator, step: int) -> torch.Tensor:
-        latents = varied if step < VARIED_STEPS else steady
+        latents = varied if step < recipe.varied_steps else steady
         rows = torch.from_numpy(rng.choice(len(latents), BATCH, replace=False))
-        x_0 = latents[rows, torch.from_numpy(rng.integers(PLACEMENTS, size=BATCH))]  # [B, 16, 64]
+        x_0 = latents[rows, torch.from_numpy(rng.integers(recipe.pictures, size=BATCH))]  # [B, 16, 64]
         eps = torch.randn_like(x_0)
         sigma = torch.where(torch.rand(BATCH) < 0.75, torch.sigmoid(0.3 + torch.randn(BATCH)), torch.rand(BATCH))
         x = torch.lerp(x_0, eps, sigma[:, None, None])
         length = int(rng.choice(TEXT_LENGTHS, p=TEXT_SHARES))
+        told = data.told(rows.tolist(), rng)
         v = models["transformer"](
             hidden_states=x,
             timestep=sigma,
-            encoder_hidden_states=models["text_encoder_2"](t5_ids[rows, :length])[0],
-            pooled_projections=models["text_encoder"](clip_ids[rows]).pooler_output,
+            encoder_hidden_states=models["text_encoder_2"](t5_ids[told, :length])[0],
+            pooled_projections=models["text_encoder"](clip_ids[told]).pooler_output,
             txt_ids=torch.zeros(length, 3),
             img_ids=image_ids,
             return_dict=False,
         )[0]
         return (v - (eps - x_0)).square().mean()
 
-    loss = fit("flux", models, flow_matching, folder, steps=STEPS, lr=6e-4, ema_decay=0.999, seed=3)
+    loss = fit("flux", models, flow_matching, folder, steps=recipe.steps, lr=6e-4, ema_decay=0.999, seed=3)
     return models, loss
 
 
 @torch.no_grad()
-def packed_latents(vae: AutoencoderKL, data: Compositions, placement: Placement) -> torch.Tensor:
-    """Latents of PLACEMENTS compositions of every combination, packed 2 x 2: [combinations, PLACEMENTS, 16, 64]."""
+def packed_latents(vae: AutoencoderKL, data: Pictures, count: int, *, steady: bool) -> torch.Tensor:
+    """Latents of `count` pictures of every row, packed 2 x 2: [rows, count, 16, 64]."""
     rng = np.random.default_rng(3)
     packed = []
-    for _ in range(PLACEMENTS):
-        images = data.draw(COMBINATIONS, rng, placement)
+    for _ in range(count):
+        images = data.draw(list(range(len(data.captions))), rng, steady=steady)
         z = torch.cat([vae.encode(x * 2 - 1).latent_dist.mean for x in images.split(32)])
         packed.append(FluxPipeline._pack_latents(z, len(z), 16, 8, 8))
     return torch.stack(packed, 1)
 
 
-def assemble(vae: AutoencoderKL, models: nn.ModuleDict) -> FluxPipeline:
+def assemble(captions: Sequence[str], vae: AutoencoderKL, models: nn.ModuleDict) -> FluxPipeline:
     """A FluxPipeline with FLUX.1-dev's resolution-dependent time shift."""
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
@@ -121,8 +130,8 @@ def assemble(vae: AutoencoderKL, models: nn.ModuleDict) -> FluxPipeline:
         ),
         vae=vae,
         text_encoder=models["text_encoder"],
-        tokenizer=clip_tokenizer(),
+        tokenizer=clip_tokenizer(captions),
         text_encoder_2=models["text_encoder_2"],
-        tokenizer_2=t5_tokenizer(),
+        tokenizer_2=t5_tokenizer(captions),
         transformer=models["transformer"],
     )  # fmt: skip

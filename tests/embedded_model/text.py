@@ -8,27 +8,22 @@ import json
 import math
 import string
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from trainer.tiny.captions import COMBINATIONS, caption
-
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_LENGTH = 77  # tokens, as in FLUX
 
 
-def captions() -> list[str]:
-    return [caption(*c) for c in COMBINATIONS]
-
-
-def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def clip_vocabulary(captions: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Byte-level BPE with `</w>` word ends; `<|endoftext|>` has the highest id, as CLIP's pooling expects."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + "</w>" for a in alphabet)])}
     merges = []
-    words = Counter(word for text in captions() for word in text.split())
+    words = Counter(word for text in captions for word in text.split())
     pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     while pairs := count_pairs(pieces, words):
         # ties go to the lower ids: the library's own trainer decides them differently in every process
@@ -59,34 +54,34 @@ def merge(tokens: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def clip_tokenizer(length: int = CLIP_LENGTH) -> CLIPTokenizer:
-    vocabulary, merges = clip_vocabulary()
+def clip_tokenizer(captions: Sequence[str], length: int = CLIP_LENGTH) -> CLIPTokenizer:
+    vocabulary, merges = clip_vocabulary(captions)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
 
 
-def save_clip_tokenizer(folder: Path, length: int = CLIP_LENGTH) -> None:
+def save_clip_tokenizer(captions: Sequence[str], folder: Path, length: int = CLIP_LENGTH) -> None:
     """Both layouts: tokenizer.json (transformers 5) and vocab.json with merges.txt (transformers 4)."""
-    vocabulary, merges = clip_vocabulary()
-    clip_tokenizer(length).save_pretrained(folder)
+    vocabulary, merges = clip_vocabulary(captions)
+    clip_tokenizer(captions, length).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
     lines = ["#version: 0.2", *(" ".join(m) for m in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def t5_tokenizer() -> T5TokenizerFast:
+def t5_tokenizer(captions: Sequence[str]) -> T5TokenizerFast:
     """Unigram pieces with T5's ids (pad 0, end 1, unknown 2): every word of the captions, and single letters."""
-    words = Counter(word for text in captions() for word in text.split())
+    words = Counter(word for text in captions for word in text.split())
     total = sum(words.values())
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -12.0)]
     pieces += [("▁" + word, math.log(count / total)) for word, count in sorted(words.items()) if len(word) > 1]
     pieces += [(letter, -14.0) for letter in string.digits + string.ascii_letters + string.punctuation]
-    pieces += [("▁a", math.log(words["a"] / total))]
+    pieces += [("▁" + word, math.log(count / total)) for word, count in sorted(words.items()) if len(word) == 1]
     return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
-def save_t5_tokenizer(folder: Path) -> None:
+def save_t5_tokenizer(captions: Sequence[str], folder: Path) -> None:
     """transformers 4 does not read the list of extra special tokens that transformers 5 writes; it is empty."""
-    t5_tokenizer().save_pretrained(folder)
+    t5_tokenizer(captions).save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text("utf-8"))
     config.pop("extra_special_tokens", None)

@@ -14,7 +14,9 @@ class Pull:
 
     def __init__(self, config):
         self.group_size, self.total = config.grpo.group_size, config.sampling.steps
-        self.solver = SOLVERS["euler"]
+
+    def solver(self, kept):
+        return SOLVERS["euler"]
 
     def noise(self, seed, shape):
         return torch.randn(self.group_size, *shape, generator=torch.Generator().manual_seed(seed))
@@ -25,6 +27,9 @@ class Pull:
     def pairs(self, prompts, *, generator):
         prompt, anchor = torch.meshgrid(torch.arange(prompts), torch.arange(self.group_size), indexing="ij")
         return Pairs(prompt.flatten(), anchor.flatten(), torch.zeros(prompt.numel(), dtype=torch.int64))
+
+    def shares(self, pairs, updates):
+        return [pairs] * updates
 
     def prepare(self, trajectories, advantages):
         ends = trajectories.x_0.unflatten(0, advantages.shape)  # [P, G, *latent]

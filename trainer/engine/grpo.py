@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from ..stages.combine import Combined, combine
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
 from ..stages.rollout import Trajectories
+from ..stages.solvers import Solver
 from ..stages.update import LOSS_SCALE, Around, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
 from .drawing import Clock, conditioning_of, decode_all, policy_velocity, score_pictures, solve
 from .state import Setup, State
@@ -85,8 +87,8 @@ def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: 
     seeds = [derive_seed(NOISE, seed, iteration, slot) for slot in range(len(prompts))]
     with clock.phase("rollout"):
         noise = torch.cat([setup.objective.noise(s, setup.geometry.latent_shape) for s in seeds])
-        told, solver = conditioning_of(setup, prompts), setup.objective.solver
-        keeper = keeper_of(setup, iteration, kept, len(prompts)) if setup.keeping.on else None
+        told, solver = conditioning_of(setup, prompts), setup.objective.solver(list(kept))
+        keeper = keeper_of(setup, iteration, solver, kept, len(prompts)) if setup.keeping.on else None
         setup.keeping.keeper = keeper
         trajectories = solve(setup, prompts, told, noise, solver, kept, derive_seed(SOLVER, seed, iteration), keeper)
     with clock.phase("decode"):
@@ -94,10 +96,11 @@ def sample_candidates(setup: Setup, iteration: int, kept: Sequence[int], clock: 
     return Candidates(prompts, seeds, trajectories, images, keeper)
 
 
-def keeper_of(setup: Setup, iteration: int, kept: Sequence[int], prompts: int) -> Keeper | None:
-    """What keeps the model's passes at the iteration's pairs, for a solver that asks once a step."""
+def keeper_of(setup: Setup, iteration: int, solver: Solver, kept: Sequence[int], prompts: int) -> Keeper | None:
+    """What keeps the model's passes at the iteration's pairs, for a solver that asks once a step, at what it yields."""
     steps = setup.config.sampling.steps
-    if setup.objective.solver.evaluations(steps) != steps or not hasattr(setup.policy, "keep"):
+    asks_once = solver.evaluations(steps) == steps and not getattr(solver, "renoises", False)
+    if not asks_once or not hasattr(setup.policy, "keep"):
         return None
     pairs = drawn_pairs(setup, iteration, prompts)
     return setup.policy.keep(places_of(pairs, kept, setup.config.grpo.group_size))
@@ -142,20 +145,18 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
         return {}, ALIKE if finite else "a reward was not a finite number"
 
     candidates = group.candidates
-    places = places_of(pairs, candidates.trajectories.steps, grpo.group_size)
-    pairs = pairs.to(setup.policy.device)
     loss_of = setup.objective.prepare(candidates.trajectories, group.advantages)
 
-    def work(micro_batch: int) -> PairMetrics:
+    def work(share: Pairs, micro_batch: int) -> PairMetrics:
         state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
         # at a later update the policy has moved since the rollout
         kept = candidates.keeper if setup.keeping.on and not measured else None
-        used = around_of(kept, places, micro_batch)
-        return gradient(setup, candidates, pairs, loss_of, micro_batch, used)
+        used = around_of(kept, places_of(share, candidates.trajectories.steps, grpo.group_size), micro_batch)
+        return gradient(setup, candidates, share.to(setup.policy.device), loss_of, micro_batch, used)
 
     skipped, measured, norms = "", [], []
-    for _ in range(grpo.updates_per_rollout):
-        measured.append(setup.micro_batch.fit("update", work))
+    for share in setup.objective.shares(pairs, grpo.updates_per_rollout):
+        measured.append(setup.micro_batch.fit("update", partial(work, share)))
         if candidates.keeper is not None:
             candidates.keeper.clear()
         lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)

@@ -9,8 +9,9 @@ from ..settings.config import Config
 from ..stages.anchors import Pairs, choose_pairs, choose_steps
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
-from ..stages.solvers import solver_of
+from ..stages.solvers import Solver, solver_of
 from ..stages.surrogate import PairLoss, clipped_objective, kl_divergence, leap, log_policy, softmax_temperature
+from ..stages.update import relative_error
 from .objective import Objective
 
 
@@ -23,8 +24,11 @@ class Neighbor(Objective):
 
     def __init__(self, config: Config):
         self.grpo, self.total, self.trained = config.grpo, config.sampling.steps, config.trained_steps
-        self.solver = solver_of(config.sampling.solver)
+        self.ode = solver_of(config.sampling.solver)
         self.needs_reference = config.grpo.kl_weight > 0
+
+    def solver(self, kept: list[int]) -> Solver:
+        return self.ode
 
     def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
         return neighborhood(seed, shape, self.grpo.strength, self.grpo.group_size)
@@ -37,6 +41,9 @@ class Neighbor(Objective):
         return choose_pairs(
             prompts, grpo.group_size, grpo.anchors, self.trained, pairing=grpo.pairing, generator=generator
         )
+
+    def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
+        return [pairs] * updates
 
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "LeapingLoss":
         grpo = self.grpo
@@ -69,6 +76,7 @@ class LeapingLoss:
 
         log_new = log_policy_of(v)
         result = clipped_objective(log_new, log_policy_of(v_old), self.advantages[prompt], self.clip)
+        result = replace(result, velocity_error=relative_error(inside(v), inside(v_old)))
         if v_reference is None:
             return result
         with torch.no_grad():

@@ -18,8 +18,13 @@ from ..stages.update import Loss
 class Objective(Protocol):
     """From noise to the loss. It is made of a run's Config and holds nothing that changes."""
 
-    solver: Solver
     needs_reference: bool  # whether its loss asks for the velocity without the LoRA
+
+    def solver(self, kept: list[int]) -> Solver:
+        """What draws the candidates, if these of the T steps are kept for the update.
+
+        One that has `renoises = True` yields states for the update that it did not pass through.
+        """
 
     def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
         """What the G candidates of one prompt begin from, [G, *shape] on the CPU; the same seed gives the same."""
@@ -29,6 +34,9 @@ class Objective(Protocol):
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
         """The trained (prompt, candidate, step) triples of P prompts, on the CPU; steps count among the K."""
+
+    def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
+        """The pairs of each of an iteration's updates: all of them each time, or a share of its own."""
 
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> Loss:
         """The loss of an iteration's pairs.

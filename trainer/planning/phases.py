@@ -37,9 +37,9 @@ from ..models.storage.frozen import FrozenLinear
 from ..models.storage.memory import MemoryPlan, Storage
 from ..models.storage.modulation import Modulator, modulation_of
 from ..models.storage.placement import DTYPES
+from ..objectives.objective import objective_of
 from ..rewards.base import move
 from ..settings.config import Config
-from ..stages.solvers import solver_of
 from . import models
 from .kernels import PAIRS, Kernels, Work
 from .models import META
@@ -270,15 +270,16 @@ def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels
     grpo, prompts = setup.config.grpo, len(candidates.prompts)
     size = setup.config.run.micro_batch
     pairs = drawn_pairs(setup, 0, prompts)
-    updates, micro_batches = grpo.updates_per_rollout, math.ceil(len(pairs) / size)
+    shares = setup.objective.shares(pairs, grpo.updates_per_rollout)
+    micro_batches = [math.ceil(len(share) / size) for share in shares]
     loss_of = setup.objective.prepare(candidates.trajectories, torch.zeros(prompts, grpo.group_size, device=META))
-    if micro_batches > 1:
+    if max(micro_batches) > 1:
         for parameter in setup.lora.values():
             parameter.grad = torch.zeros_like(parameter)
-    with kernels.counting(PAIRS, times=updates * micro_batches):
+    with kernels.counting(PAIRS, times=sum(micro_batches)):
         kept = around_of(candidates.keeper, places_of(pairs, candidates.trajectories.steps, grpo.group_size), size)
         gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size, kept)
-    with kernels.counting("step", times=updates):
+    with kernels.counting("step", times=len(shares)):
         _step(setup, state)
 
 
@@ -286,5 +287,6 @@ def _last_call(config: Config) -> tuple[int, int]:
     """Of the rollout's model calls the last with a whole batch, where the solver's own states are all in place, and
     how many there are."""
     candidates, size = config.grpo.prompts_per_iteration * config.grpo.group_size, config.run.drawn_at_once
-    steps, parts = solver_of(config.sampling.solver).evaluations(config.sampling.steps), math.ceil(candidates / size)
+    solver, parts = objective_of(config).solver([]), math.ceil(candidates / size)
+    steps = solver.evaluations(config.sampling.steps)
     return (steps - 1) * parts + max(1, candidates // size) - 1, steps * parts

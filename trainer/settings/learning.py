@@ -103,9 +103,18 @@ class GrpoSettings(Section, section="grpo"):
     )
     objective: str = setting(
         "neighbor",
-        "How the candidates' scores become a loss. neighbor: the paper's leaping policy.",
+        "How the candidates' scores become a loss. neighbor: the paper's leaping policy. The others are its rivals, to "
+        "compare with: each has a preset of its name.",
         choices=tuple(OBJECTIVES),
         own=True,
+        omit_default=True,
+    )
+    noise_level: float = setting(
+        0.7,
+        "Noise of each step of flow-grpo and mix-grpo (their a) and of dance-grpo (its eta, 0.3 there).",
+        above=0,
+        highest=10.0,
+        finest=0.01,
         omit_default=True,
     )
 

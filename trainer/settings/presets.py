@@ -17,6 +17,29 @@ class Preset:
     defaults: Defaults
 
 
+def rival(
+    objective: str, what: str, *, steps: int, trained: int, shift: float | str = AUTO, updates: int = 1, **grpo: float
+) -> Preset:
+    """A method to compare with: all candidates are trained, by plain GRPO's advantages and a narrow clip."""
+    return Preset(
+        f"{what}, to compare with: {steps} steps.",
+        {
+            "sampling": {"steps": steps, "shift": shift},
+            "grpo": {
+                "objective": objective,
+                "group_size": 12,
+                "anchors": 12,
+                "trained_steps": trained,
+                "pairing": CROSSED,
+                "quasi_norm": 2.0,
+                "clip": 1e-4,
+                "updates_per_rollout": updates,
+                **grpo,
+            },
+        },
+    )
+
+
 PRESETS = {
     "paper": Preset(
         "What the paper has: the same 4 anchors at each of 4 steps, and the reference pipeline's text tokens.",
@@ -33,6 +56,13 @@ PRESETS = {
             },
         },
     ),
+    "flow-grpo": rival("flow-grpo", "Flow-GRPO as published", steps=10, trained=9, noise_level=0.7, updates=2),
+    "flow-grpo-cheap": rival("flow-grpo", "Flow-GRPO in 4 steps", steps=4, trained=3, noise_level=0.7),
+    "dance-grpo": rival(
+        "dance-grpo", "DanceGRPO as published for FLUX", steps=16, trained=9, shift=3.0, noise_level=0.3, updates=3
+    ),
+    "mix-grpo": rival("mix-grpo", "MixGRPO as published", steps=25, trained=4, shift=3.0, noise_level=0.7),
+    "nft": rival("nft", "DiffusionNFT as published", steps=10, trained=0),
 }
 # before there was `grpo.pairing`
 FORMER: Defaults = {

@@ -1,7 +1,7 @@
 """Stage 6a: which (prompt, anchor, step) triples are trained."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ class Pairs:
         """The triples of the prompts marked in [P] bool: a group without advantages needs no pass at all."""
         mask = prompts[self.prompt]
         return self._each(lambda indices: indices[mask])
+
+    def those(self, mask: Tensor, of: int) -> "Pairs":
+        """The triples marked in [M] bool, which are one of `of` shares alike."""
+        share = self._each(lambda indices: indices[mask])
+        return replace(share, chosen=max(1, round(self.total / of)))
 
     def anchors(self, prompts: int, group_size: int) -> Tensor:
         """Which candidates are an anchor at one step at least, [P, G] bool."""

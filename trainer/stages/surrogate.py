@@ -77,6 +77,7 @@ class PairLoss:
     clip_fraction: Tensor  # share of the candidates whose clipped term was taken
     kl_old: Tensor  # KL(pi_old || pi_theta) >= 0
     kl_reference: Tensor | None = None  # KL(pi_theta || pi_reference) if it is part of the loss
+    velocity_error: Tensor | None = None  # ||v - v_old|| / ||v_old||, if the old policy's velocity is known
 
 
 def clipped_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, clip: float) -> PairLoss:

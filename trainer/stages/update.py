@@ -63,13 +63,12 @@ def accumulate_gradient(
         loss_scale: what the gradient is multiplied by; no metric is.
         around: entered for each call of `velocity` with gradient, with the number of its first pair.
     """
-    inside = trajectories.inside
     totals = trajectories.sigma.new_zeros(4)
     ratio_error, velocity_error = trajectories.sigma.new_zeros(2)
     for start in range(0, len(pairs), micro_batch):
         part = pairs.part(start, micro_batch)
         row = part.prompt * group_size + part.anchor
-        x, v_old = trajectories.x[part.step, row], trajectories.v[part.step, row]  # [m, *latent]
+        x = trajectories.x[part.step, row]  # [m, *latent]
         sigma = trajectories.sigma[part.step]
 
         with around(start) if around else nullcontext():
@@ -84,12 +83,14 @@ def accumulate_gradient(
         kl = torch.zeros_like(result.kl_old) if result.kl_reference is None else result.kl_reference
         totals += torch.stack([result.loss.detach(), result.clip_fraction, result.kl_old, kl]).sum(1)
         ratio_error = torch.maximum(ratio_error, result.log_ratio.expm1().abs().max())
-        velocity_error = torch.maximum(velocity_error, relative_error(inside(v.detach()), inside(v_old)).max())
+        if result.velocity_error is not None:
+            velocity_error = torch.maximum(velocity_error, result.velocity_error.max())
     loss, clip_fraction, kl_old, kl_reference = (totals / max(1, len(pairs))).unbind()
     loss = loss * len(pairs) / normaliser
     return PairMetrics(loss, clip_fraction, kl_old, kl_reference, ratio_error, velocity_error)
 
 
+@torch.no_grad()
 def relative_error(v: Tensor, v_old: Tensor) -> Tensor:
     """||v - v_old|| / ||v_old|| of velocities [M, *latent]: [M]."""
     return (v - v_old).flatten(1).norm(dim=1) / v_old.flatten(1).norm(dim=1)
