@@ -39,6 +39,14 @@ class AestheticReward(io.ComfyNode):
         return io.NodeOutput(build("aesthetic", path=path_of(model), head=path_of(head), dtype=precision))
 
 
+# the small CLIPs that come along: name in the list -> kind
+EMBEDDED = {
+    "embedded": "tiny-clip",
+    "embedded held-out": "tiny-clip-heldout",
+    "embedded scenes": "tiny-scene-clip",
+}
+
+
 class ClipReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -52,10 +60,9 @@ class ClipReward(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=["embedded", "embedded held-out", *reward_folders()],
+                    options=[*EMBEDDED, *reward_folders()],
                     default="embedded",
-                    tooltip="A CLIPModel folder in models/rewards, or one of the two "
-                    "small ones for the embedded model.",
+                    tooltip="A CLIPModel folder in models/rewards, or one of the small ones for the embedded models.",
                 ),
                 io.Combo.Input(
                     "scale",
@@ -68,7 +75,7 @@ class ClipReward(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        if model.startswith("embedded") or model in reward_folders():
+        if model in EMBEDDED or model in reward_folders():
             return True
         return (
             f"there is no reward model {brief(model)}: put its folder (config.json, "
@@ -77,7 +84,7 @@ class ClipReward(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str, scale: str) -> io.NodeOutput:
-        if model.startswith("embedded"):
-            return io.NodeOutput(build("tiny-clip-heldout" if model.endswith("held-out") else "tiny-clip"))
+        if model in EMBEDDED:
+            return io.NodeOutput(build(EMBEDDED[model]))
         (named,) = build("clip", path=reward_folders()[model], scale=scale)
         return io.NodeOutput((replace(named, settings=replace(named.settings, name=model)),))

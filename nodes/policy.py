@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from ..trainer.choices import AUTO
 from ..trainer.device import devices, usual_dtype
 from ..trainer.errors import brief
-from ..trainer.models.files.source import EMBEDDED, GGUF
+from ..trainer.models.files.source import GGUF
 from ..trainer.settings.config import LoraSettings, ModelSettings
 from ..trainer.settings.run import SEEDS
+from ..trainer.tiny import MODELS as SMALL
 from . import host, policies
 from .inputs import setting_input, setting_inputs
 from .newer import rare, searched_by
@@ -18,6 +19,7 @@ from .wires import CATEGORY, POLICY
 
 NO_LORA = "none"
 MODELS, LORAS = "diffusion_models", "loras"
+EMBEDDED = tuple(SMALL)
 
 
 class LoadPolicy(io.ComfyNode):
@@ -32,11 +34,11 @@ class LoadPolicy(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[EMBEDDED, *model_files()],
-                    default=EMBEDDED,
-                    tooltip="A FLUX.1 file in models/diffusion_models, or the small model that comes with this pack "
-                    "(64 x 64 pixels, for trying things out). A file has no text encoders and no VAE: connect them. "
-                    "GGUF needs the package gguf.",
+                    options=[*EMBEDDED, *model_files()],
+                    default=EMBEDDED[0],
+                    tooltip="A FLUX.1 file in models/diffusion_models, or one of the small models that come with "
+                    "this pack (64 x 64 pixels, for trying things out). A file has no text encoders and no VAE: "
+                    "connect them. GGUF needs the package gguf.",
                 ),
                 io.String.Input(
                     "folder",
@@ -100,7 +102,7 @@ class LoadPolicy(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        if model == EMBEDDED or folder_paths.get_full_path(MODELS, model):
+        if model in EMBEDDED or folder_paths.get_full_path(MODELS, model):
             return True
         return f"there is no {brief(model)} in models/{MODELS}: choose another, or put it there and press R"
 
@@ -138,7 +140,7 @@ def wanted(
     """The widgets' values as settings."""
     device = host.device() if device == AUTO else device
     dtype = usual_dtype(device) if precision == AUTO else precision
-    path = folder.strip() or (model if model == EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
+    path = folder.strip() or (model if model in EMBEDDED else folder_paths.get_full_path_or_raise(MODELS, model))
     start = "" if start_from == NO_LORA else folder_paths.get_full_path_or_raise(LORAS, start_from)
     return policies.Wanted(
         ModelSettings(
@@ -149,7 +151,7 @@ def wanted(
             memory=memory,
             offload=offload,
             compile=AUTO if compile else False,
-            checkpointing=path != EMBEDDED,  # so small that its activations are nothing
+            checkpointing=path not in EMBEDDED,  # so small that its activations are nothing
         ),
         LoraSettings(rank=rank, alpha=alpha, targets=target_pattern.strip() or targets, start=start, variant=variant),
         seed,

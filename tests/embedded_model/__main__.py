@@ -1,62 +1,107 @@
-"""Build the embedded model: `python -m tests.embedded_model FOLDER [--output FOLDER] [--threads N]`.
+"""Build an embedded model: `python -m tests.embedded_model emoji|scenes FOLDER [--output FOLDER] [--threads N]`.
 
 About an hour and a half on one CPU core. FOLDER keeps the download and the progress; a second call goes on from there.
 """
 
 import argparse
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from trainer import tiny
 
-from . import autoencoder, card, clip, flux
-from .data import Compositions, fetch
+from . import autoencoder, card, clip, emoji_card, flux, scenes_card
+from .emoji import Compositions
+from .pictures import Pictures
+from .scenes import Scenes
+from .sprites import fetch
 from .text import save_clip_tokenizer, save_t5_tokenizer
 
 PREFIX = "text_model."
 
 
+@dataclass(frozen=True)
+class Recipe:
+    data: Callable[[Path], Pictures]  # of the unpacked emoji
+    output: Path
+    clips: tuple[clip.Recipe, ...]
+    autoencoder: autoencoder.Recipe
+    flow: flux.Recipe
+    card: str
+    measure: Callable[[Path, Pictures], tuple[Mapping[str, object], Image.Image]]
+
+
+RECIPES = {
+    "emoji": Recipe(
+        Compositions,
+        tiny.FLUX.parent,
+        (clip.TRAINED, clip.HELD_OUT),
+        autoencoder.Recipe(3000, 3000),
+        flux.Recipe(4300, varied_steps=1500, pictures=8),
+        emoji_card.CARD,
+        emoji_card.measure,
+    ),
+    "scenes": Recipe(
+        Scenes,
+        tiny.SCENES.parent,
+        (clip.OF_SCENES,),
+        autoencoder.Recipe(1500, 3000, start=tiny.FLUX / "vae"),
+        flux.Recipe(6000, varied_steps=6000, pictures=24),
+        scenes_card.CARD,
+        scenes_card.measure,
+    ),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.embedded_model", description=__doc__)
+    parser.add_argument("model", choices=RECIPES)
     parser.add_argument("folder", type=Path, help="where the download and the progress are kept")
-    parser.add_argument("--output", type=Path, default=tiny.FLUX.parent, help="default: the project's own place")
+    parser.add_argument("--output", type=Path, help="default: the model's own place in the project")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    work, output = arguments.folder, arguments.output
+    recipe = RECIPES[arguments.model]
+    output: Path = arguments.output or recipe.output
+    work = arguments.folder / arguments.model
+    build(recipe, recipe.data(fetch(arguments.folder)), work, output)
 
-    data = Compositions(fetch(work))
-    clips, losses = {}, {}
-    for recipe in (clip.TRAINED, clip.HELD_OUT):
-        clips[recipe.name], losses[recipe.name] = clip.train(data, work, recipe)
-    vae, losses["autoencoder"] = autoencoder.train_autoencoder(data, work)
-    models, losses["flow"] = flux.train(vae, data, work)
-    losses["decoder"] = autoencoder.train_decoder(vae, data, work)
+
+def build(recipe: Recipe, data: Pictures, work: Path, output: Path) -> None:
+    losses: dict[str, float] = {}
+    vae, losses["autoencoder"] = autoencoder.train_autoencoder(data, work, recipe.autoencoder)
+    models, losses["flow"] = flux.train(vae, data, work, recipe.flow)
+    losses["decoder"] = autoencoder.train_decoder(vae, data, work, recipe.autoencoder)
     psnr = autoencoder.psnr(vae, data)
+    clips = {}
+    for each in recipe.clips:
+        clips[each.name], losses[each.name] = clip.train(data, work, each)
 
     for name, model in clips.items():
-        save_clip(model, output / name)
-    flux.assemble(vae, models).to(torch.bfloat16).save_pretrained(output / "flux")
-    save_clip_tokenizer(output / "flux" / "tokenizer")
-    save_t5_tokenizer(output / "flux" / "tokenizer_2")
+        save_clip(data.captions, model, output / name)
+    flux.assemble(data.captions, vae, models).to(torch.bfloat16).save_pretrained(output / "flux")
+    save_clip_tokenizer(data.captions, output / "flux" / "tokenizer")
+    save_t5_tokenizer(data.captions, output / "flux" / "tokenizer_2")
     name_fast_tokenizer(output / "flux" / "model_index.json")
     prefix_clip_weights(output / "flux" / "text_encoder" / "model.safetensors")
     for part in ("flux/text_encoder", "flux/text_encoder_2", *clips):
         load_as_float32(output / part)
 
-    shares, samples = card.measure(output, data, tokens=tiny.TEXT_TOKENS)
+    values, samples = recipe.measure(output, data)
     samples.save(output / "samples.png")
-    card.write(output, {"psnr": psnr, **shares}, {**models, "vae": vae, **clips}, losses)
-    print(json.dumps({"psnr_unseen_db": psnr, **shares, **losses}, indent=2))
+    card.write(output, recipe.card, {"psnr": psnr, **values}, {**models, "vae": vae, **clips}, losses)
+    print(json.dumps({"psnr_unseen_db": psnr, **values, **losses}, indent=2))
 
 
-def save_clip(model: CLIPModel, folder: Path) -> None:
+def save_clip(captions: list[str], model: CLIPModel, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
-    save_clip_tokenizer(folder, clip.TEXT_LENGTH)
+    save_clip_tokenizer(captions, folder, clip.TEXT_LENGTH)
     clip.image_processor().save_pretrained(folder)
 
 

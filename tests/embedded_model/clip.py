@@ -1,4 +1,4 @@
-"""tiny-clip and tiny-clip-heldout: two small CLIP models, one to train on and one to notice reward hacking."""
+"""Small CLIP models: to train on, and to notice reward hacking."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TEXT_LENGTH = 32  # tokens
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything in which the two models differ."""
+    """Everything in which the models differ."""
 
     name: str
     width: int
@@ -31,6 +31,7 @@ class Recipe:
 
 TRAINED = Recipe("clip", width=128, layers=4, patch=8, seed=21, steps=1500)
 HELD_OUT = Recipe("clip-heldout", width=160, layers=3, patch=16, seed=22, steps=2600)
+OF_SCENES = Recipe("clip", width=160, layers=3, patch=16, seed=32, steps=2600)
 
 
 def new_clip(captions: Sequence[str], recipe: Recipe) -> CLIPModel:

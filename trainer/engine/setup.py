@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .. import tiny
 from ..choices import AUTO, START
 from ..device import multiplies_eight_bits, pick_device, usual_dtype
 from ..errors import ConfigError
 from ..models.conditioning import Conditioning
 from ..models.families import family_of
 from ..models.family import Geometry, Policy
-from ..models.files.source import EMBEDDED, ModelSource, resolve
+from ..models.files.source import ModelSource, resolve
 from ..models.lora.attach import attach_lora, detach_lora
 from ..models.lora.start import modules_in, start_from
 from ..models.lora.targets import LoraError, linear_layers
@@ -181,7 +182,7 @@ def placement_of(config: Config) -> Placement:
 
 def compiles(model: ModelSettings, device: str, offload: float) -> bool:
     """Whether the blocks are compiled, under a memory plan of this offload."""
-    return wants_compiled(model.compile, device, offload=offload, small=model.path == EMBEDDED)
+    return wants_compiled(model.compile, device, offload=offload, small=model.path in tiny.MODELS)
 
 
 def source_of(config: Config) -> ModelSource:

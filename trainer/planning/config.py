@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from .. import tiny
 from ..errors import ConfigError
 from ..models.files.source import EMBEDDED, HUB
 from ..settings.config import Config
@@ -22,7 +23,7 @@ def read_config(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> Conf
     if not isinstance(model, Mapping) or not isinstance(named := model.get("path"), str):
         return parse(table, path.parent)  # which says what is missing
     config = parse({**table, "model": {**model, "path": EMBEDDED}}, path.parent)
-    if named != EMBEDDED and not named.startswith(HUB):
+    if named not in tiny.MODELS and not named.startswith(HUB):
         named = str(absolute_path(named, path.parent, "model.path"))
     return replace(config, model=replace(config.model, path=named))
 

@@ -94,8 +94,8 @@ def text_encoders(path: str) -> tuple[CLIPTextModel, T5EncoderModel]:
 
 def describe(path: str) -> str:
     """Whose sizes these are, for a reader."""
-    if path == EMBEDDED:
-        return "the embedded model"
+    if path in tiny.MODELS:
+        return "the embedded model" if path == EMBEDDED else f"the model {path!r}"
     if folder_of(path) is not None or Path(path).is_file():
         return path
     return f"FLUX.1-{'schnell' if _is_schnell(path) else 'dev'} ({path} is not here)"
@@ -103,7 +103,7 @@ def describe(path: str) -> str:
 
 def folder_of(path: str) -> Path | None:
     """The diffusers folder that `model.path` means, if it is there."""
-    folder = tiny.FLUX if path == EMBEDDED else Path(path)
+    folder = tiny.MODELS[path].folder if path in tiny.MODELS else Path(path)
     return folder if (folder / "model_index.json").is_file() else None
 
 

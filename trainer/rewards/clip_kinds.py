@@ -25,6 +25,11 @@ def tiny_clip_heldout(device: str) -> ClipReward:
     return clip(device, tiny.CLIP_HELD_OUT)
 
 
+def tiny_scene_clip(device: str) -> ClipReward:
+    """A small CLIP of the embedded scenes."""
+    return clip(device, tiny.SCENES_CLIP)
+
+
 def hpsv2_1(device: str, path: str = "", dtype: str = "auto") -> ClipReward:
     """Human Preference Score v2.1 (Wu et al. 2023): the cosine of a ViT-H-14, about 0.2 to 0.35."""
     encoder = load_encoder(find("hpsv2.1", path), device, dtype, "gelu")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import brief
-from ..tiny.scene_captions import COLOURS, PLACES, Named, read
-from .errors import RewardError
+from ..tiny.scene_captions import COLOURS, PLACES, Named
+from .scene_facts import named
 
 COLOURFUL = 0.3  # max - min of a pixel's channels: backgrounds have up to .1, things from .4 on
 SPECK = 0.005  # of the picture's area: smaller spots are overlooked; the smallest thing, a fish, has .013
@@ -26,21 +25,6 @@ class Spot:
     share: float  # of the picture's area
     hue: float  # degrees, of its mean colour
     middle: tuple[float, float]  # of its extent: x, y in 0 .. 1 from the upper left
-
-
-def named(text: str) -> Named:
-    """The facts that a prompt has.
-
-    Raises:
-        RewardError: it has none that can be checked.
-    """
-    facts = read(text)
-    if facts == Named(None, None, None):
-        raise RewardError(
-            f"prompt {brief(text)}: the reward 'scene' checks a number (one to three), a colour "
-            f"({', '.join(COLOURS)}) and a place ({', '.join(PLACES)}), and finds none; another reward fits it"
-        )
-    return facts
 
 
 class Scene:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import plugins, tiny
 from .quoted import quoted
+from .scene_facts import named
 
 HERE = Path(__file__).parent
 VIT_H, VIT_L, IMAGE_REWARD = "ViT-H-14", "ViT-L-14", "ImageReward"  # of planning/rewards.py
@@ -134,6 +135,18 @@ KINDS: dict[str, Kind] = {
     "clip": Kind("clip_kinds:clip", more_files=("path",), model=VIT_L),
     "tiny-clip": Kind("clip_kinds:tiny_clip", model=tiny.CLIP),
     "tiny-clip-heldout": Kind("clip_kinds:tiny_clip_heldout", model=tiny.CLIP_HELD_OUT),
+    "tiny-scene": Kind(
+        "scene:Scene",
+        check_prompt=named,
+        node=Node(
+            "SceneReward",
+            "Scene Reward",
+            ("counting",),
+            "For the embedded scenes: 1 if number, colour and place of the things in a picture are those of its "
+            "prompt, otherwise 0. Counted in the pixels, without a model.",
+        ),
+    ),
+    "tiny-scene-clip": Kind("clip_kinds:tiny_scene_clip", model=tiny.SCENES_CLIP),
     "text-preference": Kind("text_preference:text_preference", weights=CLIP_L, model=VIT_L),
     "reference-similarity": Kind(
         "references:reference_similarity", weights=CLIP_L, more_files=("references",), model=VIT_L

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, brief
-from ..models.files.source import EMBEDDED, HUB, ModelError, resolve
+from ..models.files.source import HUB, ModelError, resolve
 from ..picture_files import PictureError, digest, read_pictures
 from ..plugins import is_own
 from ..prompt_files import prompt_of, read_prompt_file
 from ..texts import ESCAPED, has_control
+from ..tiny import MODELS
 from .described import require
 from .model import LoraSettings, ModelSettings
 from .typed import check_type
@@ -39,7 +40,7 @@ def find_model(model: ModelSettings, folder: Path) -> ModelSettings:
     """The model with absolute paths, checked to be there; a family of the user's own takes what it is given."""
     if is_own(model.family):
         return model
-    named = model.path == EMBEDDED or model.path.startswith(HUB)
+    named = model.path in MODELS or model.path.startswith(HUB)
     model = replace(
         model,
         path=model.path if named else str(absolute_path(model.path, folder, "model.path")),

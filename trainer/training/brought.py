@@ -10,9 +10,9 @@ from ..errors import ConfigError
 from ..history.runs import tree
 from ..models.files.headers import damage, metadata
 from ..models.files.safe_file import DamagedFile
-from ..models.files.source import EMBEDDED
 from ..store.database import StoreError
 from ..store.reader import reading
+from ..tiny import MODELS
 from .checkpoint import CheckpointError, load_state
 from .identity import digest_of, found_beside, holds_of
 from .lora_header import from_json
@@ -49,9 +49,10 @@ def brought_by(source: Path) -> Brought:
     settings, rewards = from_json(header.get("settings", "")), from_json(header.get("rewards", ""))
     if not isinstance(settings, dict) or not isinstance(rewards, list):
         raise ConfigError(f"{lora}: not exported by a run of this project (its settings are missing)")
-    if header.get("base_model") == EMBEDDED:
-        settings["model"] = {**tree(settings.get("model")), "path": EMBEDDED}
-    digest = header.get("base_model", "").removeprefix("sha256:")
+    base = header.get("base_model", "")
+    if base in MODELS:
+        settings["model"] = {**tree(settings.get("model")), "path": base}
+    digest = base.removeprefix("sha256:")
     return Brought(source, lora, {**settings, "rewards": rewards}, False, digest)
 
 

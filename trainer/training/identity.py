@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..models.files.source import EMBEDDED, HUB
+from ..models.files.source import HUB
 from ..plugins import is_own
 from ..rewards import KINDS
 from ..settings.config import Config
+from ..tiny import MODELS
 
 WHOLE = 2**24  # bytes of a file that is read from its beginning to its end
 BEGINNING = 2**20  # bytes
@@ -59,7 +60,7 @@ def digest_of(path: str, *, parts_alone: bool = False) -> str:
     Args:
         parts_alone: whether of a folder only model_index.json and the folders in it count, as of a diffusers model.
     """
-    if not path or path == EMBEDDED or path.startswith(HUB) or not os.path.exists(path):
+    if not path or path in MODELS or path.startswith(HUB) or not os.path.exists(path):
         return ""
     if os.path.isfile(path):
         return _of_file(path, os.stat(path).st_size, os.stat(path).st_mtime_ns)

@@ -11,16 +11,16 @@ from typing import Any
 
 from .. import __version__
 from ..history.runs import tree
-from ..models.files.source import EMBEDDED
 from ..rewards import KINDS
 from ..settings.config import SECTIONS, Config
 from ..settings.described import Setting, described
+from ..tiny import MODELS
 
 OWN = "own"  # a reward's kind that is a class of the user's
 LARGEST = 2**63  # of a number
 PLAIN = {  # what else may stand in a header
     "software": re.compile(r"neighbor-grpo [\w.+-]{1,40}"),
-    "base_model": re.compile(rf"{EMBEDDED}|sha256:[0-9a-f]{{64}}"),
+    "base_model": re.compile(rf"{'|'.join(MODELS)}|sha256:[0-9a-f]{{64}}"),
     "iteration": re.compile(r"\d{1,12}"),
     "step": re.compile(r"\d{1,12}"),
 }
@@ -35,8 +35,8 @@ def lora_metadata(config: Config, iteration: int, changes: Sequence[Mapping[str,
     settings = config.to_dict()
     digest = config.holds.get("model.path", {}).get("digest", "")
     model = f"sha256:{digest}" if digest else ""
-    if config.model.path == EMBEDDED:
-        model = EMBEDDED
+    if config.model.path in MODELS:
+        model = config.model.path
     numbers = numbers_of(changes)
     return {
         "software": f"neighbor-grpo {__version__}",

@@ -122,7 +122,7 @@ def _holds(file: Path, prefix: str) -> bool:
 
 
 def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> ModelSource:
-    """`embedded`, a path of a diffusers folder or of a file, or `hub:owner/name` (the only form that uses the network).
+    """A name of `tiny.MODELS`, the path of a folder or file, or `hub:owner/name` (which alone uses the network).
 
     `vae` and `text_encoders` are files that take the place of the model's own.
 
@@ -130,15 +130,15 @@ def resolve(name: str, vae: str = "", text_encoders: Sequence[str] = ()) -> Mode
         ModelError: the model is neither of these.
     """
     encoders = tuple(text_encoders)
-    if name == EMBEDDED:
-        return ModelSource(name, str(tiny.FLUX), hub=False, vae=vae, text_encoders=encoders)
+    if name in tiny.MODELS:
+        return ModelSource(name, str(tiny.MODELS[name].folder), hub=False, vae=vae, text_encoders=encoders)
     if name.startswith(HUB):
         return ModelSource(name, name.removeprefix(HUB), hub=True, vae=vae, text_encoders=encoders)
     path = Path(os.path.expanduser(name))  # unlike pathlib's, it takes any text
     if not os.path.isfile(path if name.endswith(SINGLE_FILES) else path / "model_index.json"):
         raise ModelError(
             f"model {brief(name)}: no diffusers folder there (no model_index.json) and no "
-            f"{' or '.join(SINGLE_FILES)} file. Give the path of one, {EMBEDDED!r} for the small model that comes with "
+            f"{' or '.join(SINGLE_FILES)} file. Give the path of one, {EMBEDDED!r} for a small model that comes with "
             f"this project, or '{HUB}owner/name' to download"
         )
     return ModelSource(name, str(path), hub=False, vae=vae, text_encoders=encoders)

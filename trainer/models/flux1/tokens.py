@@ -3,8 +3,8 @@
 from diffusers import FluxTransformer2DModel
 
 from ...choices import AUTO
-from ...tiny import TEXT_TOKENS
-from ..files.source import EMBEDDED, ModelSource
+from ...tiny import MODELS
+from ..files.source import ModelSource
 from .single_file import open_single_file
 
 COMFYUI = 256  # to which it pads the prompts of all FLUX.1; longer ones it leaves as long as they are
@@ -23,8 +23,8 @@ def text_tokens(wanted: int | str, source: ModelSource) -> int:
     """
     if not isinstance(wanted, str):
         return wanted
-    if source.name == EMBEDDED:
-        return TEXT_TOKENS
+    if source.name in MODELS:
+        return MODELS[source.name].text_tokens
     if wanted == AUTO:
         return COMFYUI
     if source.file:

@@ -1,0 +1,76 @@
+"""The experiments, each a set of arms: what they ask, and which settings they compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .tasks import preset_overrides
+
+RATES = (5e-4, 1e-3, 2e-3)
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    overrides: Sequence[str] = ()
+    rates: Sequence[float] = RATES  # learning rates: an arm is judged by its best
+
+
+@dataclass(frozen=True)
+class Experiment:
+    question: str
+    arms: Sequence[Arm]
+    tasks: Sequence[str] = ("scenes", "emoji")
+    budget: float = 100.0  # seconds of training, of one thread
+    marks: int = 4  # tests on the way, the last at the end
+    tested_at: Sequence[int] = ()  # solver steps of the tested pictures; empty: the task's
+    noise: str = field(default="")  # of the reward, see `noisy`
+
+
+def grpo(**values: object) -> list[str]:
+    return [f"grpo.{name}={value!r}" for name, value in values.items()]
+
+
+def crossed(anchors: int, steps: int) -> list[str]:
+    return grpo(anchors=anchors, trained_steps=steps, pairing="crossed")
+
+
+PAPER = preset_overrides("paper")
+
+EXPERIMENTS = {
+    "baselines": Experiment(
+        "What does each method reach in the same time?",
+        [
+            Arm("neighbor"),
+            Arm("paper", PAPER),
+            Arm("flow-grpo", preset_overrides("flow-grpo")),
+            Arm("flow-grpo cheap", preset_overrides("flow-grpo-cheap")),
+            Arm("dance-grpo", preset_overrides("dance-grpo")),
+            Arm("mix-grpo", preset_overrides("mix-grpo")),
+            Arm("nft", preset_overrides("nft")),
+        ],
+        marks=8,
+    ),
+    "strength": Experiment(
+        "How far should the neighbours be from the base noise?",
+        [Arm(f"s {s}", grpo(strength=s)) for s in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)],
+    ),
+    "anchors": Experiment(
+        "How many anchors, at how many steps?",
+        [Arm("B 1 at all steps"), *(Arm(f"B {b} K {k}", crossed(b, k)) for b, k in ((1, 4), (4, 4), (1, 8), (4, 8)))],
+    ),
+    "quasi-norm": Experiment(
+        "Does the quasi-norm help?", [Arm(f"p {p}", grpo(quasi_norm=p)) for p in (0.5, 0.8, 1.2, 2.0)]
+    ),
+    "prompts": Experiment(
+        "How many prompts an iteration, at equal time?",
+        [Arm(f"P {p}", grpo(prompts_per_iteration=p)) for p in (1, 2, 4, 8, 16)],
+    ),
+    "groups": Experiment(
+        "How large a group, at equal time?", [Arm(f"G {g}", grpo(group_size=g)) for g in (4, 8, 12, 24)]
+    ),
+    "few-steps": Experiment(
+        "Does training with few steps hold for many?",
+        [Arm(f"T {t}", [f"sampling.steps={t}"]) for t in (2, 4, 8)],
+        tested_at=(8, 28),
+    ),
+}

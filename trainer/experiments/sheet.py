@@ -1,0 +1,75 @@
+"""The rows of an experiment: a CSV file to which finished runs are added, so that a second call goes on."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COLUMNS = "task arm rate seed mark iterations seconds trained trained_se held_out held_out_se before metrics".split()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test of a run; `trained` and `held_out` are rises over the base model, with the pictures' standard error."""
+
+    task: str
+    arm: str
+    rate: float
+    seed: int
+    mark: int  # 1 .. marks
+    iterations: int
+    seconds: float
+    trained: float
+    trained_se: float
+    held_out: float
+    held_out_se: float
+    before: float  # the trained reward of the base model
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def run(self) -> tuple[str, str, float, int]:
+        return self.task, self.arm, self.rate, self.seed
+
+
+def read(path: Path) -> list[Row]:
+    """The rows there are."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row_of(line) for line in csv.DictReader(file)]
+
+
+def row_of(line: Mapping[str, str]) -> Row:
+    numbers = (float(line[name]) for name in COLUMNS[6:12])
+    metrics = dict(part.split("=") for part in line["metrics"].split(" ") if part)
+    return Row(
+        line["task"],
+        line["arm"],
+        float(line["rate"]),
+        int(line["seed"]),
+        int(line["mark"]),
+        int(line["iterations"]),
+        *numbers,
+        {name: float(value) for name, value in metrics.items()},
+    )
+
+
+def add(path: Path, rows: Iterable[Row]) -> None:
+    """Append one run's rows by a single write: other processes may add theirs, and none is ever half there."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        writer.writerow(COLUMNS)
+    for row in rows:
+        metrics = " ".join(f"{name}={value:.6g}" for name, value in row.metrics.items())
+        numbers = [f"{value:.6g}" for value in (row.seconds, row.trained, row.trained_se, row.held_out)]
+        numbers += [f"{value:.6g}" for value in (row.held_out_se, row.before)]
+        writer.writerow([row.task, row.arm, f"{row.rate:g}", row.seed, row.mark, row.iterations, *numbers, metrics])
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(file, text.getvalue().encode("utf-8"))
+    finally:
+        os.close(file)

@@ -1,0 +1,78 @@
+"""What experiments are done on: a config, its prompts, and others to test on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .. import tiny
+from ..errors import ConfigError
+from ..settings.config import Config
+from ..settings.config_file import load_config
+from ..settings.presets import PRESETS
+from ..tiny import captions, scene_captions
+
+FOLDER = Path(tiny.__file__).parent
+WORST = "spider butterfly octopus tennis monkey_face umbrella".split()  # the lowest scores of both emoji CLIPs
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    file: Path  # the config
+    trained: tuple[str, ...] = ()  # prompts; empty: the config's
+    tested: tuple[str, ...] = ()  # prompts not trained on; empty: those of the config's evaluation
+    pictures: int = 6  # of each tested prompt
+
+    def config(self, overrides: Sequence[str] = ()) -> Config:
+        """The file's settings under an arm's, with the task's prompts, and nothing stored.
+
+        Raises:
+            ConfigError: a setting is wrong, or there is nothing to test on.
+        """
+        prompts = [f"prompts={list(self.trained)!r}"] if self.trained else []
+        config = load_config(self.file, [*prompts, *overrides])
+        tested = self.tested or config.evaluation.prompts
+        if not tested:
+            raise ConfigError("evaluation.prompts = []: prompts to test on are needed")
+        run = replace(config.run, tiles_every=0, base_every=0)
+        evaluation = replace(config.evaluation, prompts=tuple(tested))
+        return replace(config, run=run, evaluation=evaluation)
+
+
+def emoji_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the embedded model draws worst: on half of the backgrounds, and on the other half."""
+    taught = [c for c in captions.COMBINATIONS if captions.EMOJI[c[0]] in WORST]
+    trained, tested = (tuple(captions.caption(*c) for c in taught if sum(c) % 2 == half) for half in (0, 1))
+    return trained, tested
+
+
+def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Half of the scenes, and some of the other half: nothing in them is new, but all of it together."""
+    facts = [(s.number, s.colour, s.thing, s.place) for s in scene_captions.SCENES]
+    trained, others = (
+        [scene_captions.caption(s) for s, f in zip(scene_captions.SCENES, facts, strict=True) if sum(f) % 2 == half]
+        for half in (0, 1)
+    )
+    return tuple(trained), tuple(others[::TESTED])
+
+
+TESTED = 7  # every so many of the other half: 43 scenes
+TASKS = {
+    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4),
+    "emoji": Task("emoji", FOLDER / "demo.toml", *emoji_prompts()),
+}
+
+
+def preset_overrides(name: str) -> list[str]:
+    """A preset's defaults as overrides: they count more than the task's own settings."""
+    defaults = PRESETS[name].defaults
+    return [
+        f"{section}.{key}={toml(value)}"
+        for section, its in defaults.items()
+        if section != "model"
+        for key, value in its.items()
+    ]
+
+
+def toml(value: object) -> str:
+    return repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
