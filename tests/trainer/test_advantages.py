@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.stages.advantages import flatness, group_advantages, quasi_norm_reweight
+from trainer.engine.grpo import judge
+from trainer.settings.config import Config, GrpoSettings, ModelSettings, RewardSettings
+from trainer.stages.advantages import (
+    flatness,
+    group_advantages,
+    quasi_norm_reweight,
+    relative_spread,
+    softly_bounded,
+)
 
 # float64 rewards of a group with a visible spread; hypothesis' examples are the same in every run
 examples = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -134,3 +142,39 @@ def test_flatness_tells_a_flat_group_from_one_against_one():
     torch.testing.assert_close(flatness(flat(8)), torch.tensor([1.0]))
     torch.testing.assert_close(flatness(one_against_one), torch.tensor([2 / 8]))
     assert flatness(torch.zeros(1, 8)).isnan().all()
+
+
+def test_a_soft_bound_leaves_small_advantages_and_reaches_no_further():
+    a = torch.linspace(-50, 50, 1001)[None]
+    found = softly_bounded(a, 2.0)
+    assert found.abs().max() <= 2
+    torch.testing.assert_close(found, -found.flip(1))
+    assert (found.diff() >= 0).all()
+    torch.testing.assert_close(softly_bounded(torch.tensor([[1e-3]]), 2.0), torch.tensor([[1e-3]]), rtol=1e-5, atol=0)
+
+
+def test_a_groups_spread_counts_relative_to_the_others():
+    torch.testing.assert_close(relative_spread(torch.tensor([1.0, 3, 0])), torch.tensor([0.5, 1.5, 0]))
+    assert relative_spread(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("spread", "expected"), [("group", 1.0), ("batch", 3.0)])
+def test_of_a_batchs_spread_a_group_that_differs_more_counts_more(spread, expected):
+    config = grpo_config(spread=spread)
+    scores = torch.tensor([[0.0, 1, 2, 5], [0, 3, 6, 15]])
+    first, second = judge(config, None, {"colourfulness": scores}).advantages
+    torch.testing.assert_close(second, expected * first)
+
+
+def test_a_bound_comes_before_the_quasi_norm():
+    scores = torch.tensor([[0.0] * 11 + [1.0]])
+    free, bounded = (
+        judge(grpo_config(advantage_bound=b), None, {"colourfulness": scores}).advantages for b in (0.0, 1.0)
+    )
+    winner, others = bounded[0, -1] / free[0, -1], bounded[0, 0] / free[0, 0]
+    assert winner < others
+    assert bounded.abs().pow(0.8).sum().item() == pytest.approx(1, rel=1e-5)
+
+
+def grpo_config(**grpo) -> Config:
+    return Config(ModelSettings("none"), ("a",), (RewardSettings("colourfulness"),), grpo=GrpoSettings(**grpo))

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer.choices import CROSSED, PAIRINGS, STRATIFIED
+from trainer.choices import CROSSED, LATE, PAIRINGS, STRATIFIED
 from trainer.stages import anchors as stage
 from trainer.stages.anchors import Pairs, choose_steps
 
@@ -142,3 +142,8 @@ def test_all_steps_leave_nothing_to_chance():
 def test_a_number_of_steps_that_the_solver_does_not_take_is_refused(count):
     with pytest.raises(ValueError, match=f"between 1 and the 8 solver steps, got {count}"):
         choose_steps(8, count, generator=generator())
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_late_steps_are_the_last(count):
+    assert choose_steps(8, count, LATE, generator=generator()) == list(range(8 - count, 8))

@@ -127,3 +127,18 @@ def test_a_group_all_beyond_its_bounds_has_nothing_left_to_gain(scores):
 def test_an_unknown_normalisation_is_refused_with_the_choices(scores):
     with pytest.raises(ValueError, match="one of advantage, raw, got 'zscore'"):
         combine(scores, WEIGHTS, "zscore")
+
+
+def test_the_spread_is_that_of_the_sums_and_0_if_there_is_nothing_to_learn():
+    scores = {"a": torch.tensor([[0.0, 1, 2, 3], [5, 5, 5, 5], [0, 2, 4, 6], [0, 1, 2, math.nan]])}
+    found = combine(scores, {"a": -2.0}, "raw").spread
+    expected = torch.tensor([math.sqrt(1.25) * 2, 0, math.sqrt(1.25) * 4, 0])
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_spread_of_normalised_rewards_is_in_units_of_each_over_all_groups():
+    """The second reward's scale does not count; a group with a bad number sets no unit."""
+    a = torch.tensor([[0.0, 2, 0, 2], [0, 6, 0, 6], [0, 9, 0, math.inf]])
+    b = 1000 * torch.tensor([[0.0, 0, 1, 1], [0, 0, 3, 3], [0, 0, 1, 1]])
+    found = combine({"a": a, "b": b}, {"a": 1.0, "b": 1.0}, "advantage").spread
+    torch.testing.assert_close(found, torch.tensor([math.sqrt(0.5), math.sqrt(4.5), 0]))

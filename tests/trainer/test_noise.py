@@ -100,3 +100,18 @@ def test_seeds_fit_a_signed_integer_and_stay_the_same_between_releases():
     assert max(seeds) > 2**62  # all 63 bits are in use
     words = np.random.SeedSequence((3, 1, 4)).generate_state(2, np.uint32).tolist()  # low word first
     assert derive_seed(3, 1, 4) == (words[0] + 2**32 * words[1]) // 2
+
+
+@pytest.mark.parametrize("group_size", [2, 5, 6])
+def test_antithetic_neighbours_lie_on_either_side_of_the_base(group_size):
+    base = base_noise(WIDE, 1)
+    found = perturb(base, 0.6, group_size, generator=generator(2), antithetic=True)
+    pairs = found[: group_size - group_size % 2].unflatten(0, (-1, 2))
+    torch.testing.assert_close(pairs.mean(1), (0.8 * base).expand(len(pairs), *WIDE))
+    np.testing.assert_allclose(np.diag(covariance(found)), 1, atol=0.015)
+    assert len(found) == group_size
+    free = perturb(base, 0.6, group_size, generator=generator(2))
+    assert torch.equal(found[::2], free[::2])
+    assert torch.equal(
+        neighborhood(3, (4,), 0.6, group_size, antithetic=True)[0], neighborhood(3, (4,), 0.6, group_size)[0]
+    )

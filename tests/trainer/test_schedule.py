@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from trainer.models.flux1.geometry import Geometry
-from trainer.stages.schedule import resolution_mu, sigma_grid
+from trainer.stages.schedule import jittered, resolution_mu, sigma_grid
 
 
 def flux_sigmas(steps: int, *, mu: float | None = None, shift: float = 1.0) -> np.ndarray:
@@ -76,3 +76,21 @@ def test_fewer_than_one_step_is_refused(steps):
 def test_a_shift_that_is_not_a_positive_number_is_refused(shift):
     with pytest.raises(ValueError, match="shift must be a positive number"):
         sigma_grid(8, shift)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_jittered_grid_keeps_its_ends_and_its_order(share):
+    grid = sigma_grid(8, 2.0)
+    found = torch.stack([jittered(grid, share, generator=torch.Generator().manual_seed(seed)) for seed in range(400)])
+    assert torch.equal(found[:, [0, -1]], grid[[0, -1]].expand(400, 2))
+    assert (found.diff() < 0).all()
+    away = found - grid
+    gap = -grid.diff()
+    highest, lowest = away.amax(0)[1:-1], away.amin(0)[1:-1]
+    np.testing.assert_allclose(highest / gap[:-1], share, rtol=0.02)
+    np.testing.assert_allclose(lowest / gap[1:], -share, rtol=0.02)
+    assert (away[:, 1:-1] > 0).all(1).sum() + (away[:, 1:-1] < 0).all(1).sum() == 400  # all one way
+
+
+def test_a_grid_of_one_step_has_nothing_to_jitter():
+    assert torch.equal(jittered(sigma_grid(1), 0.5, generator=torch.Generator()), sigma_grid(1))

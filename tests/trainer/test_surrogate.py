@@ -17,6 +17,7 @@ from trainer.stages.surrogate import (
     pairwise_distances,
     softmax_temperature,
     squared_distances,
+    trusted_objective,
 )
 
 M, G, LATENT = 3, 5, (4, 2)
@@ -214,3 +215,21 @@ def test_a_ratio_beyond_float32_is_no_infinity(apart):
     assert result.loss.isfinite().all()
     assert log_new.grad.isfinite().all()
     assert result.log_ratio[0, 0] == apart  # what is reported stays as it is
+
+
+def test_a_divergence_within_bounds_changes_no_loss_and_one_beyond_ends_it():
+    log_old = torch.log_softmax(normal(1, 6, G), -1)
+    log_new = torch.log_softmax(log_old + 0.3 * normal(2, 6, G), -1).requires_grad_(True)
+    advantages = group_advantages(normal(3, 6, G))[0]
+    kl = (log_old.exp() * (log_old - log_new)).sum(-1).detach()
+    most = kl.median().item()
+    result = trusted_objective(log_new, log_old, advantages, most)
+    inside = kl <= most
+    expected = -(advantages * (log_new - log_old).exp()).sum(-1)
+    torch.testing.assert_close(result.loss, expected * inside)
+    torch.testing.assert_close(result.kl_old, kl)
+    assert result.clip_fraction.tolist() == [float(not one) for one in inside]
+    assert 0 < inside.sum() < 6
+    result.loss.sum().backward()
+    assert (log_new.grad[~inside] == 0).all()
+    assert (log_new.grad[inside].abs().sum(-1) > 0).all()

@@ -14,10 +14,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..choices import BATCH
 from ..device import Device
 from ..models.family import Keeper, Place
 from ..settings.config import Config
-from ..stages.advantages import quasi_norm_reweight
+from ..stages.advantages import quasi_norm_reweight, relative_spread, softly_bounded
 from ..stages.anchors import Pairs
 from ..stages.combine import Combined, combine
 from ..stages.noise import derive_seed
@@ -120,8 +121,15 @@ def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
 
 def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
     """Stage 5: advantages of the trained rewards."""
-    combined = combine(scores, config.weights, config.grpo.reward_normalisation, config.clips)
-    return Group(candidates, scores, combined, quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm))
+    grpo = config.grpo
+    combined = combine(scores, config.weights, grpo.reward_normalisation, config.clips)
+    advantages = combined.advantages
+    if grpo.advantage_bound:
+        advantages = softly_bounded(advantages, grpo.advantage_bound)
+    advantages = quasi_norm_reweight(advantages, grpo.quasi_norm)
+    if grpo.spread == BATCH:  # after the quasi-norm, which gives every group the same size
+        advantages = advantages * relative_spread(combined.spread)[:, None]
+    return Group(candidates, scores, combined, advantages)
 
 
 def pairs_of(setup: Setup, group: Group, iteration: int) -> Pairs:

@@ -15,12 +15,13 @@ from ..settings.config import Config, OptimizerSettings
 from ..stages.inpainting import Init
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
+from ..stages.schedule import jittered
 from ..stages.solvers import Solver, solver_of
 from ..stages.update import Ema, GradientHistory, make_optimizer
 from .keeping import Keeping
 from .micro_batch import MicroBatch
 
-SIZES = 5  # stream of random numbers, beside those of grpo.py and setup.py
+SIZES, GRID = 5, 7  # streams of random numbers, beside those of grpo.py and setup.py
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,14 @@ class Setup:
         return replace(self, config=config, objective=objective_of(config))
 
     def sized(self, iteration: int) -> "Setup":
-        """The setup with the size whose turn it is: all in turn, shuffled, and one for all prompts of an iteration."""
-        (place,) = prompt_order(len(self.canvases), derive_seed(SIZES, self.config.run.seed), iteration, 1)
-        return replace(self, canvas=self.canvases[place])
+        """The setup of an iteration: with the size whose turn it is (all in turn, shuffled), on a grid that jitters."""
+        seed, share = self.config.run.seed, self.config.sampling.jitter
+        (place,) = prompt_order(len(self.canvases), derive_seed(SIZES, seed), iteration, 1)
+        canvas = self.canvases[place]
+        if share:
+            generator = torch.Generator().manual_seed(derive_seed(GRID, seed, iteration))
+            canvas = replace(canvas, sigmas=jittered(canvas.sigmas, share, generator=generator))
+        return replace(self, canvas=canvas)
 
 
 @dataclass

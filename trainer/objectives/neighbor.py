@@ -5,12 +5,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..settings.config import Config
+from ..choices import KL, POLICY
+from ..settings.config import Config, GrpoSettings
 from ..stages.anchors import Pairs, choose_pairs, choose_steps
+from ..stages.guards import divergence
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver, solver_of
-from ..stages.surrogate import PairLoss, clipped_objective, kl_divergence, leap, log_policy, softmax_temperature
+from ..stages.surrogate import (
+    PairLoss,
+    clipped_objective,
+    kl_divergence,
+    leap,
+    log_policy,
+    softmax_temperature,
+    trusted_objective,
+)
 from ..stages.update import relative_error
 from .objective import Objective
 
@@ -31,10 +41,11 @@ class Neighbor(Objective):
         return self.ode
 
     def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        return neighborhood(seed, shape, self.grpo.strength, self.grpo.group_size)
+        grpo = self.grpo
+        return neighborhood(seed, shape, grpo.strength, grpo.group_size, antithetic=grpo.antithetic)
 
     def steps(self, *, generator: torch.Generator) -> list[int]:
-        return choose_steps(self.total, self.trained, generator=generator)
+        return choose_steps(self.total, self.trained, self.grpo.step_choice, generator=generator)
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
         grpo = self.grpo
@@ -49,7 +60,7 @@ class Neighbor(Objective):
         grpo = self.grpo
         groups = trajectories.inside(trajectories.x_next).unflatten(1, tuple(advantages.shape))  # [K, P, G, *latent]
         tau = torch.stack([softmax_temperature(g, grpo.temperature, grpo.temperature_mode) for g in groups])
-        return LeapingLoss(trajectories, groups, advantages, tau, clip=grpo.clip, kl_weight=grpo.kl_weight)
+        return LeapingLoss(trajectories, groups, advantages, tau, grpo)
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,7 @@ class LeapingLoss:
     groups: Tensor  # x_{j+1} of the candidates, [K, P, G, *latent]
     advantages: Tensor  # A', [P, G]
     tau: Tensor  # softmax temperature of each kept step and prompt, [K, P]
-    clip: float  # eps of the ratio
-    kl_weight: float = 0.0  # of KL(pi_theta || pi_reference)
+    grpo: GrpoSettings
 
     def __call__(self, pairs: Pairs, v: Tensor, v_reference: Tensor | None = None) -> PairLoss:
         """Of m pairs, whose policy has the velocities v [m, *latent]."""
@@ -75,11 +85,15 @@ class LeapingLoss:
             return log_policy(candidates, inside(leap(x, velocity, step_size)), tau)
 
         log_new = log_policy_of(v)
-        result = clipped_objective(log_new, log_policy_of(v_old), self.advantages[prompt], self.clip)
+        objective = trusted_objective if self.grpo.trust == KL else clipped_objective
+        result = objective(log_new, log_policy_of(v_old), self.advantages[prompt], self.grpo.clip)
         result = replace(result, velocity_error=relative_error(inside(v), inside(v_old)))
         if v_reference is None:
             return result
-        with torch.no_grad():
-            log_reference = log_policy_of(v_reference)
-        kl = kl_divergence(log_new, log_reference)
-        return replace(result, loss=result.loss + self.kl_weight * kl, kl_reference=kl.detach())
+        if self.grpo.guard == POLICY:
+            with torch.no_grad():
+                log_reference = log_policy_of(v_reference)
+            away = kl_divergence(log_new, log_reference)
+        else:
+            away = divergence(inside(v), inside(v_reference), self.grpo.guard)
+        return replace(result, loss=result.loss + self.grpo.kl_weight * away, kl_reference=away.detach())

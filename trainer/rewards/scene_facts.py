@@ -14,7 +14,7 @@ def named(text: str) -> Named:
     facts = read(text)
     if facts == Named(None, None, None):
         raise RewardError(
-            f"prompt {brief(text)}: the reward 'scene' checks a number (one to three), a colour "
+            f"prompt {brief(text)}: the reward 'tiny-scene' checks a number (one to three), a colour "
             f"({', '.join(COLOURS)}) and a place ({', '.join(PLACES)}), and finds none; another reward fits it"
         )
     return facts

@@ -4,7 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..choices import NORMALISATIONS, OBJECTIVES, PAIRINGS, STRATIFIED, TEMPERATURE_MODES
+from ..choices import (
+    CLIP,
+    GROUP,
+    GUARDS,
+    NORMALISATIONS,
+    OBJECTIVES,
+    PAIRINGS,
+    POLICY,
+    RANDOM,
+    SPREADS,
+    STEP_CHOICES,
+    STRATIFIED,
+    TEMPERATURE_MODES,
+    TRUSTS,
+)
 from ..errors import brief
 from .described import Section, require, setting
 
@@ -49,6 +63,17 @@ class GrpoSettings(Section, section="grpo"):
         least=0,
         highest=100,
     )
+    step_choice: str = setting(
+        RANDOM,
+        "Which K of the T steps are trained, if not all: random, drawn anew each iteration, or late, the last ones.",
+        choices=STEP_CHOICES,
+        omit_default=True,
+    )
+    antithetic: bool = setting(
+        False,
+        "Neighbours come in pairs, one on either side of the base noise.",
+        omit_default=True,
+    )
     quasi_norm: float = setting(
         0.8,
         "p: below 2, groups whose rewards hardly differ count less. 2 is plain GRPO.",
@@ -89,6 +114,35 @@ class GrpoSettings(Section, section="grpo"):
         least=0,
         highest=100.0,
         step=0.01,
+    )
+    guard: str = setting(
+        POLICY,
+        "What that divergence is of. policy: of the candidates' probabilities, as in the paper. velocity: of the "
+        "model's velocity, in every direction. norm: of the velocity's length, if it grows.",
+        choices=GUARDS,
+        omit_default=True,
+    )
+    trust: str = setting(
+        CLIP,
+        "What ends the use of a rollout. clip: a candidate's ratio beyond 1 +- clip. kl: a divergence of all "
+        "candidates beyond clip.",
+        choices=TRUSTS,
+        omit_default=True,
+    )
+    spread: str = setting(
+        GROUP,
+        "What rewards are divided by. group: each group's own spread. batch: that of all groups of the iteration, so "
+        "that groups that differ little count little.",
+        choices=SPREADS,
+        omit_default=True,
+    )
+    advantage_bound: float = setting(
+        0.0,
+        "Advantages are bounded softly to so many standard deviations. 0: not at all.",
+        least=0,
+        highest=100.0,
+        step=0.1,
+        omit_default=True,
     )
     reward_normalisation: str = setting(
         "advantage",

@@ -40,6 +40,15 @@ class SamplingSettings(Section, section="sampling"):
         above=0,
         choices=(AUTO,),
     )
+    jitter: float = setting(
+        0.0,
+        "How far the sigmas move from iteration to iteration, as a share of the steps between them, so that no single "
+        "grid is learnt. 0: not at all.",
+        least=0,
+        below=1,
+        step=0.05,
+        omit_default=True,
+    )
     sizes: tuple[tuple[int, ...], ...] = setting(
         (),
         "Several [width, height] in place of the two above: each iteration draws all of its prompts in one of them.",

@@ -44,6 +44,17 @@ def quasi_norm_reweight(advantages: Tensor, p: float) -> Tensor:
     return advantages / torch.where(norm > 0, norm, 1)
 
 
+def relative_spread(spread: Tensor) -> Tensor:
+    """The spread of each group's rewards over the mean of those that have one: [P] -> [P]."""
+    mean = spread.sum() / (spread > 0).sum().clamp_min(1)
+    return spread / torch.where(mean > 0, mean, 1)
+
+
+def softly_bounded(advantages: Tensor, most: float) -> Tensor:
+    """A bounded by `most` on either side, with a slope of 1 at 0: most * tanh(A / most)."""
+    return most * (advantages / most).tanh()
+
+
 def flatness(advantages: Tensor) -> Tensor:
     """How flat each group is, [P] in (0, 1]: (sum |A|)^2 / (G * sum A^2). 1: all |A_i| alike; 2 / G: one against one.
 

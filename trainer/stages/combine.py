@@ -13,10 +13,11 @@ from .advantages import FLAT, group_advantages
 
 @dataclass(frozen=True)
 class Combined:
-    """Advantages [P, G], and which groups [P] have one."""
+    """Advantages [P, G], which groups [P] have one, and how much the members of each differ, [P]."""
 
     advantages: Tensor
     informative: Tensor
+    spread: Tensor  # standard deviation of the sum, each reward in a unit that all groups share; 0 for no advantage
 
 
 def combine(
@@ -40,7 +41,9 @@ def combine(
     trained = {name: scores[name] for name in weights}
     finite = torch.stack([s.isfinite().all(-1) for s in trained.values()]).all(0)  # [P]
     trained = {name: s.clamp(*clips[name]) if name in clips else s for name, s in trained.items()}
+    shared = torch.stack([weights[name] * s.double() for name, s in trained.items()]).sum(0)
     if normalisation == "advantage":
+        shared = torch.stack([weights[name] * in_units(s, finite) for name, s in trained.items()]).sum(0)
         trained = {name: group_advantages(s)[0] for name, s in trained.items()}
     elif normalisation != "raw":
         raise ValueError(f"reward normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
@@ -51,4 +54,12 @@ def combine(
     total = torch.where(cancelled[:, None], 0, total)
     advantages, informative = group_advantages(total)
     informative = informative & finite
-    return Combined(torch.where(informative[:, None], advantages, 0), informative)
+    spread = torch.where(informative, shared.std(-1, correction=0), 0).float()
+    return Combined(torch.where(informative[:, None], advantages, 0), informative, spread)
+
+
+def in_units(scores: Tensor, finite: Tensor) -> Tensor:
+    """Scores [P, G] over the mean standard deviation of the groups that are `finite`, [P]; float64."""
+    s = torch.where(finite[:, None], scores.double(), 0)
+    unit = s.std(-1, correction=0).sum() / finite.sum().clamp_min(1)
+    return s / torch.where(unit > 0, unit, 1)

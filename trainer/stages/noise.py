@@ -15,7 +15,9 @@ def base_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def perturb(base: Tensor, strength: float, group_size: int, *, generator: torch.Generator) -> Tensor:
+def perturb(
+    base: Tensor, strength: float, group_size: int, *, generator: torch.Generator, antithetic: bool = False
+) -> Tensor:
     """G neighbours of a base noise (Eq. 7): eps_i = sqrt(1 - s^2) * base + s * delta_i, with delta_i ~ N(0, I).
 
     Args:
@@ -23,6 +25,7 @@ def perturb(base: Tensor, strength: float, group_size: int, *, generator: torch.
         strength: s in (0, 1]; 1 makes the neighbours independent. The paper's best is 0.3.
         group_size: G, at least 2.
         generator: source of delta, on the device of `base`.
+        antithetic: every second delta is the one before it, turned round.
 
     Returns:
         [G, *shape]: each neighbour is N(0, I) again, and any two have covariance 1 - s^2.
@@ -35,6 +38,8 @@ def perturb(base: Tensor, strength: float, group_size: int, *, generator: torch.
     if group_size < 2:
         raise ValueError(f"group_size must be at least 2, got {group_size}: one candidate has nothing to compare with")
     delta = torch.randn((group_size, *base.shape), generator=generator, device=base.device, dtype=base.dtype)
+    if antithetic:
+        delta[1::2] = -delta[: group_size - 1 : 2]
     return math.sqrt(1 - strength**2) * base + strength * delta
 
 
@@ -51,7 +56,9 @@ def derive_seed(*path: int) -> int:
     return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0]) >> 1
 
 
-def neighborhood(seed: int, shape: tuple[int, ...], strength: float, group_size: int) -> Tensor:
+def neighborhood(
+    seed: int, shape: tuple[int, ...], strength: float, group_size: int, *, antithetic: bool = False
+) -> Tensor:
     """The G neighbours that belong to one seed, [G, *shape] on the CPU: base noise and perturbations alike."""
     generator = torch.Generator().manual_seed(derive_seed(seed, 1))
-    return perturb(base_noise(shape, seed), strength, group_size, generator=generator)
+    return perturb(base_noise(shape, seed), strength, group_size, generator=generator, antithetic=antithetic)

@@ -39,3 +39,17 @@ def sigma_grid(steps: int, shift: float = 1.0, denoise: float = 1.0) -> Tensor:
     s = torch.linspace(1, 1 / total, total, dtype=torch.float64)[-steps:]
     s = shift * s / (shift * s + (1 - s))  # written so that s_0 is exactly 1 for every shift
     return torch.cat([s, s.new_zeros(1)])
+
+
+def jittered(sigmas: Tensor, share: float, *, generator: torch.Generator) -> Tensor:
+    """A grid whose inner sigmas all move one way, by a random part of the gap to their neighbour there.
+
+    Args:
+        sigmas: [T + 1], strictly decreasing.
+        share: below 1, the most of a gap that they move.
+    """
+    way = (2 * torch.rand((), generator=generator, dtype=sigmas.dtype) - 1) * share
+    gap = -sigmas.diff()
+    moved = sigmas.clone()
+    moved[1:-1] += way * (gap[:-1] if way > 0 else gap[1:])
+    return moved
