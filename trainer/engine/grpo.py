@@ -23,6 +23,7 @@ from ..stages.anchors import Pairs
 from ..stages.combine import Combined, combine
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
+from ..stages.reliability import shifted, signal_share
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver
 from ..stages.update import LOSS_SCALE, Around, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
@@ -60,6 +61,7 @@ class Group:
     scores: dict[str, Tensor]  # [P, G] each
     combined: Combined  # A, [P, G]
     advantages: Tensor  # A', [P, G]
+    signal: float = 1.0  # share of the rewards' differences that is no noise, as far as it was measured
 
 
 def collect(
@@ -72,8 +74,8 @@ def collect(
     candidates = sample_candidates(setup, iteration, trained_steps(setup, iteration), clock)
     on_drawn(candidates)
     with clock.phase("reward"):
-        scores = score(setup, candidates)
-    return judge(setup.config, candidates, scores)
+        repeats = [score(setup, candidates, time) for time in range(setup.config.grpo.scorings)]
+    return judge(setup.config, candidates, *reliable(setup.config, repeats))
 
 
 def trained_steps(setup: Setup, iteration: int) -> list[int]:
@@ -113,23 +115,37 @@ def places_of(pairs: Pairs, kept: Sequence[int], group_size: int) -> list[Place]
     return [(kept[k], row) for k, row in zip(pairs.step.tolist(), rows.tolist(), strict=True)]
 
 
-def score(setup: Setup, candidates: Candidates) -> dict[str, Tensor]:
-    """Stage 4: every reward's scores, [P, G] each."""
-    scores = score_pictures(setup, candidates.images, candidates.texts(setup.config))
+def score(setup: Setup, candidates: Candidates, time: int = 0) -> dict[str, Tensor]:
+    """Stage 4: every reward's scores, [P, G] each; from the second time on of pictures that are shifted a little."""
+    scores = score_pictures(setup, shifted(candidates.images, time), candidates.texts(setup.config))
     return {name: values.view(len(candidates.prompts), -1) for name, values in scores.items()}
 
 
-def judge(config: Config, candidates: Candidates, scores: dict[str, Tensor]) -> Group:
-    """Stage 5: advantages of the trained rewards."""
-    grpo = config.grpo
-    combined = combine(scores, config.weights, grpo.reward_normalisation, config.clips)
+def reliable(config: Config, repeats: Sequence[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, float] | None]:
+    """Mean scores of several scorings, and each trained reward's share of signal; None if there was one scoring."""
+    if len(repeats) == 1:
+        return repeats[0], None
+    stacked = {name: torch.stack([scores[name] for scores in repeats]) for name in repeats[0]}
+    shares = {name: signal_share(stacked[name]).item() for name in config.weights}
+    return {name: values.mean(0) for name, values in stacked.items()}, shares
+
+
+def judge(
+    config: Config, candidates: Candidates, scores: dict[str, Tensor], shares: dict[str, float] | None = None
+) -> Group:
+    """Stage 5: advantages of the trained rewards, each of which counts by its share of signal, if that is known."""
+    grpo, weights, signal = config.grpo, config.weights, 1.0
+    if shares is not None:
+        signal = sum(abs(w) * shares[name] for name, w in weights.items()) / sum(map(abs, weights.values()))
+        weights = {name: w * shares[name] for name, w in weights.items()}
+    combined = combine(scores, weights, grpo.reward_normalisation, config.clips)
     advantages = combined.advantages
     if grpo.advantage_bound:
         advantages = softly_bounded(advantages, grpo.advantage_bound)
     advantages = quasi_norm_reweight(advantages, grpo.quasi_norm)
     if grpo.spread == BATCH:  # after the quasi-norm, which gives every group the same size
         advantages = advantages * relative_spread(combined.spread)[:, None]
-    return Group(candidates, scores, combined, advantages)
+    return Group(candidates, scores, combined, advantages, signal)
 
 
 def pairs_of(setup: Setup, group: Group, iteration: int) -> Pairs:
@@ -167,7 +183,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
         measured.append(setup.micro_batch.fit("update", partial(work, share)))
         if candidates.keeper is not None:
             candidates.keeper.clear()
-        lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup)
+        # AdamW's steps are as long for noise as for a signal
+        lr = warmed_up(optimizer.learning_rate, state.updates, optimizer.warmup) * group.signal
         state.whole = False
         norm, applied = step_optimizer(
             state.optimizer, state.gradients, max_ratio=optimizer.max_grad_ratio, lr=lr, loss_scale=LOSS_SCALE

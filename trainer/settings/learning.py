@@ -136,6 +136,14 @@ class GrpoSettings(Section, section="grpo"):
         choices=SPREADS,
         omit_default=True,
     )
+    scorings: int = setting(
+        1,
+        "How often a picture is scored, from the second time on shifted by a pixel. With 2 or more, what differs from "
+        "time to time counts as the reward's noise: the more of it, the shorter the update.",
+        least=1,
+        highest=16,
+        omit_default=True,
+    )
     advantage_bound: float = setting(
         0.0,
         "Advantages are bounded softly to so many standard deviations. 0: not at all.",

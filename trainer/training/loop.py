@@ -262,6 +262,8 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
             metrics, skipped = improve(setup, state, group, pairs)
         state.iteration += 1
     metrics |= describe(group)
+    if setup.config.grpo.scorings > 1:
+        metrics["signal"] = group.signal
     metrics |= {"strength": setup.config.grpo.strength, **peak_memory(setup.policy.device)}
     metrics |= {f"seconds/{k}": v for k, v in clock.seconds.items()}
     metrics["seconds"] = time.perf_counter() - started - told
