@@ -93,7 +93,7 @@ def test_mirrored_scores_put_the_best_in_place_of_the_worst():
 
 @pytest.mark.parametrize(("amount", "expected"), [(0.0, 1.0), (0.3, 0.4), (0.5, 0.0), (1.0, -1.0)])
 def test_flipped_ranks_leave_what_is_not_flipped(amount, expected):
-    scores = normal(1, P, G)
+    scores = normal(1, P, G).argsort(1).float()  # ranks
     found = disturbed("flipped", amount, scores)
     correlation = torch.corrcoef(torch.stack([scores.flatten(), found.flatten()]))[0, 1].item()
     assert correlation == pytest.approx(expected, abs=0.04)
