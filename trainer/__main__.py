@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "train the embedded model for two minutes, compare before and after",
     "plan": "memory and cost of a run, before it runs: needs no GPU and no weights",
     "bench": "measure the engine",
+    "experiment": "compare settings and methods at equal time",
     "reward-server": "score pictures for other processes and machines, over HTTP",
 }
 

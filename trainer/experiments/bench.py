@@ -16,6 +16,7 @@ from ..models.lora.attach import ADAPTER, detach_lora
 from ..settings.config import Config
 from ..training.evaluate import UNSEEN, Difference, Samples, compare, sample
 from ..training.loop import iterate
+from .noisy import Noisy
 from .tasks import Task
 
 KEPT = ("clip_fraction", "kl_old", "velocity_shift", "grad_norm", "diversity", "skipped_groups")  # metrics
@@ -68,24 +69,40 @@ class Bench:
         self.policy.adapter = ADAPTER
         self.rewards = build_rewards(config)
 
-    def setup(self, config: Config) -> Setup:
-        """The model under a run's settings, with a new LoRA."""
+    def setup(self, config: Config, noise: tuple[str, float] | None = None) -> Setup:
+        """The model under a run's settings, with a new LoRA, and its trained rewards disturbed by `noise`."""
         if ADAPTER in getattr(self.policy.network, "peft_config", {}):
             detach_lora(self.policy.network, ADAPTER)
         lora = add_lora(self.policy, config.lora, config.run.seed)
-        return assemble(config, self.policy, lora, self.conditioning, self.rewards, (), self.tested)
+        rewards = self.rewards
+        if noise is not None:
+            generator = torch.Generator().manual_seed(config.run.seed)
+            size = config.grpo.group_size
+            rewards = {
+                name: Noisy(reward, *noise, size, generator) if name in config.weights else reward
+                for name, reward in rewards.items()
+            }
+        return assemble(config, self.policy, lora, self.conditioning, rewards, (), self.tested)
 
     def run(
-        self, overrides: Sequence[str], seed: int, budget: float, marks: int, *, steps: Sequence[int] = ()
+        self,
+        overrides: Sequence[str],
+        seed: int,
+        budget: float,
+        marks: int,
+        *,
+        steps: Sequence[int] = (),
+        noise: tuple[str, float] | None = None,
     ) -> Iterator[Mark]:
         """Train for `budget` seconds, and test `marks` times on the way, the last time at the end.
 
         Args:
             overrides: settings of the arm.
+            noise: kind and amount, of the trained rewards: see `noisy`.
             steps: solver steps of the tested pictures, one table of differences for each; default: the task's.
         """
         config = self.task.config([*self.overrides, *overrides, f"run.seed={seed}"])
-        setup = self.setup(config)
+        setup = self.setup(config, noise)
         state, watch = new_state(setup), Stopwatch(self.policy.device)
         for mark in range(1, marks + 1):
             metrics = self.train(setup, state, watch, budget * mark / marks)
@@ -109,7 +126,7 @@ class Bench:
         found = {}
         for count in steps or (self.config.sampling.steps,):
             sampling = replace(self.config.sampling, steps=count)
-            under = replace(setup.config, sampling=sampling)
+            under = replace(self.config, sampling=sampling)
             drawn_by = assemble(under, self.policy, setup.lora, self.conditioning, self.rewards, (), self.tested)
             before, after = self.base(drawn_by, count), self.pictures(drawn_by)
             for name in before.scores:

@@ -1,7 +1,7 @@
 """The experiments, each a set of arms: what they ask, and which settings they compare."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .tasks import preset_overrides
 
@@ -13,6 +13,7 @@ class Arm:
     name: str
     overrides: Sequence[str] = ()
     rates: Sequence[float] = RATES  # learning rates: an arm is judged by its best
+    noise: tuple[str, float] | None = None  # kind and amount, of the trained reward: see `noisy`
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Experiment:
     budget: float = 100.0  # seconds of training, of one thread
     marks: int = 4  # tests on the way, the last at the end
     tested_at: Sequence[int] = ()  # solver steps of the tested pictures; empty: the task's
-    noise: str = field(default="")  # of the reward, see `noisy`
 
 
 def grpo(**values: object) -> list[str]:
@@ -35,6 +35,13 @@ def crossed(anchors: int, steps: int) -> list[str]:
 
 
 PAPER = preset_overrides("paper")
+NOISES = [("gaussian", 1.0), ("flipped", 0.1), ("flipped", 0.3), ("flipped", 0.5), ("pure", 1.0)]
+TRUSTED = {
+    "clip .2": [],
+    "clip .01": grpo(clip=0.01),
+    "element-mean, clip 1e-4": grpo(clip=1e-4, temperature_mode="element-mean"),
+    "divergence 1e-3": grpo(clip=1e-3, trust="kl"),
+}
 
 EXPERIMENTS = {
     "baselines": Experiment(
@@ -57,6 +64,40 @@ EXPERIMENTS = {
     "anchors": Experiment(
         "How many anchors, at how many steps?",
         [Arm("B 1 at all steps"), *(Arm(f"B {b} K {k}", crossed(b, k)) for b, k in ((1, 4), (4, 4), (1, 8), (4, 8)))],
+    ),
+    "steps": Experiment(
+        "Which of the solver's steps should be trained?",
+        [
+            Arm("all, one anchor each"),
+            Arm("random 4", crossed(2, 4)),
+            Arm("late 4", [*crossed(2, 4), *grpo(step_choice="late")]),
+            Arm("late 2", [*crossed(4, 2), *grpo(step_choice="late")]),
+        ],
+    ),
+    "trust-region": Experiment(
+        "Where does it break, and does the clip notice?",
+        [
+            Arm(
+                f"{name}, {updates} updates",
+                [*settings, *grpo(updates_per_rollout=updates)],
+                rates=(3e-4, 1e-3, 3e-3, 1e-2),
+            )
+            for name, settings in TRUSTED.items()
+            for updates in (1, 2, 4)
+        ],
+        budget=60.0,
+    ),
+    "temperature": Experiment(
+        "One softmax temperature for a group, or one a step?",
+        [Arm(mode, grpo(temperature_mode=mode)) for mode in ("scale-free", "element-mean")],
+    ),
+    "reward-noise": Experiment(
+        "What does it learn from a reward that is wrong, and does scoring twice help?",
+        [
+            Arm(f"{kind} {amount:g}{', scored twice' if times > 1 else ''}", grpo(scorings=times), noise=(kind, amount))
+            for kind, amount in NOISES
+            for times in (1, 2)
+        ],
     ),
     "quasi-norm": Experiment(
         "Does the quasi-norm help?", [Arm(f"p {p}", grpo(quasi_norm=p)) for p in (0.5, 0.8, 1.2, 2.0)]

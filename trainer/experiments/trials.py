@@ -50,7 +50,7 @@ def runs_of(experiment: Experiment) -> Iterator[tuple[Arm, float]]:
 
 def trial(bench: Bench, arm: Arm, rate: float, seed: int, experiment: Experiment, plan: Plan) -> list[Row]:
     overrides = [*arm.overrides, f"optimizer.learning_rate={rate}"]
-    marks = bench.run(overrides, seed, plan.budget, plan.marks, steps=experiment.tested_at)
+    marks = bench.run(overrides, seed, plan.budget, plan.marks, steps=experiment.tested_at, noise=arm.noise)
     return [row(bench.config, arm, rate, seed, n, mark, bench.task.name) for n, mark in enumerate(marks, 1)]
 
 
