@@ -126,7 +126,7 @@ class Bench:
         found = {}
         for count in steps or (self.config.sampling.steps,):
             sampling = replace(self.config.sampling, steps=count)
-            under = replace(self.config, sampling=sampling)
+            under = replace(self.config, sampling=sampling, grpo=replace(self.config.grpo, trained_steps=0))
             drawn_by = assemble(under, self.policy, setup.lora, self.conditioning, self.rewards, (), self.tested)
             before, after = self.base(drawn_by, count), self.pictures(drawn_by)
             for name in before.scores:

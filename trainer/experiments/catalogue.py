@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .tasks import preset_overrides
+from .tasks import preset_overrides, toml
 
 RATES = (5e-4, 1e-3, 2e-3)
 
@@ -27,7 +27,7 @@ class Experiment:
 
 
 def grpo(**values: object) -> list[str]:
-    return [f"grpo.{name}={value!r}" for name, value in values.items()]
+    return [f"grpo.{name}={toml(value)}" for name, value in values.items()]
 
 
 def crossed(anchors: int, steps: int) -> list[str]:
@@ -101,6 +101,10 @@ EXPERIMENTS = {
     ),
     "quasi-norm": Experiment(
         "Does the quasi-norm help?", [Arm(f"p {p}", grpo(quasi_norm=p)) for p in (0.5, 0.8, 1.2, 2.0)]
+    ),
+    "antithetic": Experiment(
+        "Do neighbours in pairs, one on either side, help?",
+        [Arm("free"), Arm("antithetic", grpo(antithetic=True))],
     ),
     "prompts": Experiment(
         "How many prompts an iteration, at equal time?",

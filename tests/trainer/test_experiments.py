@@ -1,0 +1,184 @@
+"""Experiments: runs at equal time from the same base, rows that outlive a kill, and what is said of them."""
+
+import csv
+import math
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.experiments import bench as benches
+from trainer.experiments import sheet, summary, trials
+from trainer.experiments.bench import Bench
+from trainer.experiments.catalogue import EXPERIMENTS, Arm, Experiment
+from trainer.experiments.sheet import Row
+from trainer.experiments.tasks import TASKS, Task, preset_overrides
+from trainer.settings.presets import PRESETS
+
+HELD_OUT = '[[rewards]]\nkind = "colourfulness"\n[[rewards]]\nkind = "sharpness"\nheld_out = true'
+WATCHED = "prompts = ['a blue bird', 'a green tree']"
+
+
+def row(arm: str = "a", rate: float = 1e-3, seed: int = 0, mark: int = 1, **values) -> Row:
+    known = {"iterations": 5, "seconds": 10.0, "trained": 0.1, "trained_se": 0.01, "held_out": 0.05}
+    known |= {"held_out_se": 0.02, "before": 0.4, "metrics": {"kl_old": 0.25}}
+    return Row("task", arm, rate, seed, mark, **{**known, **values})
+
+
+@pytest.fixture
+def task(config_file) -> Task:
+    """Two prompts on the small random FLUX, tested on two others."""
+    path = config_file(grpo="group_size = 4\nanchors = 2\ntrained_steps = 2", rewards=HELD_OUT, evaluation=WATCHED)
+    return Task("small", path, pictures=2)
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    path, rows = tmp_path / "of" / "x.csv", [row(mark=1), row(mark=2, metrics={})]
+    sheet.add(path, rows)
+    sheet.add(path, [row("b, with a comma", seed=1)])
+    assert sheet.read(path) == [*rows, row("b, with a comma", seed=1)]
+    assert path.read_text().count("task,arm") == 1
+    assert sheet.read(tmp_path / "none.csv") == []
+
+
+def test_several_write_into_one_table(tmp_path):
+    path = tmp_path / "x.csv"
+    sheet.add(path, [row(seed=99)])
+    writers = [
+        threading.Thread(target=lambda s=s: sheet.add(path, [row(seed=s, mark=m) for m in (1, 2)])) for s in range(8)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with path.open() as file:
+        assert len(list(csv.reader(file))) == 1 + 1 + 16
+    assert {r.run[3] for r in sheet.read(path)} == {*range(8), 99}
+
+
+def test_an_arm_is_judged_by_its_best_rate_at_the_end_over_its_seeds():
+    rows = [row("a", 1e-3, s, mark=2, trained=t) for s, t in enumerate((0.1, 0.2, 0.3))]
+    rows += [row("a", 1e-3, s, mark=1, trained=9.0) for s in range(3)]  # not the end
+    rows += [row("a", 1e-2, s, trained=0.15) for s in range(3)]
+    (found,) = summary.results(rows)
+    assert (found.rate, found.seeds) == (1e-3, 3)
+    assert found.trained.value == pytest.approx(0.2)
+    assert found.trained.of_seeds == pytest.approx(0.1 / math.sqrt(3))
+    assert found.trained.error == pytest.approx(math.hypot(0.1 / math.sqrt(3), 0.01))
+
+
+def test_arms_are_compared_seed_by_seed():
+    """Each seed has its own level, and the difference is certain although the levels are not."""
+    levels = (0.1, 0.5, 0.9)
+    rows = [
+        row(arm, seed=s, trained=level + more)
+        for arm, more in (("a", 0), ("b", 0.01))
+        for s, level in enumerate(levels)
+    ]
+    one, other = summary.results(rows)
+    more = summary.paired(rows, other, one)
+    assert more.value == pytest.approx(0.01)
+    assert more.of_seeds == pytest.approx(0, abs=1e-9)
+    text = summary.paragraph("What?", rows)
+    assert text.startswith("What? On task, b reached most: +0.510")
+    assert "beyond chance" in text
+    noisy = [*rows[:3], *(replace(r, trained=r.trained + d) for r, d in zip(rows[3:], (0.2, -0.3, 0.1), strict=True))]
+    assert "within chance" in summary.paragraph("What?", noisy)
+    assert "| task | b | 0.001 | 5 | 10 | +0.510" in summary.table(summary.results(rows))
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    done = []
+
+    class Counted:
+        def __init__(self, task, overrides):
+            self.task, self.config = task, TASKS["emoji"].config()
+
+        def run(self, overrides, seed, budget, marks, **options):
+            done.append((overrides[-1], seed))
+            if len(done) == 3:
+                raise KeyboardInterrupt
+            yield benches.Mark(1, budget, {"tiny-clip": DIFFERENCE, "tiny-clip-heldout": DIFFERENCE}, {})
+
+    monkeypatch.setattr(trials, "Bench", Counted)
+    experiment = Experiment("?", [Arm("a", rates=(1e-3, 1e-2)), Arm("b", rates=(1e-3,))])
+    plan, path = trials.Plan([Task("t", tmp_path)], [0, 1], 1.0, 1), tmp_path / "x.csv"
+    with pytest.raises(KeyboardInterrupt):
+        trials.run(experiment, plan, path, lambda *named: None)
+    assert len(sheet.read(path)) == 2
+    trials.run(experiment, plan, path, lambda *named: None)
+    assert len(done) == 7  # six runs, one of them begun twice
+    assert len({r.run for r in sheet.read(path)}) == 6
+    trials.run(experiment, plan, path, lambda *named: None)
+    assert len(done) == 7
+
+
+DIFFERENCE = benches.Difference(0.5, 0.6, 0.1, 0.01)
+
+
+def test_runs_begin_from_the_same_model_and_repeat_by_seed(task):
+    bench = Bench(task)
+    overrides = ["optimizer.learning_rate=1e-2", "optimizer.warmup=0"]
+
+    def trained(**options):
+        setup = bench.setup(bench.task.config([*overrides, "run.seed=0"]), **options)
+        watch = benches.Stopwatch(torch.device("cpu"))
+        return setup, bench.train(setup, benches.new_state(setup), watch, 1e-9), watch
+
+    first, metrics, watch = trained()
+    after = bench.test(first)
+    again = bench.test(trained()[0])
+    untouched = bench.test(bench.setup(bench.task.config(["run.seed=0"])))
+    assert after == again
+    assert all(d.difference == 0 for d in untouched.values())
+    assert after["colourfulness"].difference != 0
+    assert after["sharpness"].before == untouched["sharpness"].before
+    assert watch.seconds > 0
+    assert metrics["grad_norm"] > 0
+    # a disturbed reward is trained on, and not tested by
+    assert bench.test(trained(noise=("pure", 1.0))[0]) != after
+    assert bench.test(bench.setup(bench.task.config(["run.seed=0"]), ("pure", 1.0))) == untouched
+
+
+def test_marks_lie_at_equal_shares_of_the_budget(task):
+    budget = 1.0
+    marks = list(Bench(task).run(["optimizer.warmup=0"], 0, budget, 3, steps=(1, 2)))
+    assert [m.iterations for m in marks] == sorted(m.iterations for m in marks)
+    assert all(mark.seconds >= budget * n / 3 for n, mark in enumerate(marks, 1))
+    assert marks[0].differences.keys() == {"colourfulness@1", "colourfulness@2", "sharpness@1", "sharpness@2"}
+
+
+def test_arms_are_settings_that_there_are():
+    for experiment in EXPERIMENTS.values():
+        for name in experiment.tasks:
+            for arm in experiment.arms:
+                config = TASKS[name].config([*arm.overrides, "optimizer.learning_rate=1e-3"])
+                assert config.weights
+                assert not set(config.prompts) & set(config.evaluation.prompts)
+
+
+def test_a_preset_counts_more_than_the_tasks_own_settings():
+    for name, preset in PRESETS.items():
+        config = TASKS["emoji"].config(preset_overrides(name))
+        for section, its in preset.defaults.items():
+            for key, value in its.items():
+                if section != "model":
+                    assert getattr(getattr(config, section), key) == value
+
+
+def test_a_command_leaves_table_picture_and_text(task, tmp_path, capsys):
+    words = ["experiment", "antithetic", "--quick", "--config", str(task.file), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    text = (tmp_path / "out" / "antithetic.md").read_text("utf-8")
+    assert text in capsys.readouterr().out
+    assert "On config, " in text
+    assert (tmp_path / "out" / "antithetic.png").stat().st_size > 10_000
+    assert {r.arm for r in sheet.read(tmp_path / "out" / "antithetic.csv")} == {"free", "antithetic"}
+
+
+@pytest.mark.parametrize("words", [["strength", "--seeds", "0,x"], ["strength", "--config", "none.toml"]])
+def test_a_mistake_is_one_line(words, capsys):
+    assert main(["experiment", *words, "--quick"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
