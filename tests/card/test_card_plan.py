@@ -7,7 +7,7 @@ import card
 import pytest
 from PIL import Image
 
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import CONFIG
 from trainer.engine.drawing import Clock
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.state import new_state

@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 
 from trainer import tiny
+from trainer.experiments.tasks import TASKS
+from trainer.pictures.convert import to_pictures
 from trainer.rewards.clip_kinds import clip
 from trainer.rewards.scene import facts
 from trainer.tiny.scene_captions import COLOURS, SCENES, THINGS
@@ -79,4 +81,7 @@ def measure(folder: Path, data: Pictures) -> tuple[Mapping[str, object], Image.I
         "things": len(THINGS),
         "colours": len(COLOURS),
     }
+    tested = data.draw([data.captions.index(text) for text in TASKS["scenes"].tested], rng)
+    column = [np.asarray(picture) for picture in to_pictures(tested)]
+    Image.fromarray(np.concatenate(column)).save(folder / tiny.SCENE_ORIGINALS.name)
     return known, pairs_sheet(real[:SHOWN], generated[:SHOWN])

@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 from seen_latents import shown
 
 from trainer.benchmarks import init
-from trainer.cli.bench import COLOURS
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import COLOURS, CONFIG
 from trainer.engine.drawing import Clock
 from trainer.engine.grpo import sample_candidates
 from trainer.errors import ConfigError

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from trainer.benchmarks import storage
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import CONFIG
 from trainer.errors import ConfigError
 from trainer.models.files.source import resolve
 from trainer.models.flux1.conditions import conditioning

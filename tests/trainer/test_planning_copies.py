@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import CONFIG
 from trainer.models.lora.attach import attach_lora, lora_layers
 from trainer.models.lora.fused import FusedLora
 from trainer.models.storage.fetching import LayerFetcher

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from trainer.__main__ import main
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import CONFIG
 from trainer.models.storage.memory import MemoryPlan
 from trainer.planning.advice import GIB, RESERVE
 from trainer.planning.cards import card_named

@@ -7,7 +7,7 @@ import torch
 import transformers
 from PIL import Image
 
-from trainer.cli.demo import CONFIG
+from trainer.cli.bench import CONFIG
 from trainer.engine.grpo import collect, improve, pairs_of
 from trainer.engine.setup import encode_all
 from trainer.engine.state import new_state

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from trainer.__main__ import main
 from trainer.choices import CROSSED, STRATIFIED
-from trainer.cli.demo import CONFIG, prompts
+from trainer.cli.bench import CONFIG
 from trainer.engine.state import new_state
 from trainer.errors import ConfigError
 from trainer.events import IterationDone
+from trainer.experiments.tasks import TASKS
 from trainer.settings.config import SECTIONS
 from trainer.settings.config_file import load_config, parse
 from trainer.settings.described import described
@@ -71,7 +72,12 @@ def test_presets_name_settings_in_their_ranges(defaults):
 
 
 def test_the_demo_with_the_papers_preset_begins_as_it_did_before_there_were_presets():
-    overrides = ["preset=paper", "optimizer.learning_rate=1e-3", f"prompts={prompts()[0]!r}", "run.iterations=2"]
+    overrides = [
+        "preset=paper",
+        "optimizer.learning_rate=1e-3",
+        f"prompts={list(TASKS['emoji'].trained)!r}",
+        "run.iterations=2",
+    ]
     setup, events = prepare(load_config(CONFIG, overrides)), []
     train(setup, new_state(setup), on_event=events.append, save=lambda _: None)
     done = [event for event in events if isinstance(event, IterationDone)]

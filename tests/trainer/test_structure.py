@@ -27,7 +27,7 @@ FLOORS = [
     {"planning", "history"},
     {"training"},
     {"board", "report", "reward_server"},
-    {"benchmarks"},
+    {"benchmarks", "experiments"},
     {"cli"},
 ]
 STAGES = {f"stages.{path.stem}" for path in (TRAINER / "stages").glob("*.py")} - {"stages.__init__"}

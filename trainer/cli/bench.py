@@ -9,15 +9,16 @@ from pathlib import Path
 
 from ..choices import AUTO
 from ..errors import ConfigError
+from ..experiments.tasks import TASKS
 from ..planning.cards import Card, card_named, measured
 from ..planning.config import read_config
 from ..settings.config import Config
 from ..settings.config_file import load_config
 from . import bench_gpu
-from .demo import CONFIG
 from .output import note, print_json, say
 from .plan import FLUX_DEV, add_measured
 
+CONFIG = TASKS["emoji"].file
 PROMPTS = 'prompts=["red apple on a blue background", "panda on a pink background"]'
 CARDS = ("4090", "H200")  # that a roofline is of
 COLOURS = [  # a reward that rises within a few iterations
@@ -29,7 +30,7 @@ COLOURS = [  # a reward that rises within a few iterations
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=[*COMMANDS, "gpu"])
-    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the demo's, or FLUX.1-dev's (roofline)")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="default: the emoji's; roofline: FLUX.1-dev's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument(
         "--iterations", type=int, default=7, help="measurements (history, overhead, reward), default: 7"
@@ -66,7 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def config_of(arguments: argparse.Namespace, *defaults: str) -> Config:
-    """The file's settings; `defaults` complete the demo's, `--set` changes either."""
+    """The file's settings; `defaults` complete that of emoji, `--set` changes either."""
     return load_config(arguments.config, [*(defaults if arguments.config == CONFIG else ()), *arguments.set])
 
 

@@ -42,7 +42,6 @@ def read(path: Path) -> list[Row]:
 
 
 def row_of(line: Mapping[str, str]) -> Row:
-    numbers = (float(line[name]) for name in COLUMNS[6:12])
     metrics = dict(part.split("=") for part in line["metrics"].split(" ") if part)
     return Row(
         line["task"],
@@ -51,8 +50,8 @@ def row_of(line: Mapping[str, str]) -> Row:
         int(line["seed"]),
         int(line["mark"]),
         int(line["iterations"]),
-        *numbers,
-        {name: float(value) for name, value in metrics.items()},
+        metrics={name: float(value) for name, value in metrics.items()},
+        **{name: float(line[name]) for name in COLUMNS[6:12]},
     )
 
 

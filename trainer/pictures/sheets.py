@@ -1,6 +1,7 @@
 """Contact sheets."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -12,35 +13,50 @@ from .convert import to_pictures
 GAP = 6  # pixels
 LINE = 16  # pixels of a line of text
 PAPER, INK, FAINT, MARK = (255, 255, 255), (30, 30, 30), (120, 120, 120), (222, 110, 30)
+RIGHT, WRONG = (30, 140, 70), (200, 45, 45)
 
 
-def before_after(
-    before: Tensor, after: Tensor, captions: Sequence[str], columns: int = 4, edge: int = 128
+def before_after(before: Tensor, after: Tensor, captions: Sequence[str], columns: int = 4) -> Image.Image:
+    """Pairs of pictures, before on the left, each pair under its caption: see `side_by_side`."""
+    return side_by_side({"before": before, "after": after}, captions, columns)
+
+
+def side_by_side(
+    pictures: Mapping[str, Tensor],
+    captions: Sequence[str],
+    columns: int = 4,
+    edge: int = 128,
+    right: Mapping[str, Sequence[bool]] = MappingProxyType({}),
 ) -> Image.Image:
-    """Pairs of pictures, before on the left, each pair under its caption.
+    """Pictures of the same captions beside each other, under their caption.
 
     Args:
-        before, after: [N, 3, H, W] in [0, 1].
-        captions: N texts, cut to the width of their pair.
-        columns: pairs in a row.
+        pictures: name of each column -> [N, 3, H, W] in [0, 1].
+        captions: N texts, cut to the width of their pictures.
+        columns: captions in a row.
         edge: longest edge of a picture on the sheet, pixels.
+        right: of some columns, which pictures are as they should be: those have a green frame, the others a red one.
     """
-    left, right = ([_fit(p, edge) for p in to_pictures(images)] for images in (before, after))
-    width, height = left[0].size
-    cell = (2 * width + 3 * GAP, height + LINE + GAP)
-    rows = -(-len(left) // columns)
+    drawn = {name: [_fit(p, edge) for p in to_pictures(images)] for name, images in pictures.items()}
+    width, height = next(iter(drawn.values()))[0].size
+    cell = (len(drawn) * (width + GAP) + GAP, height + LINE + GAP)
+    rows = -(-len(captions) // columns)
     header = LINE + GAP
     sheet = Image.new("RGB", (columns * cell[0], header + rows * cell[1] + GAP), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for column in range(min(columns, len(left))):
-        x = column * cell[0] + GAP
-        pen.text((x, GAP / 2), "before", INK, font)
-        pen.text((x + width + GAP, GAP / 2), "after", INK, font)
+    for column in range(min(columns, len(captions))):
+        for place, name in enumerate(drawn):
+            pen.text((column * cell[0] + GAP + place * (width + GAP), GAP / 2), name, INK, font)
     for n, caption in enumerate(captions):
         x, y = (n % columns) * cell[0] + GAP, header + (n // columns) * cell[1]
-        pen.text((x, y), _cut(caption, pen, font, 2 * width + GAP), INK, font)
-        sheet.paste(left[n], (x, y + LINE))
-        sheet.paste(right[n], (x + width + GAP, y + LINE))
+        pen.text((x, y), _cut(caption, pen, font, cell[0] - 2 * GAP), INK, font)
+        for place, (name, its) in enumerate(drawn.items()):
+            corner = (x + place * (width + GAP), y + LINE)
+            sheet.paste(its[n], corner)
+            if name in right:
+                colour = RIGHT if right[name][n] else WRONG
+                box = (corner[0] - 2, corner[1] - 2, corner[0] + width + 1, corner[1] + height + 1)
+                pen.rectangle(box, outline=colour, width=3)
     return sheet
 
 

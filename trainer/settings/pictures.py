@@ -40,6 +40,13 @@ class SamplingSettings(Section, section="sampling"):
         above=0,
         choices=(AUTO,),
     )
+    sizes: tuple[tuple[int, ...], ...] = setting(
+        (),
+        "Several [width, height] in place of the two above: each iteration draws all of its prompts in one of them.",
+        unit="pixel",
+        lowest=16,
+        highest=4096,
+    )
     jitter: float = setting(
         0.0,
         "How far the sigmas move from iteration to iteration, as a share of the steps between them, so that no single "
@@ -48,13 +55,6 @@ class SamplingSettings(Section, section="sampling"):
         below=1,
         step=0.05,
         omit_default=True,
-    )
-    sizes: tuple[tuple[int, ...], ...] = setting(
-        (),
-        "Several [width, height] in place of the two above: each iteration draws all of its prompts in one of them.",
-        unit="pixel",
-        lowest=16,
-        highest=4096,
     )
 
     def check(self) -> None:
