@@ -15,6 +15,7 @@ from .faults import in_words, is_fault
 COMMANDS = {
     "train": "train a LoRA as a TOML file says",
     "sample": "pictures before and after, side by side",
+    "strength": "how strongly a run's LoRA should count",
     "board": "look at runs in a browser",
     "export": "one run as one page, to keep or to send",
     "demo": "train the embedded model for two minutes, compare before and after",

@@ -13,7 +13,7 @@ from ..settings.config import Config
 from ..settings.config_file import parse, set_value
 from ..settings.described import require
 from ..settings.run import SEEDS
-from ..training.brought import brought_by, other_model
+from ..training.brought import Brought, brought_by, other_model
 from ..training.taken import Given, table_of
 from .output import note, print_json, say
 
@@ -21,10 +21,15 @@ OF_REWARDS = ("name", "weight", "held_out", "clip")  # what a reward has beside 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lora", type=Path, metavar="RUN_OR_LORA", help="a run's folder, or the .safetensors of one")
+    add_lora(parser)
     parser.add_argument("--prompts", nargs="+", required=True, metavar="TEXT")
     parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2, 3], metavar="N", help="default: 0 1 2 3")
     parser.add_argument("-o", "--output", type=Path, default=Path("grid.png"), help="default: grid.png")
+
+
+def add_lora(parser: argparse.ArgumentParser) -> None:
+    """What is asked of a LoRA that a run has left."""
+    parser.add_argument("lora", type=Path, metavar="RUN_OR_LORA", help="a run's folder, or the .safetensors of one")
     parser.add_argument("--model", default="", metavar="PATH", help="the model, if it moved or only the LoRA is there")
     parser.add_argument(
         "--reward",
@@ -76,18 +81,20 @@ def checked(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigError, RewardError: what can be known to be wrong before anything is loaded.
     """
-    brought = brought_by(arguments.lora)
-    kinds = Image.registered_extensions()
-    require(
-        arguments.output.suffix.lower() in kinds, "--output", str(arguments.output), "must be a picture, as grid.png"
-    )
+    kinds, output = Image.registered_extensions(), arguments.output
+    require(output.suffix.lower() in kinds, "--output", str(output), "must be a picture, as grid.png")
+    return config_of(arguments, brought_by(arguments.lora), arguments.prompts)
+
+
+def config_of(arguments: argparse.Namespace, brought: Brought, prompts: Sequence[str]) -> Config:
+    """The settings of what was brought, under those of the command line."""
     rewards = [reward_table(words) for words in arguments.reward]
     table = table_of(brought, Given(arguments.model, rewards, names_of(arguments.set)))
     for text in arguments.set:
         set_value(table, text)
     if not table["init"].get("image"):
         del table["init"]  # what there was to begin from
-    config = parse({**table, "prompts": arguments.prompts})
+    config = parse({**table, "prompts": list(prompts)})
     if other_model(brought, config.model.path):
         note(f"{config.model.path} is not the model that {brought.source} was trained on: its digest is another")
     check_prompts((r.kind for r in config.rewards), config.prompts)

@@ -55,7 +55,7 @@ EXPERIMENTS = {
             Arm("mix-grpo", preset_overrides("mix-grpo")),
             Arm("nft", preset_overrides("nft")),
         ],
-        marks=8,
+        marks=4,
     ),
     "strength": Experiment(
         "How far should the neighbours be from the base noise?",
