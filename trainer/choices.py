@@ -14,7 +14,7 @@ OBJECTIVES = {
 }
 REFERENCE = "reference"  # as the reference pipeline has it
 STRATIFIED, CROSSED = PAIRINGS = ("stratified", "crossed")  # see `anchors.choose_pairs`
-RANDOM, LATE = STEP_CHOICES = ("random", "late")  # see `anchors.choose_steps`
+RANDOM, EARLY, LATE = STEP_CHOICES = ("random", "early", "late")  # see `anchors.choose_steps`
 POLICY, VELOCITY, NORM = GUARDS = ("policy", "velocity", "norm")  # see `guards`
 CLIP, KL = TRUSTS = ("clip", "kl")  # see `surrogate.clipped_objective`
 GROUP, BATCH = SPREADS = ("group", "batch")  # see `combine.combine`

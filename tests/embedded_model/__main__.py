@@ -51,7 +51,7 @@ RECIPES = {
         Scenes,
         tiny.SCENES.parent,
         (clip.OF_SCENES,),
-        autoencoder.Recipe(1500, 3000, start=tiny.FLUX / "vae"),
+        autoencoder.Recipe(1500, 2000, start=tiny.FLUX / "vae"),
         flux.Recipe(6000, varied_steps=6000, pictures=24),
         scenes_card.CARD,
         scenes_card.measure,

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from trainer.choices import CROSSED, LATE, PAIRINGS, STRATIFIED
+from trainer.choices import CROSSED, EARLY, LATE, PAIRINGS, STRATIFIED
 from trainer.stages import anchors as stage
 from trainer.stages.anchors import Pairs, choose_steps
 
@@ -145,5 +145,6 @@ def test_a_number_of_steps_that_the_solver_does_not_take_is_refused(count):
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_late_steps_are_the_last(count):
+def test_early_steps_are_the_first_and_late_ones_the_last(count):
+    assert choose_steps(8, count, EARLY, generator=generator()) == list(range(count))
     assert choose_steps(8, count, LATE, generator=generator()) == list(range(8 - count, 8))

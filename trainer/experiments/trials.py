@@ -8,7 +8,7 @@ from ..settings.config import Config
 from .bench import Bench, Mark
 from .catalogue import Arm, Experiment
 from .sheet import Row, add, read
-from .tasks import TASKS, Task
+from .tasks import Task
 
 OnTrial = Callable[[str, str, float, int], None]
 
@@ -22,12 +22,6 @@ class Plan:
     budget: float
     marks: int
     overrides: Sequence[str] = ()  # of all runs
-
-
-def plan_of(experiment: Experiment, tasks: Sequence[Task], seeds: Sequence[int], overrides: Sequence[str]) -> Plan:
-    return Plan(
-        tasks or [TASKS[name] for name in experiment.tasks], seeds, experiment.budget, experiment.marks, overrides
-    )
 
 
 def run(experiment: Experiment, plan: Plan, path: Path, on_trial: OnTrial) -> list[Row]:

@@ -65,7 +65,8 @@ class GrpoSettings(Section, section="grpo"):
     )
     step_choice: str = setting(
         RANDOM,
-        "Which K of the T steps are trained, if not all: random, drawn anew each iteration, or late, the last ones.",
+        "Which K of the T steps are trained, if not all: random, drawn anew each iteration; early: the first, "
+        "where the composition is decided; late: the last.",
         choices=STEP_CHOICES,
         omit_default=True,
     )

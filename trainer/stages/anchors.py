@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..choices import LATE, RANDOM, STRATIFIED
+from ..choices import EARLY, LATE, RANDOM, STRATIFIED
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,11 @@ class Pairs:
 
 
 def choose_steps(steps: int, count: int, choice: str = RANDOM, *, generator: torch.Generator) -> list[int]:
-    """K of the T steps, ascending: at random, without replacement, or the last."""
+    """K of the T steps, ascending: at random, without replacement, or the first or the last."""
     if not 1 <= count <= steps:
         raise ValueError(f"trained steps must be between 1 and the {steps} solver steps, got {count}")
+    if choice == EARLY:
+        return list(range(count))
     if choice == LATE:
         return list(range(steps - count, steps))
     return torch.randperm(steps, generator=generator)[:count].sort().values.tolist()

@@ -1,0 +1,93 @@
+"""Which noise explores better, at the beginning or at each step? By what the reward gains along the gradient."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..engine.drawing import Clock
+from ..engine.grpo import collect, gradient, pairs_of
+from ..engine.setup import assemble
+from ..engine.state import Setup
+from ..training.evaluate import UNSEEN, sample
+from .bench import Bench
+from .measured import Table
+from .tasks import preset_overrides
+
+ARMS: Mapping[str, Sequence[str]] = {
+    "initial noise, s 0.3": ["grpo.strength=0.3"],
+    "initial noise, s 1": ["grpo.strength=1.0"],
+    "step noise, Flow-GRPO": preset_overrides("flow-grpo"),
+    "step noise, DanceGRPO": preset_overrides("dance-grpo"),
+}
+GROUPS = 24  # whose mean gradient is a direction
+STEP = 0.02  # of the LoRA along it, in lengths of the LoRA's own beginning
+PICTURES = 8  # of each tested prompt, at either end of the step
+
+
+def measure(bench: Bench, seeds: Sequence[int], *, quick: bool = False) -> Table:
+    """Each arm's gradient of several seeds: the expected reward's slope along it, and how alike its directions are.
+
+    The slope along a unit direction is the true gradient's length times their cosine; so slopes compare as cosines do.
+    """
+    groups, pictures = (4, 1) if quick else (GROUPS, PICTURES)
+    rows, lines = [], []
+    for name, overrides in ARMS.items():
+        found = [direction(bench, [*overrides, f"run.seed={seed}"], groups) for seed in seeds]
+        slopes = [slope(bench, overrides, d, pictures) for d in found]
+        alike = [float(a @ b) for i, a in enumerate(found) for b in found[:i]]
+        mean = sum(slopes) / len(slopes)
+        error = math.sqrt(sum((s - mean) ** 2 for s in slopes) / max(1, len(slopes) - 1) / len(slopes))
+        rows.append((name, mean, error, sum(alike) / len(alike) if alike else math.nan))
+        lines.append(f"{name} {mean:+.2f} +- {error:.2f}")
+    text = f"Slope of the expected reward along the mean gradient of {groups} groups: {'; '.join(lines)}."
+    return Table(("exploration", "slope", "error", "cosine of two seeds"), rows, text)
+
+
+def direction(bench: Bench, overrides: Sequence[str], groups: int) -> Tensor:
+    """Minus the gradient of `groups` groups at the untrained LoRA, as a unit vector."""
+    config = bench.task.config([*bench.overrides, *overrides, "grpo.prompts_per_iteration=4"])
+    setup = bench.setup(config)
+    for iteration in range(-(-groups // 4)):
+        group = collect(setup, iteration, Clock(setup.policy.device))
+        pairs = pairs_of(setup, group, iteration)
+        if len(pairs):
+            loss = setup.objective.prepare(group.candidates.trajectories, group.advantages)
+            gradient(setup, group.candidates, pairs.to(setup.policy.device), loss, setup.micro_batch.size)
+    flat = torch.cat(
+        [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in setup.lora.values()]
+    )
+    for p in setup.lora.values():
+        p.grad = None
+    return -flat / flat.norm()
+
+
+def slope(bench: Bench, overrides: Sequence[str], way: Tensor, pictures: int) -> float:
+    """Change of the expected trained reward along a direction, a unit of the LoRA's length: a step to either side."""
+    setup = bench.setup(bench.config)
+    lora = list(setup.lora.values())
+    length = torch.cat([p.detach().flatten() for p in lora]).norm() * STEP
+    ends = []
+    for side in (1, -1):
+        move(lora, way, side * length)
+        ends.append(expected(bench, setup, pictures))
+        move(lora, way, -side * length)
+    return (ends[0] - ends[1]) / (2 * STEP)
+
+
+@torch.no_grad()
+def move(lora: Sequence[Tensor], way: Tensor, by: Tensor) -> None:
+    for p, part in zip(lora, way.split([p.numel() for p in lora]), strict=True):
+        p.add_(part.view_as(p) * by)
+
+
+def expected(bench: Bench, setup: Setup, pictures: int) -> float:
+    """The mean trained reward of the tested prompts."""
+    config = replace(bench.config, run=replace(bench.config.run, seed=0))
+    drawn_by = assemble(config, bench.policy, setup.lora, bench.conditioning, bench.rewards, (), bench.tested)
+    prompts = [p for p in config.evaluation.prompts for _ in range(pictures)]
+    rows = torch.arange(len(bench.tested)).repeat_interleave(pictures).tolist()
+    found = sample(drawn_by, bench.tested[rows], prompts, range(UNSEEN, UNSEEN + len(prompts)))
+    return sum(weight * found.scores[name].mean().item() for name, weight in config.weights.items())
