@@ -77,4 +77,5 @@ def in_words(bench: Bench, found: Sequence[Solved]) -> str:
         if worst < 0.1
         else f"{at[0].solver} is nearest"
     )
-    return f"Distance to {REFERENCE} steps of Heun's, in units of the pictures' spread, at {usual} steps: {told}; {verdict}."
+    unit = f"Distance to {REFERENCE} steps of Heun's, in units of the pictures' spread"
+    return f"{unit}, at {usual} steps: {told}; {verdict}."
