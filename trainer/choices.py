@@ -15,6 +15,7 @@ OBJECTIVES = {
 REFERENCE = "reference"  # as the reference pipeline has it
 STRATIFIED, CROSSED = PAIRINGS = ("stratified", "crossed")  # see `anchors.choose_pairs`
 RANDOM, EARLY, LATE = STEP_CHOICES = ("random", "early", "late")  # see `anchors.choose_steps`
+NEXT, CLEAN, END = DISTANCES = ("next", "clean", "end")  # see `neighbor.targets`
 POLICY, VELOCITY, NORM = GUARDS = ("policy", "velocity", "norm")  # see `guards`
 CLIP, KL = TRUSTS = ("clip", "kl")  # see `surrogate.clipped_objective`
 GROUP, BATCH = SPREADS = ("group", "batch")  # see `combine.combine`

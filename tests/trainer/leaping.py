@@ -11,6 +11,6 @@ def accumulate_gradient(
     """See `update.accumulate_gradient`; advantages [P, G], tau [K, P]. The reference is asked if its term counts."""
     groups = trajectories.inside(trajectories.x_next).unflatten(1, tuple(advantages.shape))
     settings = GrpoSettings(clip=clip, kl_weight=kl_weight)
-    loss_of = LeapingLoss(trajectories, groups, advantages, tau, settings)
+    loss_of = LeapingLoss(trajectories, groups, trajectories.step_size, advantages, tau, settings)
     options |= {"group_size": advantages.shape[1], "reference": reference if kl_weight else None}
     return update.accumulate_gradient(velocity, trajectories, pairs, loss_of, **options)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..choices import KL, POLICY
+from ..choices import END, KL, NEXT, POLICY
 from ..settings.config import Config, GrpoSettings
 from ..stages.anchors import Pairs, choose_pairs, choose_steps
 from ..stages.guards import divergence
@@ -58,9 +58,26 @@ class Neighbor(Objective):
 
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "LeapingLoss":
         grpo = self.grpo
-        groups = trajectories.inside(trajectories.x_next).unflatten(1, tuple(advantages.shape))  # [K, P, G, *latent]
+        points, leaps = targets(trajectories, grpo.distance)
+        groups = trajectories.inside(points).unflatten(1, tuple(advantages.shape))  # [K, P, G, *latent]
         tau = torch.stack([softmax_temperature(g, grpo.temperature, grpo.temperature_mode) for g in groups])
-        return LeapingLoss(trajectories, groups, advantages, tau, grpo)
+        return LeapingLoss(trajectories, groups, leaps, advantages, tau, grpo)
+
+
+def targets(trajectories: Trajectories, distance: str) -> tuple[Tensor, Tensor]:
+    """Where the candidates are at each kept step, [K, N, *latent], and the leap that takes an anchor there, [K].
+
+    next: x_{j+1}, by the step s_{j+1} - s_j. clean: the x_0 that the model expects, x_j - s_j * v_j, by a leap of -s_j:
+    what is left of the noises, which no model can learn, does not count there. end: the same leap, to where each ended.
+    """
+    kept = trajectories
+    if distance == NEXT:
+        return kept.x_next, kept.step_size
+    if distance == END:
+        return kept.x_0.expand_as(kept.x), -kept.sigma
+    return torch.stack(
+        [leap(x, v, -s.expand(len(x))) for x, v, s in zip(kept.x, kept.v, kept.sigma, strict=True)]
+    ), -kept.sigma
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,8 @@ class LeapingLoss:
     """The clipped objective of the leaping policy (Eqs. 8 and 9) for one iteration's candidates. See `update.Loss`."""
 
     trajectories: Trajectories
-    groups: Tensor  # x_{j+1} of the candidates, [K, P, G, *latent]
+    groups: Tensor  # where the candidates are compared, [K, P, G, *latent], see `targets`
+    leaps: Tensor  # the leap that takes an anchor there, [K]
     advantages: Tensor  # A', [P, G]
     tau: Tensor  # softmax temperature of each kept step and prompt, [K, P]
     grpo: GrpoSettings
@@ -79,10 +97,10 @@ class LeapingLoss:
         row = prompt * self.advantages.shape[1] + pairs.anchor
         x, v_old = self.trajectories.x[k, row], self.trajectories.v[k, row]  # [m, *latent]
         candidates, tau = self.groups[k, prompt], self.tau[k, prompt]  # [m, G, *latent], [m]
-        step_size = self.trajectories.step_size[k]
+        size = self.leaps[k]
 
         def log_policy_of(velocity: Tensor) -> Tensor:
-            return log_policy(candidates, inside(leap(x, velocity, step_size)), tau)
+            return log_policy(candidates, inside(leap(x, velocity, size)), tau)
 
         log_new = log_policy_of(v)
         objective = trusted_objective if self.grpo.trust == KL else clipped_objective

@@ -6,8 +6,10 @@ from typing import Any
 
 from ..choices import (
     CLIP,
+    DISTANCES,
     GROUP,
     GUARDS,
+    NEXT,
     NORMALISATIONS,
     OBJECTIVES,
     PAIRINGS,
@@ -62,6 +64,13 @@ class GrpoSettings(Section, section="grpo"):
         "each prompt.",
         least=0,
         highest=100,
+    )
+    distance: str = setting(
+        NEXT,
+        "Where candidates are compared. next: after the step, as in the paper. clean: in the clean picture that the "
+        "model expects at the step, without the noise that is still there. end: where each candidate ended.",
+        choices=DISTANCES,
+        omit_default=True,
     )
     step_choice: str = setting(
         RANDOM,
