@@ -16,7 +16,7 @@ LEARNING_RATE = setting_input(OptimizerSettings, "learning_rate")
 GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it their defaults.")
 OFTEN = ("anchors", "trained_steps", "quasi_norm", "clip", "updates_per_rollout", "kl_weight")
 RARELY = ("reward_normalisation", "temperature_mode", "temperature")
-ADDED = ("pairing",)  # after the first graphs were saved
+ADDED = ("pairing", "step_choice", "distance")  # after the first graphs were saved
 OF_GRPO = (*OFTEN, *RARELY)
 OF_OPTIMIZER = ("max_grad_ratio", "weight_decay", "warmup", "ema_decay")
 
@@ -43,7 +43,8 @@ class GrpoSettingsNode(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         grpo = {name: inputs[name] for name in OF_GRPO}
-        grpo |= {name: inputs.get(name, FORMER["grpo"][name]) for name in ADDED}  # an older graph has its numbers alone
+        missing = {name: FORMER["grpo"].get(name, getattr(GrpoSettings, name)) for name in ADDED}
+        grpo |= {name: inputs.get(name, missing[name]) for name in ADDED}  # an older graph has its numbers alone
         optimizer = {name: inputs[name] for name in OF_OPTIMIZER}
         # anchors cannot be compared with the group here: the group size arrives with the neighborhood
         group_size = max(GrpoSettings.group_size, grpo["anchors"])

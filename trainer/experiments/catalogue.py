@@ -36,6 +36,8 @@ def crossed(anchors: int, steps: int) -> list[str]:
 
 PAPER = preset_overrides("paper")
 NOISES = [("gaussian", 1.0), ("flipped", 0.1), ("flipped", 0.3), ("flipped", 0.5), ("pure", 1.0)]
+EARLY = [*crossed(4, 1), *grpo(step_choice="early")]
+FEW = ["sampling.steps=4"]
 TRUSTED = {
     "clip .2": [],
     "clip .01": grpo(clip=0.01),
@@ -101,6 +103,27 @@ EXPERIMENTS = {
     ),
     "quasi-norm": Experiment(
         "Does the quasi-norm help?", [Arm(f"p {p}", grpo(quasi_norm=p)) for p in (0.5, 0.8, 1.2, 2.0)]
+    ),
+    "leads": Experiment(
+        "What is better than the defaults?",
+        [
+            Arm("defaults"),
+            Arm("distance clean", grpo(distance="clean")),
+            Arm("distance end", grpo(distance="end")),
+            Arm("early 1, B 4", EARLY),
+            Arm("early 1, B 4, distance end", [*EARLY, *grpo(distance="end")]),
+            Arm("4 steps", FEW),
+            Arm("4 steps, early 1, B 4", [*FEW, *EARLY]),
+            Arm("4 steps, early 1, B 4, distance end", [*FEW, *EARLY, *grpo(distance="end")]),
+            Arm("4 steps, distance end", [*FEW, *grpo(distance="end")]),
+            Arm("batch's spread", grpo(spread="batch")),
+            Arm("soft bound 1", grpo(advantage_bound=1.0)),
+            Arm("jitter .5", ["sampling.jitter=0.5"]),
+            Arm("warm-up 10", ["optimizer.warmup=10"]),
+            Arm("beta2 .99", ["optimizer.beta2=0.99"]),
+            Arm("beta2 .9", ["optimizer.beta2=0.9"]),
+        ],
+        marks=2,
     ),
     "antithetic": Experiment(
         "Do neighbours in pairs, one on either side, help?",
