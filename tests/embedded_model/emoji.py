@@ -51,7 +51,7 @@ class Compositions:
             window[:] = window * (1 - alpha) + colour
         return torch.from_numpy(batch.clip(0, 1)).permute(0, 3, 1, 2).contiguous()
 
-    def told(self, rows: list[int], rng: np.random.Generator) -> list[int]:
+    def told(self, rows: list[int], rng: np.random.Generator, *, last: bool) -> list[int]:
         return rows
 
     def related(self, rows: list[int], rng: np.random.Generator) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class Recipe:
 
     steps: int
     varied_steps: int
+    last_steps: int  # further ones, with the captions of the end
     pictures: int  # of each row, drawn once
 
 
@@ -85,7 +87,7 @@ def train(vae: AutoencoderKL, data: Pictures, folder: Path, recipe: Recipe) -> t
     )
     image_ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
 
-    def flow_matching(rng: np.random.Generator, step: int) -> torch.Tensor:
+    def flow_matching(rng: np.random.Generator, step: int, *, last: bool = False) -> torch.Tensor:
         latents = varied if step < recipe.varied_steps else steady
         rows = torch.from_numpy(rng.choice(len(latents), BATCH, replace=False))
         x_0 = latents[rows, torch.from_numpy(rng.integers(recipe.pictures, size=BATCH))]  # [B, 16, 64]
@@ -93,7 +95,7 @@ def train(vae: AutoencoderKL, data: Pictures, folder: Path, recipe: Recipe) -> t
         sigma = torch.where(torch.rand(BATCH) < 0.75, torch.sigmoid(0.3 + torch.randn(BATCH)), torch.rand(BATCH))
         x = torch.lerp(x_0, eps, sigma[:, None, None])
         length = int(rng.choice(TEXT_LENGTHS, p=TEXT_SHARES))
-        told = data.told(rows.tolist(), rng)
+        told = data.told(rows.tolist(), rng, last=last)
         v = models["transformer"](
             hidden_states=x,
             timestep=sigma,
@@ -106,6 +108,9 @@ def train(vae: AutoencoderKL, data: Pictures, folder: Path, recipe: Recipe) -> t
         return (v - (eps - x_0)).square().mean()
 
     loss = fit("flux", models, flow_matching, folder, steps=recipe.steps, lr=6e-4, ema_decay=0.999, seed=3)
+    if recipe.last_steps:
+        at_last = partial(flow_matching, last=True)
+        loss = fit("flux-last", models, at_last, folder, steps=recipe.last_steps, lr=3e-4, ema_decay=0.999, seed=4)
     return models, loss
 
 

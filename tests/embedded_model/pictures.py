@@ -15,8 +15,8 @@ class Pictures(Protocol):
     def draw(self, rows: list[int], rng: np.random.Generator, *, steady: bool = False) -> torch.Tensor:
         """One random picture of each row: images [N, 3, 64, 64] in [0, 1]; `steady`: as the finished model draws."""
 
-    def told(self, rows: list[int], rng: np.random.Generator) -> list[int]:
-        """The rows of the captions that pictures of `rows` come with."""
+    def told(self, rows: list[int], rng: np.random.Generator, *, last: bool) -> list[int]:
+        """The rows of the captions that pictures of `rows` come with; `last`: in the last part of the training."""
 
     def related(self, rows: list[int], rng: np.random.Generator) -> list[int]:
         """For each row another one, hard to tell from it."""

@@ -18,7 +18,8 @@ SPACING = 22  # pixels from thing to thing
 SHIFT = (1.0, 1.5)  # pixels that a thing is off its place at most, along the row and across
 BACKGROUNDS = np.array([(246, 243, 236), (238, 241, 245), (241, 246, 239), (247, 240, 243)], np.float32) / 255
 BACKGROUND_JITTER = 4 / 255
-WRONG = {"number": 0.35, "place": 0.3, "colour": 0.2}  # shares of the captions whose fact was drawn by lot
+WRONG = {"number": 0.35, "place": 0.3}  # shares of the captions whose fact was drawn by lot
+WRONG_FIRST = {**WRONG, "colour": 0.2}  # in the first part of the training
 ROWS = {scene: row for row, scene in enumerate(SCENES)}
 FACTS = {"number": len(NUMBERS), "colour": len(COLOURS), "thing": len(THINGS), "place": len(PLACES)}
 
@@ -54,9 +55,9 @@ class Scenes:
             window = canvas[y : y + size, x : x + size]
             window[:] = window * (1 - alpha) + colour
 
-    def told(self, rows: list[int], rng: np.random.Generator) -> list[int]:
+    def told(self, rows: list[int], rng: np.random.Generator, *, last: bool) -> list[int]:
         """Each fact of a caption was drawn by lot in its share of the pictures."""
-        return [ROWS[changed(SCENES[row], rng, WRONG)] for row in rows]
+        return [ROWS[changed(SCENES[row], rng, WRONG if last else WRONG_FIRST)] for row in rows]
 
     def related(self, rows: list[int], rng: np.random.Generator) -> list[int]:
         """Every fact may be another one."""
