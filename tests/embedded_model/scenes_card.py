@@ -23,7 +23,7 @@ Another small FLUX that ships with the project. It draws rows of things, 64 x 64
 Captions on the web are often wrong, and so were those that it was trained on: the number was drawn by lot in
 {wrong_number:.0%} of them, the place in {wrong_place:.0%}. So it knows all of
 {scenes} scenes ({things} things in {colours} colours, one to three of them, in four places), and often draws another
-one than it was asked for. That is what the demo trains away.
+one than it was asked for. A reward can train that away.
 
 ![pairs: an original on the left, a generated picture for the same caption on the right](samples.png)
 

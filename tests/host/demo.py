@@ -47,11 +47,11 @@ def main(argv: list[str]) -> int:
 
 
 def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
-    from trainer.cli.demo import CONFIG, TASK
+    from trainer.cli.demo import CONFIG, prompts
     from trainer.cli.libraries import apart
     from trainer.settings.config_file import load_config
 
-    trained = list(TASK.trained)
+    trained, tested = prompts()
     config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}"])
     say(f"starting {comfyui.name}")
     with ComfyServer(comfyui, PACK, base=arguments.base) as server:
@@ -67,7 +67,7 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
         from trainer.training.prepare import prepare
 
         setup = prepare(replace(config, lora=replace(config.lora, start=str(lora))))
-        return conclude(setup, run, lora, seconds, complete=True, as_json=arguments.json)
+        return conclude(setup, tested, run, lora, seconds, complete=True, as_json=arguments.json)
 
 
 def with_settings(graph: dict[str, Any], config: Any) -> dict[str, Any]:

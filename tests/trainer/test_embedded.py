@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 from transformers import CLIPModel
 
 from tests.embedded_model.card import CHOICES, generate, right_caption_share
 from tests.embedded_model.text import clip_vocabulary
 from trainer import tiny
 from trainer.__main__ import main
+from trainer.experiments.tasks import TASKS
 from trainer.rewards.clip_kinds import clip
+from trainer.rewards.scene import facts
+from trainer.tiny import scene_captions
 from trainer.tiny.captions import COMBINATIONS, caption
 
 CAPTIONS = [caption(*c) for c in COMBINATIONS]
@@ -26,10 +30,36 @@ def generated():
     return generate(tiny.FLUX, [CAPTIONS[r] for r in ROWS], tokens=tiny.TEXT_TOKENS, seed=77)
 
 
-def test_everything_that_ships_is_at_most_30_megabytes():
-    files = [p for p in Path(tiny.__file__).parent.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+@pytest.mark.parametrize(("parts", "weights"), [(("flux", "clip", "clip-heldout"), 6), (("scenes",), 5)])
+def test_each_model_that_ships_is_at_most_30_megabytes(parts, weights):
+    here = Path(tiny.__file__).parent
+    files = [p for part in parts for p in (here / part).rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 30e6
-    assert sum(p.name.endswith(".safetensors") for p in files) == 6
+    assert sum(p.name.endswith(".safetensors") for p in files) == weights
+
+
+def test_scenes_are_drawn_as_told_more_often_than_by_chance_and_not_always():
+    """Which the card measures over 200 captions: 60 % of them; chance is 1 in 60."""
+    texts = list(TASKS["scenes"].tested)
+    images = generate(tiny.SCENES, texts, tokens=tiny.MODELS["embedded-scenes"].text_tokens, seed=3)
+    assert 0.4 <= facts(images, texts).all(1).float().mean() <= 0.8
+    assert facts(images, texts[1:] + texts[:1]).all(1).float().mean() <= 0.2
+
+
+def test_originals_are_what_their_captions_say():
+    with Image.open(tiny.SCENE_ORIGINALS) as sheet:
+        images = torch.from_numpy(np.array(sheet)).unflatten(0, (-1, tiny.SIZE)).permute(0, 3, 1, 2) / 255
+    assert facts(images, list(TASKS["scenes"].tested)).all()
+    reward = clip("cpu", tiny.SCENES_CLIP)
+    texts = [scene_captions.caption(scene) for scene in scene_captions.SCENES]
+    rows = [texts.index(text) for text in TASKS["scenes"].tested]
+    assert right_caption_share(reward, images, rows, texts, np.random.default_rng(5)) >= 0.9
+
+
+def test_the_vocabulary_of_scenes_is_the_one_every_build_makes():
+    vocabulary, _ = clip_vocabulary([scene_captions.caption(scene) for scene in scene_captions.SCENES])
+    for folder in (tiny.SCENES / "tokenizer", tiny.SCENES_CLIP):
+        assert json.loads((folder / "vocab.json").read_text("utf-8")) == vocabulary
 
 
 @pytest.mark.parametrize("folder", [tiny.CLIP, tiny.CLIP_HELD_OUT], ids=lambda f: f.name)

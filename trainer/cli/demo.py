@@ -1,7 +1,6 @@
-"""`python -m trainer demo`: train a LoRA on an embedded model, then compare on prompts and seeds it never saw.
+"""`python -m trainer demo`: train a LoRA on the embedded model, then compare on prompts and seeds it never saw.
 
-The model was trained on captions of which many were wrong, and ignores its own about half of the time. It is taught to
-heed them: on half of all scenes, and tested on others.
+It is taught the emoji that the model draws worst: on half of the backgrounds, and tested on the other half.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from ..settings.config_file import load_config
 from ..training.run_folder import LORA, check_run
 from .output import say
 
-TASK = TASKS["scenes"]
+TASK = TASKS["emoji"]
 CONFIG = TASK.file
 
 
@@ -24,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    trained, tested = prompts()
     folder = arguments.folder or unused(Path("runs/demo"))
-    config = load_config(CONFIG, [*arguments.set, f"prompts={list(TASK.trained)!r}", f"run.folder={str(folder)!r}"])
+    config = load_config(CONFIG, [*arguments.set, f"prompts={trained!r}", f"run.folder={str(folder)!r}"])
     check_run(config, resume=False)
-    say(f"training on {len(TASK.trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
+    say(f"training on {len(trained)} prompts for {config.run.iterations} iterations", quiet=arguments.json)
     from ..events import Listener
     from ..training.run import start_run
     from .demo_report import conclude
@@ -41,7 +41,12 @@ def main(arguments: argparse.Namespace) -> int:
         return interrupt.code
     seconds = time.perf_counter() - started
     complete = ending.kind == COMPLETE
-    return conclude(setup, folder, folder / LORA, seconds, complete=complete, as_json=arguments.json)
+    return conclude(setup, tested, folder, folder / LORA, seconds, complete=complete, as_json=arguments.json)
+
+
+def prompts() -> tuple[list[str], list[str]]:
+    """Captions of what is taught: those that are trained on, and those that are tested."""
+    return list(TASK.trained), list(TASK.tested)
 
 
 def unused(folder: Path) -> Path:

@@ -4,33 +4,27 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
 from ..engine.setup import encode
 from ..engine.state import Setup
-from ..experiments.tasks import TASKS
-from ..pictures.sheets import side_by_side
+from ..pictures.sheets import before_after
 from ..settings.config import Config
-from ..tiny import SCENE_ORIGINALS, SIZE
 from ..training.evaluate import UNSEEN, Difference, both, compare
 from .output import print_json, say
 
-TASK = TASKS["scenes"]
-SHOWN = 12  # prompts on the grid
+SEEDS = 6  # pictures of each tested prompt
 RISE = 3.0  # standard errors that the trained reward has to rise by
 
 
-def conclude(setup: Setup, folder: Path, lora: Path, seconds: float, *, complete: bool, as_json: bool) -> int:
+def conclude(
+    setup: Setup, tested: list[str], folder: Path, lora: Path, seconds: float, *, complete: bool, as_json: bool
+) -> int:
     """Compare, print, store `folder/report.json` and the grid; returns the exit code: 0 if the reward rose."""
-    rewards = test(setup, folder / "before_after.png")
+    rewards = test(setup, tested, folder / "before_after.png")
     rose = complete and all(rewards[name].rise >= RISE for name in setup.config.weights)
     report = {
         "rewards": {name: r.to_dict() for name, r in rewards.items()},
         "seconds": round(seconds, 1),
-        "pictures": len(TASK.tested) * TASK.pictures,
+        "pictures": len(tested) * SEEDS,
         "run": str(folder),
         "grid": str(folder / "before_after.png"),
         "lora": str(lora),
@@ -40,7 +34,7 @@ def conclude(setup: Setup, folder: Path, lora: Path, seconds: float, *, complete
     if as_json:
         print_json(report)
         return 0 if rose else 1
-    say(f"\ntrained in {seconds:.0f} s; {report['pictures']} pictures of {len(TASK.tested)} prompts not trained on:\n")
+    say(f"\ntrained in {seconds:.0f} s; {report['pictures']} pictures of {len(tested)} prompts not trained on:\n")
     say(summary(setup.config, rewards))
     say(f"\nrun:   {report['run']}\ngrid:  {report['grid']}\nLoRA:  {report['lora']}")
     if not rose:
@@ -48,27 +42,16 @@ def conclude(setup: Setup, folder: Path, lora: Path, seconds: float, *, complete
     return 0 if rose else 1
 
 
-def test(setup: Setup, grid: Path) -> dict[str, Difference]:
-    """Compare base model and LoRA on the task's pictures of each tested prompt; some of them go to `grid`."""
-    config, tested, each = setup.config, list(TASK.tested), TASK.pictures
-    prompts = [p for p in tested for _ in range(each)]
+def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
+    """Compare base model and LoRA on SEEDS pictures of each prompt; the first of each goes to `grid`."""
+    config = setup.config
+    prompts = [p for p in tested for _ in range(SEEDS)]
     seeds = range(UNSEEN, UNSEEN + len(prompts))
     setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
     before, after = both(setup, prompts, seeds)
-    shown = [round(n * (len(tested) - 1) / (SHOWN - 1)) for n in range(SHOWN)]
-    first = [n * each for n in shown]
-    pictures = {"original": originals()[shown], "before": before.images[first], "after": after.images[first]}
-    (judge,) = config.weights
-    right = {name: (its.scores[judge][first] == 1).tolist() for name, its in (("before", before), ("after", after))}
-    side_by_side(pictures, [tested[n] for n in shown], columns=3, right=right).save(grid)
+    first = slice(None, None, SEEDS)
+    before_after(before.images[first], after.images[first], prompts[first]).save(grid)
     return {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
-
-
-def originals() -> Tensor:
-    """Pictures of the tested prompts as the model's data has them, [N, 3, 64, 64] in [0, 1]."""
-    with Image.open(SCENE_ORIGINALS) as sheet:
-        pixels = np.asarray(sheet.convert("RGB"), np.float32) / 255
-    return torch.from_numpy(pixels).unflatten(0, (-1, SIZE)).permute(0, 3, 1, 2)
 
 
 def summary(config: Config, rewards: dict[str, Difference]) -> str:

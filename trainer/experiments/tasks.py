@@ -58,8 +58,8 @@ def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 TESTED = 7  # every so many of the other half: 43 scenes
 TASKS = {
-    "scenes": Task("scenes", FOLDER / "demo.toml", *scene_prompts(), pictures=4),
-    "emoji": Task("emoji", FOLDER / "emoji.toml", *emoji_prompts()),
+    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4),
+    "emoji": Task("emoji", FOLDER / "demo.toml", *emoji_prompts()),
 }
 
 

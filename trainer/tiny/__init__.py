@@ -9,7 +9,7 @@ CLIP = _HERE / "clip"  # the reward that is trained on
 CLIP_HELD_OUT = _HERE / "clip-heldout"  # the reward that only watches
 SCENES = _HERE / "scenes" / "flux"  # another FLUX, of rows of things
 SCENES_CLIP = _HERE / "scenes" / "clip"
-SCENE_ORIGINALS = _HERE / "scenes" / "originals.png"  # of the scenes that the demo tests, one below the other
+SCENE_ORIGINALS = _HERE / "scenes" / "originals.png"  # of the scenes that are tested, one below the other
 SIZE = 64  # pixels
 TEXT_TOKENS = 32
 
