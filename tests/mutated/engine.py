@@ -154,8 +154,8 @@ TARGETS = [
         ("test_loop.py", "test_loop_faults.py"),
         {
             "held-out reward is trained on": (
-                "combine(scores, config.weights, config.grpo",
-                "combine(scores, dict.fromkeys(scores, 1.0), config.grpo",
+                "combine(scores, weights, grpo",
+                "combine(scores, dict.fromkeys(scores, 1.0), grpo",
             ),
             "uninformative groups are trained on": (".only(group.combined.informative.cpu())", ""),
             "every iteration has the same noise": (
@@ -171,8 +171,8 @@ TARGETS = [
                 "normaliser=pairs.total // setup.config.grpo.trained_steps",
             ),
             "plain advantages without the quasi-norm": (
-                "quasi_norm_reweight(combined.advantages, config.grpo.quasi_norm)",
-                "combined.advantages",
+                "quasi_norm_reweight(advantages, grpo.quasi_norm)",
+                "advantages",
             ),
             "a stopped iteration keeps its first updates": ("            restore()\n", ""),
             "a stopped iteration leaves gradients behind": (
@@ -460,7 +460,7 @@ TARGETS = [
     Target(
         "trainer/engine/state.py",
         ("test_begun_runs.py",),
-        {"always the first size": ("canvas=self.canvases[place]", "canvas=self.canvases[0]")},
+        {"always the first size": ("canvas = self.canvases[place]", "canvas = self.canvases[0]")},
     ),
     Target(
         "trainer/engine/state.py",

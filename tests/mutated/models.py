@@ -169,7 +169,7 @@ TARGETS = [
         ("test_tokens.py",),
         {
             "schnell as long as dev": ("DEV, SCHNELL = 512, 256", "DEV, SCHNELL = 512, 512"),
-            "embedded as long as schnell": ("        return TEXT_TOKENS", "        return SCHNELL"),
+            "embedded as long as schnell": ("        return MODELS[source.name].text_tokens", "        return SCHNELL"),
         },
     ),
     Target(

@@ -26,7 +26,7 @@ def imported(*folders: str) -> set[str]:
 
 def declared() -> set[str]:
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    extras = "".join(re.findall(r"^(?:ocr|gguf|nf4) = (\[.*?\])$", project, re.MULTILINE | re.DOTALL))
+    extras = "".join(re.findall(r"^(?:ocr|gguf|nf4|experiments) = (\[.*?\])$", project, re.MULTILINE | re.DOTALL))
     lines = (ROOT / "requirements.txt").read_text("utf-8") + extras
     return set(re.findall(r'^ *"?([\w-]+)[>=]', lines, re.MULTILINE))
 
@@ -53,7 +53,7 @@ def at_import(source: str) -> set[str]:
 
 
 def test_what_is_optional_is_imported_within_functions():
-    optional = {"rapidocr", "onnxruntime", "gguf", "bitsandbytes", "hpsv2"}
+    optional = {"rapidocr", "onnxruntime", "gguf", "bitsandbytes", "hpsv2", "matplotlib"}
     paths = [path for folder in ("trainer", "nodes") for path in ROOT.joinpath(folder).rglob("*.py")]
     assert [path.name for path in paths if at_import(path.read_text("utf-8")) & optional] == []
     assert at_import("try:\n    import gguf\nexcept ImportError: ...\ndef f():\n    import torch") == {"gguf"}

@@ -41,13 +41,13 @@ def combine(
     trained = {name: scores[name] for name in weights}
     finite = torch.stack([s.isfinite().all(-1) for s in trained.values()]).all(0)  # [P]
     trained = {name: s.clamp(*clips[name]) if name in clips else s for name, s in trained.items()}
-    shared = torch.stack([weights[name] * s.double() for name, s in trained.items()]).sum(0)
+    in_common = trained
     if normalisation == "advantage":
-        shared = torch.stack([weights[name] * in_units(s, finite) for name, s in trained.items()]).sum(0)
+        in_common = {name: in_units(s, finite) for name, s in trained.items()}
         trained = {name: group_advantages(s)[0] for name, s in trained.items()}
     elif normalisation != "raw":
         raise ValueError(f"reward normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
-    parts = torch.stack([weights[name] * s.double() for name, s in trained.items()])  # [rewards, P, G]
+    parts, shared = weighed(weights, trained), weighed(weights, in_common).sum(0)
     total = parts.sum(0)
     # rewards that cancel leave their rounding, which must not be normalised into an advantage
     cancelled = total.amax(-1) - total.amin(-1) <= FLAT * parts.abs().sum(0).amax(-1)
@@ -56,6 +56,11 @@ def combine(
     informative = informative & finite
     spread = torch.where(informative, shared.std(-1, correction=0), 0).float()
     return Combined(torch.where(informative[:, None], advantages, 0), informative, spread)
+
+
+def weighed(weights: Mapping[str, float], trained: Mapping[str, Tensor]) -> Tensor:
+    """Each reward times its weight, [rewards, P, G] float64."""
+    return torch.stack([weights[name] * s.double() for name, s in trained.items()])
 
 
 def in_units(scores: Tensor, finite: Tensor) -> Tensor:

@@ -80,17 +80,23 @@ class PairLoss:
     velocity_error: Tensor | None = None  # ||v - v_old|| / ||v_old||, if the old policy's velocity is known
 
 
+def compared(log_new: Tensor, log_old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log rho and rho [M, G], and KL(pi_old || pi_theta) [M], without gradient."""
+    log_ratio = log_new - log_old
+    with torch.no_grad():
+        kl_old = (log_old.exp() * -log_ratio).sum(-1)
+    return log_ratio, log_ratio.clamp(-STEEPEST, STEEPEST).exp(), kl_old  # far outside the clip, and no infinity
+
+
 def trusted_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, most: float) -> PairLoss:
     """-sum_i A'_i * rho_i of the pairs whose KL(pi_old || pi_theta) is at most `most`; the others are left out.
 
     Instead of the clip, which looks at one candidate at a time. Arguments as `clipped_objective`'s.
     """
-    log_ratio = log_new - log_old
-    plain = (advantages * log_ratio.clamp(-STEEPEST, STEEPEST).exp()).sum(-1)
-    with torch.no_grad():
-        kl_old = (log_old.exp() * -log_ratio).sum(-1)
-        left_out = kl_old > most
-    return PairLoss(-plain * ~left_out, log_ratio.detach(), left_out.float(), kl_old)
+    log_ratio, rho, kl_old = compared(log_new, log_old)
+    left_out = kl_old > most
+    loss = -(advantages * rho).sum(-1) * ~left_out
+    return PairLoss(loss, log_ratio.detach(), left_out.float(), kl_old)
 
 
 def clipped_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, clip: float) -> PairLoss:
@@ -102,14 +108,12 @@ def clipped_objective(log_new: Tensor, log_old: Tensor, advantages: Tensor, clip
         advantages: A', [M, G].
         clip: eps, above 0.
     """
-    log_ratio = log_new - log_old
-    rho = log_ratio.clamp(-STEEPEST, STEEPEST).exp()  # [M, G]; far outside the clip, and no infinity
+    log_ratio, rho, kl_old = compared(log_new, log_old)
     plain = advantages * rho
     clipped = advantages * rho.clamp(1 - clip, 1 + clip)
     loss = -torch.minimum(plain, clipped).sum(-1)
     with torch.no_grad():
         clip_fraction = (clipped < plain).float().mean(-1)
-        kl_old = (log_old.exp() * -log_ratio).sum(-1)
     return PairLoss(loss, log_ratio.detach(), clip_fraction, kl_old)
 
 

@@ -21,3 +21,8 @@ class Embedded:
 
 
 MODELS = {"embedded": Embedded(FLUX, TEXT_TOKENS), "embedded-scenes": Embedded(SCENES, 12)}  # by `model.path`
+
+
+def is_embedded(path: object) -> bool:
+    """Whether a `model.path`, from whomever it comes, names one of MODELS."""
+    return isinstance(path, str) and path in MODELS

@@ -12,7 +12,7 @@ from ..models.files.headers import damage, metadata
 from ..models.files.safe_file import DamagedFile
 from ..store.database import StoreError
 from ..store.reader import reading
-from ..tiny import MODELS
+from ..tiny import is_embedded
 from .checkpoint import CheckpointError, load_state
 from .identity import digest_of, found_beside, holds_of
 from .lora_header import from_json
@@ -50,7 +50,7 @@ def brought_by(source: Path) -> Brought:
     if not isinstance(settings, dict) or not isinstance(rewards, list):
         raise ConfigError(f"{lora}: not exported by a run of this project (its settings are missing)")
     base = header.get("base_model", "")
-    if base in MODELS:
+    if is_embedded(base):
         settings["model"] = {**tree(settings.get("model")), "path": base}
     digest = base.removeprefix("sha256:")
     return Brought(source, lora, {**settings, "rewards": rewards}, False, digest)

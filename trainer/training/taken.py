@@ -23,7 +23,7 @@ from ..models.lora.endings import is_dora, largest_rank
 from ..rewards import KINDS
 from ..settings.config import GrpoSettings, SamplingSettings
 from ..settings.presets import as_now
-from ..tiny import MODELS
+from ..tiny import is_embedded
 from .brought import Brought
 from .lora_header import public_settings
 
@@ -111,7 +111,7 @@ def taken(brought: Brought) -> dict[str, Any]:
     table["rewards"] = [dict(reward) for reward in rewards_of(brought)]
     for name in PATHS:
         value, (section, key) = named(brought, name), name.split(".")
-        if value and (value in MODELS or not why_not_read(brought, value)):
+        if value and (is_embedded(value) or not why_not_read(brought, value)):
             table[section][key] = value
     device = named(brought, "model.device")
     if brought.is_run and isinstance(device, str) and DEVICE.fullmatch(device):
@@ -126,7 +126,7 @@ def objections(brought: Brought) -> Iterator[Objection]:
         yield Objection("model.path", "--model PATH", "the model it was trained on")
     for name in PATHS:
         value = named(brought, name)
-        if value and value not in MODELS and (why := why_not_read(brought, value)):
+        if value and not is_embedded(value) and (why := why_not_read(brought, value)):
             option = "--model" if name == "model.path" else f"--set {name}="
             yield Objection(name, said(option, value), why)
     init = public.get("init", {})
