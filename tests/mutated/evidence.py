@@ -1,0 +1,119 @@
+"""Mistakes in what is compared with the method, and in how it is compared."""
+
+from .target import Target
+
+TARGETS = [
+    Target(
+        "trainer/stages/stochastic.py",
+        ("test_rivals.py",),
+        {
+            "the beginning's noise is infinite": ("torch.where(sigma == 1, -step_size, 1 - sigma)", "1 - sigma"),
+            "noise without the step's length": ("level * (-step_size).sqrt()", "level * -step_size"),
+            "drift that keeps no marginals": ("level**2 / 2 * score", "level**2 * score"),
+            "no pull back to the noise": ("wide(pull, x) * x + ", ""),
+            "the solver draws no noise": ("wide(std, x) * noise", "0 * noise"),
+        },
+    ),
+    Target(
+        "trainer/objectives/sde.py",
+        ("test_rivals.py",),
+        {
+            "the last step is noisy": ("lambda j, steps: j < steps - 1", "lambda j, steps: True"),
+            "the last step is trained": ("choose_steps(self.total - 1,", "choose_steps(self.total,"),
+            "every step is noisy outside of the window": (
+                "lambda j, steps: j in kept",
+                "lambda j, steps: j < steps - 1",
+            ),
+            "advantages without bounds": ("plain.clamp(-MOST, MOST)", "plain"),
+            "advantages as the quasi-norm leaves them": ("advantages * advantages.shape[1] ** 0.5", "advantages"),
+            "the sum over elements": ("-(x - mean).square().mean(1)", "-(x - mean).square().sum(1)"),
+            "each update has all candidates": ("pairs.anchor % updates == update", "pairs.anchor >= 0"),
+        },
+    ),
+    Target(
+        "trainer/objectives/nft.py",
+        ("test_rivals.py",),
+        {
+            "bad pictures pull too": ("(r * error(better) + (1 - r) * error(worse))", "(error(better) + error(worse))"),
+            "no noise is added again": ("(1 - s) * x_0 + s * eps", "x_0"),
+        },
+    ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_distances.py",),
+        {
+            "the end by the step's own leap": (
+                "kept.x_0.expand_as(kept.x), -kept.sigma",
+                "kept.x_0.expand_as(kept.x), kept.step_size",
+            ),
+            "clean pictures of the next state": (
+                "zip(kept.x, kept.v, kept.sigma",
+                "zip(kept.x_next, kept.v, kept.sigma",
+            ),
+        },
+    ),
+    Target(
+        "trainer/stages/guards.py",
+        ("test_guards.py",),
+        {
+            "shorter velocities are held back too": (".sub(1).clamp_min(0)", ".sub(1)"),
+            "not relative to the reference": (" / v_reference.square().mean(1)", ""),
+        },
+    ),
+    Target(
+        "trainer/stages/reliability.py",
+        ("test_reliability.py",),
+        {
+            "the noise of one scoring": ("known.var(0).mean() / n", "known.var(0).mean()"),
+            "groups' levels count as signal": ("known.mean(0).var(-1).mean()", "known.mean(0).var()"),
+            "shifted the same way each time": ("[(times - 1) % 4]", "[0]"),
+        },
+    ),
+    Target(
+        "trainer/rewards/scene.py",
+        ("test_scene_reward.py",),
+        {
+            "specks count": ("if spot.share > SPECK", "if spot.share > 0"),
+            "heaps count": ("max(spot.share for spot in things) > LARGEST", "False"),
+            "one right colour is enough": ("all(nearest(spot.hue)", "any(nearest(spot.hue)"),
+            "one right place is enough": ("all(lies(spot.middle", "any(lies(spot.middle"),
+            "a thing in the middle is on every side": ("OFF_CENTRE * abs(to - 0.5)", "0"),
+            "regions stop growing after a step": ("        number = spread\n", "        return spread.long()\n"),
+        },
+    ),
+    Target(
+        "trainer/models/lora/strength.py",
+        ("test_strengths.py",),
+        {"the strength stays": ("            layer.scaling[adapter] = scale\n", "            pass\n")},
+    ),
+    Target(
+        "trainer/training/strengths.py",
+        ("test_strengths.py",),
+        {
+            "the trained reward decides": ("if not held_out:", "if True:"),
+            "rewards of larger numbers count more": ("/ unit(found, name)", "/ 1"),
+        },
+    ),
+    Target(
+        "trainer/experiments/summary.py",
+        ("test_experiments.py",),
+        {
+            "the first test of a run": ("key=lambda row: row.mark)}", "key=lambda row: -row.mark)}"),
+            "the worst rate": ("found.append(\n            max(", "found.append(\n            min("),
+            "the deviation for the error": (
+                "statistics.stdev(values) / math.sqrt(len(values))",
+                "statistics.stdev(values)",
+            ),
+        },
+    ),
+    Target(
+        "trainer/experiments/bench.py",
+        ("test_experiments.py",),
+        {
+            "tested by the disturbed reward": (
+                "under, self.policy, setup.lora, self.conditioning, self.rewards",
+                "under, self.policy, setup.lora, self.conditioning, setup.rewards",
+            )
+        },
+    ),
+]
