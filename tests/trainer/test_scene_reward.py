@@ -71,7 +71,7 @@ def test_only_what_is_named_is_checked():
     [
         [],
         [((16, 32), "red", 3)],  # a speck
-        [((16, 32), "red", 12)],  # a heap
+        [((16, 16), "red", 12), ((16, 48), "red", 12)],  # heaps
         [((16, 20), "red", 7), ((16, 44), "blue", 7)],  # another colour too
         [((16, 20), "red", 7), ((48, 44), "red", 7)],  # one of them elsewhere
         [((16, 26), "red", 7), ((16, 38), "red", 7)],  # they touch
