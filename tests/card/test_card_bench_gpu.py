@@ -165,9 +165,9 @@ def test_memory_is_level_and_comes_back(bench):
 def test_what_every_iteration_leaves_behind_is_noticed(bench, monkeypatch):
     kept = []
 
-    def keeping(config, candidates, scores):
+    def keeping(config, candidates, scores, shares):
         kept.append(candidates.images.new_zeros(2**19))  # 2 MiB
-        return judge(config, candidates, scores)
+        return judge(config, candidates, scores, shares)
 
     monkeypatch.setattr("trainer.engine.grpo.judge", keeping)
     assert odd(check(11, bench)) == {

@@ -171,16 +171,18 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
     candidates = group.candidates
     loss_of = setup.objective.prepare(candidates.trajectories, group.advantages)
 
-    def work(share: Pairs, micro_batch: int) -> PairMetrics:
+    def work(share: Pairs, places: Sequence[Place], micro_batch: int) -> PairMetrics:
         state.optimizer.zero_grad(set_to_none=True)  # of an attempt that ran out of memory
         # at a later update the policy has moved since the rollout
         kept = candidates.keeper if setup.keeping.on and not measured else None
-        used = around_of(kept, places_of(share, candidates.trajectories.steps, grpo.group_size), micro_batch)
-        return gradient(setup, candidates, share.to(setup.policy.device), loss_of, micro_batch, used)
+        return gradient(setup, candidates, share, loss_of, micro_batch, around_of(kept, places, micro_batch))
 
     skipped, measured, norms = "", [], []
-    for share in setup.objective.shares(pairs, grpo.updates_per_rollout):
-        measured.append(setup.micro_batch.fit("update", partial(work, share)))
+    both = (pairs, pairs.to(setup.policy.device))  # where the places are read, and where the loss is
+    shares = (setup.objective.shares(each, grpo.updates_per_rollout) for each in both)
+    for on_host, share in zip(*shares, strict=True):
+        places = places_of(on_host, candidates.trajectories.steps, grpo.group_size)
+        measured.append(setup.micro_batch.fit("update", partial(work, share, places)))
         if candidates.keeper is not None:
             candidates.keeper.clear()
         # AdamW's steps are as long for noise as for a signal
