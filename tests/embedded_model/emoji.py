@@ -9,7 +9,7 @@ import torch
 from trainer.tiny.captions import BACKGROUNDS, COMBINATIONS, EMOJI, caption
 
 from .pictures import SIZE
-from .sprites import premultiplied, sprite
+from .sprites import premultiplied, sprites
 
 BACKGROUND_JITTER = 10  # of 255, per channel
 
@@ -33,7 +33,7 @@ class Compositions:
         self.captions = [caption(*c) for c in COMBINATIONS]
         # the eighth of the combinations that the autoencoder never sees
         self.held_out = [sum(c) % len(BACKGROUNDS) == 0 for c in COMBINATIONS]
-        images = [sprite(package, name) for name in EMOJI]
+        images = sprites(package, EMOJI)
         # [emoji][size in pixels] -> premultiplied colour and alpha
         self.sprites = [{size: premultiplied(image, size) for size in VARIED.sizes} for image in images]
         self.colours = np.array(list(BACKGROUNDS.values()), np.float32) / 255

@@ -11,7 +11,7 @@ from PIL import Image
 from trainer.tiny.scene_captions import COLOURS, NUMBERS, PLACES, SCENES, THINGS, Scene, caption
 
 from .pictures import SIZE
-from .sprites import premultiplied, sprite
+from .sprites import premultiplied, sprites
 
 SIZES = (17, 18)  # pixels of a thing's edge
 SPACING = 22  # pixels from thing to thing
@@ -31,7 +31,7 @@ class Scenes:
         tints = np.array(list(COLOURS.values()), np.float32) / 255
         self.captions = [caption(scene) for scene in SCENES]
         self.held_out = [sum(dataclasses.astuple(scene)) % 8 == 0 for scene in SCENES]
-        images = [sprite(package, name) for name in THINGS]
+        images = sprites(package, THINGS)
         # [thing][colour][size in pixels] -> premultiplied colour and alpha
         self.sprites = [[{size: tinted(image, size, tint) for size in SIZES} for tint in tints] for image in images]
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,11 @@ def fetch(folder: Path) -> Path:
     return package
 
 
-def sprite(package: Path, name: str) -> Image.Image:
-    """The picture of a short name, 64 x 64 RGBA."""
+def sprites(package: Path, names: Iterable[str]) -> list[Image.Image]:
+    """The pictures of short names, 64 x 64 RGBA."""
     index = {entry["short_name"]: entry["image"] for entry in json.loads((package / "emoji.json").read_text("utf-8"))}
-    return Image.open(package / "img" / "google" / "64" / index[name]).convert("RGBA")
+    folder = package / "img" / "google" / "64"
+    return [Image.open(folder / index[name]).convert("RGBA") for name in names]
 
 
 def premultiplied(image: Image.Image, size: int) -> tuple[np.ndarray, np.ndarray]:

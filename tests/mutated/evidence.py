@@ -24,9 +24,15 @@ TARGETS = [
                 "lambda j, steps: j in kept",
                 "lambda j, steps: j < steps - 1",
             ),
-            "advantages without bounds": ("plain.clamp(-MOST, MOST)", "plain"),
-            "advantages as the quasi-norm leaves them": ("advantages * advantages.shape[1] ** 0.5", "advantages"),
             "the sum over elements": ("-(x - mean).square().mean(1)", "-(x - mean).square().sum(1)"),
+        },
+    ),
+    Target(
+        "trainer/objectives/rival.py",
+        ("test_rivals.py",),
+        {
+            "advantages without bounds": (".clamp(-MOST, MOST)", ""),
+            "advantages as the quasi-norm leaves them": ("advantages * advantages.shape[1] ** 0.5", "advantages"),
             "each update has all candidates": ("pairs.anchor % updates == update", "pairs.anchor >= 0"),
         },
     ),
@@ -47,8 +53,8 @@ TARGETS = [
                 "kept.x_0.expand_as(kept.x), kept.step_size",
             ),
             "clean pictures of the next state": (
-                "zip(kept.x, kept.v, kept.sigma",
-                "zip(kept.x_next, kept.v, kept.sigma",
+                "leap(kept.x, kept.v, -kept.sigma)",
+                "leap(kept.x_next, kept.v, -kept.sigma)",
             ),
         },
     ),
@@ -98,7 +104,10 @@ TARGETS = [
         "trainer/experiments/summary.py",
         ("test_experiments.py",),
         {
-            "the first test of a run": ("key=lambda row: row.mark)}", "key=lambda row: -row.mark)}"),
+            "the first test of a run": (
+                "max(row, last.get(row.run, row), key=lambda row: row.mark)",
+                "last.get(row.run, row)",
+            ),
             "the worst rate": ("found.append(\n            max(", "found.append(\n            min("),
             "the deviation for the error": (
                 "statistics.stdev(values) / math.sqrt(len(values))",
@@ -111,8 +120,8 @@ TARGETS = [
         ("test_experiments.py",),
         {
             "tested by the disturbed reward": (
-                "under, self.policy, setup.lora, self.conditioning, self.rewards",
-                "under, self.policy, setup.lora, self.conditioning, setup.rewards",
+                "            rewards = {\n",
+                "            rewards = self.rewards = {\n",
             )
         },
     ),

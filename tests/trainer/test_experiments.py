@@ -62,6 +62,7 @@ def test_an_arm_is_judged_by_its_best_rate_at_the_end_over_its_seeds():
     rows = [row("a", 1e-3, s, mark=2, trained=t) for s, t in enumerate((0.1, 0.2, 0.3))]
     rows += [row("a", 1e-3, s, mark=1, trained=9.0) for s in range(3)]  # not the end
     rows += [row("a", 1e-2, s, trained=0.15) for s in range(3)]
+    assert summary.results(rows[::-1])[0].trained.value == pytest.approx(0.2)
     (found,) = summary.results(rows)
     assert (found.rate, found.seeds) == (1e-3, 3)
     assert found.trained.value == pytest.approx(0.2)

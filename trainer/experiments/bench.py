@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import nn
 
 from ..device import synchronize
 from ..engine.setup import add_lora, assemble, build_rewards, encode_all, placement_of, source_of
@@ -59,7 +60,7 @@ class Bench:
 
     task: Task
     overrides: tuple[str, ...] = ()  # of every run
-    _base: dict[tuple[object, ...], Samples] = field(default_factory=dict)
+    _base: dict[int, Samples] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = config = self.task.config(self.overrides)
@@ -125,25 +126,31 @@ class Bench:
         """Each reward of the LoRA against the base model's, on the same noises of the tested prompts."""
         found = {}
         for count in steps or (self.config.sampling.steps,):
-            sampling = replace(self.config.sampling, steps=count)
-            under = replace(self.config, sampling=sampling, grpo=replace(self.config.grpo, trained_steps=0))
-            drawn_by = assemble(under, self.policy, setup.lora, self.conditioning, self.rewards, (), self.tested)
+            drawn_by = self.drawing(count, setup.lora)
             before, after = self.base(drawn_by, count), self.pictures(drawn_by)
             for name in before.scores:
                 label = f"{name}@{count}" if steps else name
                 found[label] = compare(before.scores[name], after.scores[name])
         return found
 
+    def drawing(self, steps: int, lora: Mapping[str, nn.Parameter]) -> Setup:
+        """The model under the task's own settings, on a grid of so many steps, with the rewards as they are."""
+        sampling, grpo = replace(self.config.sampling, steps=steps), replace(self.config.grpo, trained_steps=0)
+        config = replace(self.config, sampling=sampling, grpo=grpo)
+        return assemble(config, self.policy, lora, self.conditioning, self.rewards, (), self.tested)
+
     def base(self, setup: Setup, steps: int) -> Samples:
         """Of the base model: drawn once."""
-        if (steps,) not in self._base:
+        if steps not in self._base:
             with self.policy.reference():
-                self._base[(steps,)] = self.pictures(setup)
-        return self._base[(steps,)]
+                self._base[steps] = self.pictures(setup)
+        return self._base[steps]
 
-    def pictures(self, setup: Setup) -> Samples:
-        prompts = [p for p in setup.config.evaluation.prompts for _ in range(self.task.pictures)]
-        rows = torch.arange(len(self.tested)).repeat_interleave(self.task.pictures).tolist()
+    def pictures(self, setup: Setup, each: int | None = None) -> Samples:
+        """Of the tested prompts, `each` of every one; None: as many as the task has."""
+        count = each or self.task.pictures
+        prompts = [p for p in setup.config.evaluation.prompts for _ in range(count)]
+        rows = torch.arange(len(self.tested)).repeat_interleave(count).tolist()
         return sample(setup, self.tested[rows], prompts, range(UNSEEN, UNSEEN + len(prompts)))
 
 

@@ -34,7 +34,6 @@ def crossed(anchors: int, steps: int) -> list[str]:
     return grpo(anchors=anchors, trained_steps=steps, pairing="crossed")
 
 
-PAPER = preset_overrides("paper")
 NOISES = [("gaussian", 1.0), ("flipped", 0.1), ("flipped", 0.3), ("flipped", 0.5), ("pure", 1.0)]
 EARLY = [*crossed(4, 1), *grpo(step_choice="early")]
 FEW = ["sampling.steps=4"]
@@ -50,14 +49,13 @@ EXPERIMENTS = {
         "What does each method reach in the same time?",
         [
             Arm("neighbor"),
-            Arm("paper", PAPER),
+            Arm("paper", preset_overrides("paper")),
             Arm("flow-grpo", preset_overrides("flow-grpo")),
             Arm("flow-grpo cheap", preset_overrides("flow-grpo-cheap")),
             Arm("dance-grpo", preset_overrides("dance-grpo")),
             Arm("mix-grpo", preset_overrides("mix-grpo")),
             Arm("nft", preset_overrides("nft")),
         ],
-        marks=4,
     ),
     "strength": Experiment(
         "How far should the neighbours be from the base noise?",

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..engine.drawing import Clock
 from ..engine.grpo import collect, gradient, pairs_of
-from ..engine.setup import assemble
 from ..engine.state import Setup
-from ..training.evaluate import UNSEEN, sample
 from .bench import Bench
 from .measured import Table
+from .summary import mean_of
 from .tasks import preset_overrides
 
 ARMS: Mapping[str, Sequence[str]] = {
@@ -36,12 +34,10 @@ def measure(bench: Bench, seeds: Sequence[int], *, quick: bool = False) -> Table
     rows, lines = [], []
     for name, overrides in ARMS.items():
         found = [direction(bench, [*overrides, f"run.seed={seed}"], groups) for seed in seeds]
-        slopes = [slope(bench, overrides, d, pictures) for d in found]
+        rise = mean_of([slope(bench, d, pictures) for d in found], [0.0])
         alike = [float(a @ b) for i, a in enumerate(found) for b in found[:i]]
-        mean = sum(slopes) / len(slopes)
-        error = math.sqrt(sum((s - mean) ** 2 for s in slopes) / max(1, len(slopes) - 1) / len(slopes))
-        rows.append((name, mean, error, sum(alike) / len(alike) if alike else math.nan))
-        lines.append(f"{name} {mean:+.2f} +- {error:.2f}")
+        rows.append((name, rise.value, rise.error, sum(alike) / len(alike) if alike else math.nan))
+        lines.append(f"{name} {rise.value:+.2f} +- {rise.error:.2f}")
     text = f"Slope of the expected reward along the mean gradient of {groups} groups: {'; '.join(lines)}."
     return Table(("exploration", "slope", "error", "cosine of two seeds"), rows, text)
 
@@ -64,7 +60,7 @@ def direction(bench: Bench, overrides: Sequence[str], groups: int) -> Tensor:
     return -flat / flat.norm()
 
 
-def slope(bench: Bench, overrides: Sequence[str], way: Tensor, pictures: int) -> float:
+def slope(bench: Bench, way: Tensor, pictures: int) -> float:
     """Change of the expected trained reward along a direction, a unit of the LoRA's length: a step to either side."""
     setup = bench.setup(bench.config)
     lora = list(setup.lora.values())
@@ -85,9 +81,5 @@ def move(lora: Sequence[Tensor], way: Tensor, by: Tensor) -> None:
 
 def expected(bench: Bench, setup: Setup, pictures: int) -> float:
     """The mean trained reward of the tested prompts."""
-    config = replace(bench.config, run=replace(bench.config.run, seed=0))
-    drawn_by = assemble(config, bench.policy, setup.lora, bench.conditioning, bench.rewards, (), bench.tested)
-    prompts = [p for p in config.evaluation.prompts for _ in range(pictures)]
-    rows = torch.arange(len(bench.tested)).repeat_interleave(pictures).tolist()
-    found = sample(drawn_by, bench.tested[rows], prompts, range(UNSEEN, UNSEEN + len(prompts)))
-    return sum(weight * found.scores[name].mean().item() for name, weight in config.weights.items())
+    found = bench.pictures(bench.drawing(bench.config.sampling.steps, setup.lora), pictures)
+    return sum(weight * found.scores[name].mean().item() for name, weight in bench.config.weights.items())

@@ -4,10 +4,8 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-
-COLUMNS = "task arm rate seed mark iterations seconds trained trained_se held_out held_out_se before metrics".split()
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,10 @@ class Row:
         return self.task, self.arm, self.rate, self.seed
 
 
+COLUMNS = [f.name for f in fields(Row)]
+NUMBERS = COLUMNS[COLUMNS.index("seconds") : COLUMNS.index("metrics")]
+
+
 def read(path: Path) -> list[Row]:
     """The rows there are."""
     if not path.exists():
@@ -51,7 +53,7 @@ def row_of(line: Mapping[str, str]) -> Row:
         int(line["mark"]),
         int(line["iterations"]),
         metrics={name: float(value) for name, value in metrics.items()},
-        **{name: float(line[name]) for name in COLUMNS[6:12]},
+        **{name: float(line[name]) for name in NUMBERS},
     )
 
 
@@ -64,8 +66,7 @@ def add(path: Path, rows: Iterable[Row]) -> None:
         writer.writerow(COLUMNS)
     for row in rows:
         metrics = " ".join(f"{name}={value:.6g}" for name, value in row.metrics.items())
-        numbers = [f"{value:.6g}" for value in (row.seconds, row.trained, row.trained_se, row.held_out)]
-        numbers += [f"{value:.6g}" for value in (row.held_out_se, row.before)]
+        numbers = [f"{getattr(row, name):.6g}" for name in NUMBERS]
         writer.writerow([row.task, row.arm, f"{row.rate:g}", row.seed, row.mark, row.iterations, *numbers, metrics])
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -1,13 +1,12 @@
 """How far each solver is from the exact trajectory, and what it costs: on the task's own model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..engine.drawing import solve
-from ..engine.setup import assemble
 from ..engine.state import Setup
 from ..stages.noise import base_noise
 from ..stages.solvers import SOLVERS
@@ -32,29 +31,22 @@ class Solved:
 def measure(bench: Bench, seeds: Sequence[int], *, quick: bool = False) -> Table:
     """Every solver in STEPS steps. Nothing is drawn by lot: the seeds do not matter."""
     steps, reference, pictures = ((bench.config.sampling.steps,), 20, 4) if quick else (STEPS, REFERENCE, PICTURES)
-    exact = drawn(under(bench, reference), "heun", pictures)
+    exact = drawn(bench.drawing(reference, {}), "heun", pictures)
     spread = exact.std(0).square().mean().sqrt()
     found = list(solved(bench, steps, exact, spread))
     rows = [(s.solver, s.steps, s.evaluations, s.error, s.seconds) for s in found]
-    return Table(("solver", "steps", "evaluations", "error", "seconds"), rows, in_words(bench, found))
+    return Table(("solver", "steps", "evaluations", "error", "seconds"), rows, in_words(bench, found, reference))
 
 
 def solved(bench: Bench, steps: Sequence[int], exact: Tensor, spread: Tensor) -> Iterator[Solved]:
     for count in steps:
-        setup = under(bench, count)
+        setup = bench.drawing(count, {})
         for name, solver in SOLVERS.items():
             watch = Stopwatch(bench.policy.device)
             with watch:
                 x_0 = drawn(setup, name, len(exact))
             error = (x_0 - exact).square().mean().sqrt() / spread
             yield Solved(name, count, solver.evaluations(count), error.item(), watch.seconds / len(exact))
-
-
-def under(bench: Bench, steps: int) -> Setup:
-    """The base model on a grid of so many steps."""
-    config, policy = bench.config, bench.policy
-    config = replace(config, sampling=replace(config.sampling, steps=steps), grpo=replace(config.grpo, trained_steps=0))
-    return assemble(config, policy, {}, bench.conditioning, bench.rewards, (), bench.tested)
 
 
 def drawn(setup: Setup, solver: str, pictures: int) -> Tensor:
@@ -66,7 +58,7 @@ def drawn(setup: Setup, solver: str, pictures: int) -> Tensor:
     return solve(setup, [0] * pictures, setup.evaluation[rows], noise, SOLVERS[solver]).x_0
 
 
-def in_words(bench: Bench, found: Sequence[Solved]) -> str:
+def in_words(bench: Bench, found: Sequence[Solved], reference: int) -> str:
     """What the errors say, and how straight the flow is."""
     usual = bench.config.sampling.steps
     at = sorted((s for s in found if s.steps == usual), key=lambda s: s.error)
@@ -77,5 +69,5 @@ def in_words(bench: Bench, found: Sequence[Solved]) -> str:
         if worst < 0.1
         else f"{at[0].solver} is nearest"
     )
-    unit = f"Distance to {REFERENCE} steps of Heun's, in units of the pictures' spread"
+    unit = f"Distance to {reference} steps of Heun's, in units of the pictures' spread"
     return f"{unit}, at {usual} steps: {told}; {verdict}."

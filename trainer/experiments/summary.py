@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .measured import Table
 from .sheet import Row
 
 
@@ -53,9 +54,10 @@ def results(rows: Sequence[Row]) -> list[Result]:
 
 def last_marks(rows: Iterable[Row]) -> list[Row]:
     """The last test of each run."""
-    last = {row.run: row for row in sorted(rows, key=lambda row: row.mark)}
-    order = {row.run: None for row in rows}
-    return [last[run] for run in order]
+    last: dict[tuple[str, str, float, int], Row] = {}
+    for row in rows:
+        last[row.run] = max(row, last.get(row.run, row), key=lambda row: row.mark)
+    return list(last.values())
 
 
 def result(rows: Sequence[Row]) -> Result:
@@ -79,7 +81,7 @@ def mean_of(values: Sequence[float], errors: Sequence[float]) -> Mean:
 
 def paired(rows: Sequence[Row], one: Result, other: Result) -> Mean:
     """How much more `one` raised the trained reward than `other`, seed by seed."""
-    last = {(row.task, row.arm, row.rate, row.seed): row for row in last_marks(rows)}
+    last = {row.run: row for row in last_marks(rows)}
     seeds = sorted({row.seed for row in rows})
     pairs = [
         (last[mine], last[its])
@@ -92,12 +94,10 @@ def paired(rows: Sequence[Row], one: Result, other: Result) -> Mean:
 
 def table(found: Sequence[Result]) -> str:
     """Markdown, a row an arm."""
-    lines = ["| task | arm | rate | iterations | seconds | trained | held out |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {r.task} | {r.arm} | {r.rate:g} | {r.iterations:.0f} | {r.seconds:.0f} | {r.trained} | {r.held_out} |"
-        for r in found
+    rows = [
+        (r.task, r.arm, f"{r.rate:g}", f"{r.iterations:.0f}", f"{r.seconds:.0f}", r.trained, r.held_out) for r in found
     ]
-    return "\n".join(lines)
+    return Table(("task", "arm", "rate", "iterations", "seconds", "trained", "held out"), rows, "").markdown()
 
 
 def paragraph(question: str, rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..choices import END, KL, NEXT, POLICY
 from ..settings.config import Config, GrpoSettings
-from ..stages.anchors import Pairs, choose_pairs, choose_steps
+from ..stages.anchors import Pairs, choose_steps
 from ..stages.guards import divergence
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
@@ -22,7 +22,7 @@ from ..stages.surrogate import (
     trusted_objective,
 )
 from ..stages.update import relative_error
-from .objective import Objective
+from .objective import Objective, pairs_of
 
 
 class Neighbor(Objective):
@@ -48,10 +48,7 @@ class Neighbor(Objective):
         return choose_steps(self.total, self.trained, self.grpo.step_choice, generator=generator)
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
-        grpo = self.grpo
-        return choose_pairs(
-            prompts, grpo.group_size, grpo.anchors, self.trained, pairing=grpo.pairing, generator=generator
-        )
+        return pairs_of(self.grpo, prompts, self.trained, generator=generator)
 
     def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
         return [pairs] * updates
@@ -75,9 +72,7 @@ def targets(trajectories: Trajectories, distance: str) -> tuple[Tensor, Tensor]:
         return kept.x_next, kept.step_size
     if distance == END:
         return kept.x_0.expand_as(kept.x), -kept.sigma
-    return torch.stack(
-        [leap(x, v, -s.expand(len(x))) for x, v, s in zip(kept.x, kept.v, kept.sigma, strict=True)]
-    ), -kept.sigma
+    return leap(kept.x, kept.v, -kept.sigma), -kept.sigma
 
 
 @dataclass(frozen=True)

@@ -7,51 +7,33 @@ import torch
 from torch import Generator, Tensor
 
 from ..settings.config import Config
-from ..stages.anchors import Pairs, choose_pairs, choose_steps
-from ..stages.noise import neighborhood
+from ..stages.anchors import Pairs, choose_steps
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver, Step, Velocity, solver_of
-from ..stages.stochastic import wide
-from ..stages.surrogate import PairLoss
-from .objective import Objective
+from ..stages.surrogate import PairLoss, leap
+from .rival import MOST, Rival, plain
 
-MOST = 5.0  # of an advantage, in standard deviations of its group
 BETA = 1.0  # how far the implicit policies are from the old one
 
 
-class Nft(Objective):
+class Nft(Rival):
     """Any solver draws; then each picture is noised to K of the grid's sigmas, and one velocity fitted there.
 
-    The old policy is the one that drew: its velocity is the first update's own, and there are no further ones.
+    The old policy is the one that is trained: the velocity of each update stands for its own.
     """
 
-    needs_reference = False
-
     def __init__(self, config: Config):
-        self.grpo, self.total, self.trained = config.grpo, config.sampling.steps, config.trained_steps
+        super().__init__(config)
         self.ode = solver_of(config.sampling.solver)
 
     def solver(self, kept: list[int]) -> Solver:
         return Renoised(self.ode)
 
-    def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        return neighborhood(seed, shape, 1.0, self.grpo.group_size)
-
     def steps(self, *, generator: torch.Generator) -> list[int]:
         return choose_steps(self.total, self.trained, generator=generator)
 
-    def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
-        grpo = self.grpo
-        return choose_pairs(
-            prompts, grpo.group_size, grpo.anchors, self.trained, pairing=grpo.pairing, generator=generator
-        )
-
-    def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
-        return [pairs.those(pairs.anchor % updates == update, updates) for update in range(updates)]
-
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "ForwardLoss":
-        plain = advantages * advantages.shape[1] ** 0.5  # a quasi-norm of 2 divides by it
-        return ForwardLoss(trajectories, (plain / MOST).clamp(-1, 1) / 2 + 0.5)
+        return ForwardLoss(trajectories, plain(advantages) / MOST / 2 + 0.5)
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ class ForwardLoss:
         v_old = v.detach()
 
         def error(velocity: Tensor) -> Tensor:
-            off = kept.inside(x - wide(sigma, x) * velocity).flatten(1) - x_0
+            off = kept.inside(leap(x, velocity, -sigma)).flatten(1) - x_0
             return off.square().mean(1) / off.detach().abs().mean(1).clamp_min(1e-5)
 
         r = self.optimality[pairs.prompt, pairs.anchor]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..choices import OBJECTIVES
 from ..plugins import is_own, load
-from ..settings.config import Config
-from ..stages.anchors import Pairs
+from ..settings.config import Config, GrpoSettings
+from ..stages.anchors import Pairs, choose_pairs
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver
 from ..stages.update import Loss
@@ -45,6 +45,11 @@ class Objective(Protocol):
             trajectories: of the P * G candidates, with the K steps.
             advantages: A', [P, G], on their device.
         """
+
+
+def pairs_of(grpo: GrpoSettings, prompts: int, steps: int, *, generator: torch.Generator) -> Pairs:
+    """B of the G candidates of each prompt at each of the K kept steps, as the settings say."""
+    return choose_pairs(prompts, grpo.group_size, grpo.anchors, steps, pairing=grpo.pairing, generator=generator)
 
 
 def objective_of(config: Config) -> Objective:

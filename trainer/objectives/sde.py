@@ -6,53 +6,34 @@ import torch
 from torch import Tensor
 
 from ..settings.config import Config
-from ..stages.anchors import Pairs, choose_pairs, choose_steps
-from ..stages.noise import base_noise, neighborhood
+from ..stages.anchors import Pairs, choose_steps
+from ..stages.noise import base_noise
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver
 from ..stages.stochastic import Stochastic, Transition, dance_grpo_step, flow_grpo_step
 from ..stages.surrogate import PairLoss, clipped_objective
 from ..stages.update import relative_error
-from .objective import Objective
-
-MOST = 5.0  # of an advantage, in standard deviations of its group
+from .rival import Rival, plain
 
 
-class FlowGrpo(Objective):
-    """Flow-GRPO (arXiv 2505.05470): candidates begin from noises of their own; every step but the last is noisy.
-
-    Each update has its own share of the candidates, as there; a group's candidates are dealt out over all of them.
-    """
+class FlowGrpo(Rival):
+    """Flow-GRPO (arXiv 2505.05470): every step but the last is noisy."""
 
     transition: Transition = staticmethod(flow_grpo_step)
-    needs_reference = False
 
     def __init__(self, config: Config):
-        self.grpo, self.total = config.grpo, config.sampling.steps
-        self.trained = min(config.trained_steps, self.total - 1)  # the last step has no noise, and no probability
+        super().__init__(config)
+        self.trained = min(self.trained, self.total - 1)  # the last step has no noise, and no probability
 
     def solver(self, kept: list[int]) -> Solver:
         return Stochastic(self.transition, self.grpo.noise_level, lambda j, steps: j < steps - 1)
 
-    def noise(self, seed: int, shape: tuple[int, ...]) -> Tensor:
-        return neighborhood(seed, shape, 1.0, self.grpo.group_size)
-
     def steps(self, *, generator: torch.Generator) -> list[int]:
         return choose_steps(self.total - 1, self.trained, generator=generator)
 
-    def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
-        grpo = self.grpo
-        return choose_pairs(
-            prompts, grpo.group_size, grpo.anchors, self.trained, pairing=grpo.pairing, generator=generator
-        )
-
-    def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
-        return [pairs.those(pairs.anchor % updates == update, updates) for update in range(updates)]
-
     def prepare(self, trajectories: Trajectories, advantages: Tensor) -> "GaussianLoss":
-        plain = advantages * advantages.shape[1] ** 0.5  # a quasi-norm of 2 divides by it
         grpo = self.grpo
-        return GaussianLoss(trajectories, plain.clamp(-MOST, MOST), self.transition, grpo.noise_level, grpo.clip)
+        return GaussianLoss(trajectories, plain(advantages), self.transition, grpo.noise_level, grpo.clip)
 
 
 class DanceGrpo(FlowGrpo):

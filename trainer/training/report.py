@@ -19,7 +19,7 @@ def drawn(setup: Setup, state: State, candidates: Candidates) -> Drawn:
 def describe(group: Group) -> dict[str, float]:
     """What a person wants to know about a group of candidates; one read from the device."""
     x_0 = final_latents(group)
-    values: dict[str, Tensor] = {
+    values = {
         "flatness": flatness(group.combined.advantages).nanmean(),
         "diversity": mean_pairwise_distance(x_0).mean() / x_0[0, 0].numel(),
         "skipped_groups": (~group.combined.informative).sum(),
