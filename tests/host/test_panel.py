@@ -98,13 +98,11 @@ def test_a_training_is_watched_live_paused_resumed_and_stopped(page, console, se
     open_panel(page, "watched")
     page.locator(".ng-main-chart canvas").wait_for()
     page.evaluate(SOONNESS)
-    first = shown(page)
-    page.wait_for_function("n => parseInt(document.querySelector('.ng-count').textContent) >= n", arg=first + 4)
+    page.wait_for_function("Object.keys(seen).filter(n => n in ended).length >= 3")  # a slow page may skip some
     delays = page.evaluate("Object.keys(seen).filter(n => n in ended).map(n => seen[n] - ended[n])")
     print(
         f"an iteration is shown {sorted(delays)[len(delays) // 2]:.0f} ms after its message, at most {max(delays):.0f}"
     )
-    assert len(delays) >= 3
     page.locator("[data-tab=neighborhood]").click()
     page.locator(".ng-tile[data-candidate] img").first.wait_for()
     page.wait_for_function("document.querySelector('.ng-tile[data-candidate] img').naturalWidth === 64")
