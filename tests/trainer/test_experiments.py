@@ -101,7 +101,8 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
             done.append((overrides[-1], seed))
             if len(done) == 3:
                 raise KeyboardInterrupt
-            yield benches.Mark(1, budget, {"tiny-clip": DIFFERENCE, "tiny-clip-heldout": DIFFERENCE}, {})
+            found = replace(DIFFERENCE, difference=BETTER if "0.01" in overrides[-1] else DIFFERENCE.difference)
+            yield benches.Mark(1, budget, {"tiny-clip": found, "tiny-clip-heldout": DIFFERENCE}, {})
 
     monkeypatch.setattr(trials, "Bench", Counted)
     experiment = Experiment("?", [Arm("a", rates=(1e-3, 1e-2)), Arm("b", rates=(1e-3,))])
@@ -110,13 +111,21 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
         trials.run(experiment, plan, path, lambda *named: None)
     assert len(sheet.read(path)) == 2
     trials.run(experiment, plan, path, lambda *named: None)
-    assert len(done) == 7  # six runs, one of them begun twice
-    assert len({r.run for r in sheet.read(path)}) == 6
+    assert len(done) == 6  # five runs, one of them begun twice
+    # all rates at the first seed, and then the one that was best
+    assert [r.run[1:] for r in sheet.read(path)] == [
+        ("a", 1e-3, 0),
+        ("a", 1e-2, 0),
+        ("b", 1e-3, 0),
+        ("a", 1e-2, 1),
+        ("b", 1e-3, 1),
+    ]
     trials.run(experiment, plan, path, lambda *named: None)
-    assert len(done) == 7
+    assert len(done) == 6
 
 
 DIFFERENCE = benches.Difference(0.5, 0.6, 0.1, 0.01)
+BETTER = 0.2
 
 
 def test_runs_begin_from_the_same_model_and_repeat_by_seed(task):

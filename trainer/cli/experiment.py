@@ -68,7 +68,7 @@ def compare(arguments: argparse.Namespace, tasks: Sequence[Task], seeds: Sequenc
     experiment, path = EXPERIMENTS[arguments.name], table_of(arguments)
     budget, marks = arguments.budget or experiment.budget, experiment.marks
     if arguments.quick:
-        arms = [replace(arm, rates=arm.rates[:1]) for arm in experiment.arms]
+        arms = [replace(arm, rates=(arm.rates or tasks[0].rates)[:1]) for arm in experiment.arms]
         experiment, budget, marks = replace(experiment, arms=arms), 1.0, 1
     plan = Plan(tasks, seeds, budget, marks, arguments.set)
     rows = run(experiment, plan, path, lambda *named: note(" ".join(map(str, named))))

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from .tasks import preset_overrides, toml
 
-RATES = (5e-4, 1e-3, 2e-3)
-
 
 @dataclass(frozen=True)
 class Arm:
     name: str
     overrides: Sequence[str] = ()
-    rates: Sequence[float] = RATES  # learning rates: an arm is judged by its best
+    rates: Sequence[float] = ()  # learning rates: an arm is judged by its best; empty: the task's
     noise: tuple[str, float] | None = None  # kind and amount, of the trained reward: see `noisy`
 
 
@@ -49,6 +47,7 @@ EXPERIMENTS = {
         "What does each method reach in the same time?",
         [
             Arm("neighbor"),
+            Arm("composition", preset_overrides("composition")),
             Arm("paper", preset_overrides("paper")),
             Arm("flow-grpo", preset_overrides("flow-grpo")),
             Arm("flow-grpo cheap", preset_overrides("flow-grpo-cheap")),

@@ -40,16 +40,17 @@ class Result:
 
 
 def results(rows: Sequence[Row]) -> list[Result]:
-    """Every arm of every task at the rate with the highest trained reward, in the order of the rows."""
+    """Every arm of every task at its best rate, in the order of the rows."""
     last = last_marks(rows)
-    found = []
-    for task, arm in dict.fromkeys((row.task, row.arm) for row in last):
-        mine = [row for row in last if (row.task, row.arm) == (task, arm)]
-        rates = dict.fromkeys(row.rate for row in mine)
-        found.append(
-            max((result([r for r in mine if r.rate == rate]) for rate in rates), key=lambda r: r.trained.value)
-        )
-    return found
+    arms = dict.fromkeys((row.task, row.arm) for row in last)
+    return [best([row for row in last if (row.task, row.arm) == arm]) for arm in arms]
+
+
+def best(rows: Sequence[Row]) -> Result:
+    """An arm at the rate with the highest trained reward, of those that most seeds have been tried at."""
+    last = last_marks(rows)
+    rates = [result([row for row in last if row.rate == rate]) for rate in dict.fromkeys(row.rate for row in last)]
+    return max(rates, key=lambda r: (r.seeds, r.trained.value))
 
 
 def last_marks(rows: Iterable[Row]) -> list[Row]:

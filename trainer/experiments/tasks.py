@@ -22,6 +22,7 @@ class Task:
     trained: tuple[str, ...] = ()  # prompts; empty: the config's
     tested: tuple[str, ...] = ()  # prompts not trained on; empty: those of the config's evaluation
     pictures: int = 6  # of each tested prompt
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)  # learning rates that are tried
 
     def config(self, overrides: Sequence[str] = ()) -> Config:
         """The file's settings under an arm's, with the task's prompts, and nothing stored.
@@ -58,7 +59,7 @@ def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 TESTED = 7  # every so many of the other half: 43 scenes
 TASKS = {
-    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4),
+    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, rates=(2.5e-4, 5e-4, 1e-3)),
     "emoji": Task("emoji", FOLDER / "demo.toml", *emoji_prompts()),
 }
 

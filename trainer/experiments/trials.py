@@ -1,6 +1,6 @@
 """The runs of an experiment, one after the other; those that are in its file already are not done again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from ..settings.config import Config
 from .bench import Bench, Mark
 from .catalogue import Arm, Experiment
 from .sheet import Row, add, read
+from .summary import best
 from .tasks import Task
 
 OnTrial = Callable[[str, str, float, int], None]
@@ -29,17 +30,23 @@ def run(experiment: Experiment, plan: Plan, path: Path, on_trial: OnTrial) -> li
     for task in plan.tasks:
         bench = None
         for seed in plan.seeds:
-            for arm, rate in runs_of(experiment):
-                if (task.name, arm.name, rate, seed) in {row.run for row in read(path)}:
-                    continue
-                bench = bench or Bench(task, tuple(plan.overrides))
-                on_trial(task.name, arm.name, rate, seed)
-                add(path, trial(bench, arm, rate, seed, experiment, plan))
+            for arm in experiment.arms:
+                for rate in rates_of(arm, task, read(path), plan.seeds[0], seed):
+                    if (task.name, arm.name, rate, seed) in {row.run for row in read(path)}:
+                        continue
+                    bench = bench or Bench(task, tuple(plan.overrides))
+                    on_trial(task.name, arm.name, rate, seed)
+                    add(path, trial(bench, arm, rate, seed, experiment, plan))
     return read(path)
 
 
-def runs_of(experiment: Experiment) -> Iterator[tuple[Arm, float]]:
-    return ((arm, rate) for arm in experiment.arms for rate in arm.rates)
+def rates_of(arm: Arm, task: Task, rows: Sequence[Row], first: int, seed: int) -> Sequence[float]:
+    """All learning rates at the first seed, and at the others the one that was best there."""
+    rates = arm.rates or task.rates
+    if seed == first:
+        return rates
+    mine = [row for row in rows if (row.task, row.arm, row.seed) == (task.name, arm.name, first) and row.rate in rates]
+    return [best(mine).rate]
 
 
 def trial(bench: Bench, arm: Arm, rate: float, seed: int, experiment: Experiment, plan: Plan) -> list[Row]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..choices import END, KL, NEXT, POLICY
+from ..choices import EARLY, END, KL, NEXT, POLICY, VELOCITY
 from ..settings.config import Config, GrpoSettings
-from ..stages.anchors import Pairs, choose_steps
+from ..stages.anchors import Pairs, choose_steps, joined
 from ..stages.guards import divergence
 from ..stages.noise import neighborhood
 from ..stages.rollout import Trajectories
@@ -30,12 +30,16 @@ class Neighbor(Objective):
 
     Departures from the paper, by default: the softmax temperature is scale-free, and all steps are trained, each at one
     anchor of its own. On-policy the anchors of a group have nearly the same gradient, and steps have not.
+
+    With `grpo.hold`, one of the steps that are not trained is drawn in each iteration, and B candidates' velocities are
+    held there at what the model without its LoRA has: else a LoRA that is trained at some steps changes all others too.
     """
 
     def __init__(self, config: Config):
         self.grpo, self.total, self.trained = config.grpo, config.sampling.steps, config.trained_steps
         self.ode = solver_of(config.sampling.solver)
-        self.needs_reference = config.grpo.kl_weight > 0
+        self.holds, self.early = config.grpo.hold > 0, config.grpo.step_choice == EARLY
+        self.needs_reference = config.grpo.kl_weight > 0 or self.holds
 
     def solver(self, kept: list[int]) -> Solver:
         return self.ode
@@ -45,10 +49,18 @@ class Neighbor(Objective):
         return neighborhood(seed, shape, grpo.strength, grpo.group_size, antithetic=grpo.antithetic)
 
     def steps(self, *, generator: torch.Generator) -> list[int]:
-        return choose_steps(self.total, self.trained, self.grpo.step_choice, generator=generator)
+        trained = choose_steps(self.total, self.trained, self.grpo.step_choice, generator=generator)
+        if not self.holds:
+            return trained
+        others = [j for j in range(self.total) if j not in trained]
+        return sorted([*trained, others[int(torch.randint(len(others), (), generator=generator))]])
 
     def pairs(self, prompts: int, *, generator: torch.Generator) -> Pairs:
-        return pairs_of(self.grpo, prompts, self.trained, generator=generator)
+        trained = pairs_of(self.grpo, prompts, self.trained, generator=generator)
+        if not self.holds:
+            return trained
+        held = pairs_of(self.grpo, prompts, 1, generator=generator)
+        return joined(trained, held) if self.early else joined(held, trained)
 
     def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:
         return [pairs] * updates
@@ -58,7 +70,13 @@ class Neighbor(Objective):
         points, leaps = targets(trajectories, grpo.distance)
         groups = trajectories.inside(points).unflatten(1, tuple(advantages.shape))  # [K, P, G, *latent]
         tau = torch.stack([softmax_temperature(g, grpo.temperature, grpo.temperature_mode) for g in groups])
-        return LeapingLoss(trajectories, groups, leaps, advantages, tau, grpo)
+        return LeapingLoss(trajectories, groups, leaps, advantages, tau, grpo, self.held(trajectories.steps))
+
+    def held(self, kept: list[int]) -> int | None:
+        """Which of the kept steps is not trained."""
+        if not self.holds:
+            return None
+        return len(kept) - 1 if self.early else 0
 
 
 def targets(trajectories: Trajectories, distance: str) -> tuple[Tensor, Tensor]:
@@ -85,6 +103,7 @@ class LeapingLoss:
     advantages: Tensor  # A', [P, G]
     tau: Tensor  # softmax temperature of each kept step and prompt, [K, P]
     grpo: GrpoSettings
+    held: int | None = None  # the kept step that is not trained; None: all are
 
     def __call__(self, pairs: Pairs, v: Tensor, v_reference: Tensor | None = None) -> PairLoss:
         """Of m pairs, whose policy has the velocities v [m, *latent]."""
@@ -103,10 +122,19 @@ class LeapingLoss:
         result = replace(result, velocity_error=relative_error(inside(v), inside(v_old)))
         if v_reference is None:
             return result
+        loss = result.loss
         if self.grpo.guard == POLICY:
             with torch.no_grad():
                 log_reference = log_policy_of(v_reference)
             away = kl_divergence(log_new, log_reference)
         else:
             away = divergence(inside(v), inside(v_reference), self.grpo.guard)
-        return replace(result, loss=result.loss + self.grpo.kl_weight * away, kl_reference=away.detach())
+        loss = loss + self.grpo.kl_weight * away
+        if self.held is not None:
+            loss = self.holding(k == self.held, loss, divergence(inside(v), inside(v_reference), VELOCITY))
+        return replace(result, loss=loss, kl_reference=away.detach())
+
+    def holding(self, held: Tensor, loss: Tensor, away: Tensor) -> Tensor:
+        """What the trained pairs have as a loss, and the held ones as a divergence, each a mean in the mean of all."""
+        steps = len(self.trajectories.steps)  # with B pairs of each prompt each, one of them held
+        return torch.where(held, self.grpo.hold * steps * away, steps / (steps - 1) * loss)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..choices import RANDOM
 from .described import Section, plain, require
 from .learning import GrpoSettings, OptimizerSettings, RewardSettings, different_labels
 from .model import LoraSettings, ModelSettings
@@ -67,6 +68,14 @@ class Config:
             "grpo.trained_steps",
             self.grpo.trained_steps,
             f"must be at most sampling.steps = {self.sampling.steps}",
+        )
+        some = self.grpo.step_choice != RANDOM and 0 < self.grpo.trained_steps < self.sampling.steps
+        require(
+            some or not self.grpo.hold,
+            "grpo.hold",
+            self.grpo.hold,
+            'is for some steps alone: set grpo.step_choice to "early" or "late" and grpo.trained_steps to fewer than '
+            f"sampling.steps = {self.sampling.steps}",
         )
         if len(self.init.image) > 1:
             count = len(self.prompts)

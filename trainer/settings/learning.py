@@ -79,6 +79,15 @@ class GrpoSettings(Section, section="grpo"):
         choices=STEP_CHOICES,
         omit_default=True,
     )
+    hold: float = setting(
+        0.0,
+        "If the early or late steps alone are trained: weight of leaving the model's velocity at the others as it is, "
+        "for B more passes with gradient and as many without. 5 suits the embedded models; 0: off.",
+        least=0,
+        highest=1000.0,
+        step=0.1,
+        omit_default=True,
+    )
     antithetic: bool = setting(
         False,
         "Neighbours come in pairs, one on either side of the base noise.",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..choices import AUTO, CROSSED, REFERENCE
+from ..choices import AUTO, CROSSED, EARLY, END, REFERENCE
 
 Defaults = Mapping[str, Mapping[str, Any]]  # by section and setting
 
@@ -53,6 +53,22 @@ PRESETS = {
                 "trained_steps": 4,
                 "pairing": CROSSED,
                 "quasi_norm": 0.8,
+            },
+        },
+    ),
+    "composition": Preset(
+        "For rewards of what is where and how many: the first of 4 steps is trained, by where the candidates end, and "
+        "the others are held as they are.",
+        {
+            "sampling": {"steps": 4},
+            "grpo": {
+                "prompts_per_iteration": 8,
+                "strength": 1.0,
+                "anchors": 4,
+                "trained_steps": 1,
+                "step_choice": EARLY,
+                "distance": END,
+                "hold": 5.0,
             },
         },
     ),

@@ -53,6 +53,13 @@ class Pairs:
         return Pairs(change(self.prompt), change(self.anchor), change(self.step), self.total)
 
 
+def joined(first: Pairs, second: Pairs) -> Pairs:
+    """The pairs of both, whose kept steps follow each other's."""
+    later = second.step + first.step.max() + 1
+    parts = (first.prompt, second.prompt), (first.anchor, second.anchor), (first.step, later)
+    return Pairs(*map(torch.cat, parts))
+
+
 def choose_steps(steps: int, count: int, choice: str = RANDOM, *, generator: torch.Generator) -> list[int]:
     """K of the T steps, ascending: at random, without replacement, or the first or the last."""
     if not 1 <= count <= steps:
