@@ -21,6 +21,7 @@ from prepare import say
 
 TEMPLATE = ROOT / "workflows" / "1-Train-on-the-embedded-model.json"
 NAME = "demo"
+HOW = ("anchors", "trained_steps", "pairing", "step_choice", "distance", "hold")
 PROGRESS = "Neighbor GRPO: "
 
 
@@ -72,7 +73,7 @@ def train_and_compare(comfyui: Path, arguments: argparse.Namespace) -> int:
 
 def with_settings(graph: dict[str, Any], config: Any) -> dict[str, Any]:
     """The workflow with the demo's prompts and numbers in its widgets."""
-    grpo, sampling = config.grpo, config.sampling
+    grpo, sampling = config.grpo, config.sampling  # all others are the nodes' defaults
     changes = {
         "PromptSet": {"text": "\n".join(config.prompts)},
         "LoadPolicy": {"rank": config.lora.rank, "alpha": config.lora.alpha, "targets": config.lora.targets},
@@ -85,6 +86,7 @@ def with_settings(graph: dict[str, Any], config: Any) -> dict[str, Any]:
             "prompts_per_iteration": grpo.prompts_per_iteration, "solver": sampling.solver, "steps": sampling.steps,
             "micro_batch": config.run.micro_batch, "run_name": NAME,
         },
+        "Settings": {name: getattr(grpo, name) for name in HOW},
         "SaveLora": {"name": NAME},
     }  # fmt: skip
     for name, values in changes.items():

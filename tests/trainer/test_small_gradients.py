@@ -16,7 +16,7 @@ from trainer.stages.surrogate import softmax_temperature
 from trainer.stages.update import LOSS_SCALE
 from trainer.training.prepare import prepare
 
-DEMO = Path(tiny.__file__).parent / "demo.toml"
+DEMO = Path(tiny.__file__).parent / "emoji.toml"
 SETTINGS = [
     'prompts=["octopus on a red background"]',
     "grpo.prompts_per_iteration=1",

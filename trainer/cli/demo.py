@@ -1,6 +1,6 @@
 """`python -m trainer demo`: train a LoRA on the embedded model, then compare on prompts and seeds it never saw.
 
-It is taught the emoji that the model draws worst: on half of the backgrounds, and tested on the other half.
+It is taught to heed captions as "two red apples on the left": half of all combinations, and tested on others.
 """
 
 import argparse
@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 from ..events import COMPLETE
-from ..experiments.tasks import TASKS
+from ..experiments.tasks import FOLDER, TASKS
 from ..settings.config_file import load_config
 from ..training.run_folder import LORA, check_run
 from .output import say
 
-TASK = TASKS["emoji"]
-CONFIG = TASK.file
+TASK = TASKS["scenes"]
+CONFIG = FOLDER / "demo.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def prompts() -> tuple[list[str], list[str]]:
-    """Captions of what is taught: those that are trained on, and those that are tested."""
+    """Captions: those that are trained on, and those that are tested."""
     return list(TASK.trained), list(TASK.tested)
 
 

@@ -4,14 +4,23 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine.setup import encode
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import tiny
+from ..engine.setup import drawn_in, encode
 from ..engine.state import Setup
-from ..pictures.sheets import before_after
+from ..pictures.sheets import side_by_side
 from ..settings.config import Config
 from ..training.evaluate import UNSEEN, Difference, both, compare
 from .output import print_json, say
 
-SEEDS = 6  # pictures of each tested prompt
+SEEDS = 4  # pictures of each tested prompt
+STEPS = 20  # of their solver, as ComfyUI's sampler has: not those that the LoRA was trained with
+SHOWN = 21  # prompts that have a picture on the grid
+CHECK = "tiny-scene"  # the reward that says which are right
 RISE = 3.0  # standard errors that the trained reward has to rise by
 
 
@@ -43,15 +52,26 @@ def conclude(
 
 
 def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
-    """Compare base model and LoRA on SEEDS pictures of each prompt; the first of each goes to `grid`."""
+    """Compare base model and LoRA on SEEDS pictures of each prompt; some of them go to `grid`."""
     config = setup.config
     prompts = [p for p in tested for _ in range(SEEDS)]
     seeds = range(UNSEEN, UNSEEN + len(prompts))
     setup = replace(setup, conditioning=encode(config, tested), config=replace(config, prompts=tuple(tested)))
-    before, after = both(setup, prompts, seeds)
-    first = slice(None, None, SEEDS)
-    before_after(before.images[first], after.images[first], prompts[first]).save(grid)
+    before, after = both(drawn_in(setup, STEPS), prompts, seeds)
+    shown = [n for n in range(len(tested)) if n % 4 in (0, 3)][:SHOWN]  # of every number and place
+    first = [n * SEEDS for n in shown]
+    pictures = {"data": originals()[shown], "before": before.images[first], "after": after.images[first]}
+    drawn = {"before": before, "after": after}
+    right = {name: (samples.scores[CHECK][first] == 1).tolist() for name, samples in drawn.items()}
+    side_by_side(pictures, [tested[n] for n in shown], columns=3, right=right).save(grid)
     return {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
+
+
+def originals() -> Tensor:
+    """What the model learnt from, one picture for each tested prompt, [N, 3, H, W] in [0, 1]."""
+    with Image.open(tiny.SCENE_ORIGINALS) as sheet:
+        pixels = torch.from_numpy(np.array(sheet.convert("RGB")))
+    return pixels.unflatten(0, (-1, tiny.SIZE)).permute(0, 3, 1, 2) / 255
 
 
 def summary(config: Config, rewards: dict[str, Difference]) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -138,6 +139,15 @@ def assemble(
         keeping=Keeping(config.model.keep_inputs is True),
         evaluation=evaluation,
     )
+
+
+def drawn_in(setup: Setup, steps: int) -> Setup:
+    """The same parts, for pictures beside the training by a solver of so many steps."""
+    config = setup.config
+    grpo = replace(config.grpo, trained_steps=0, hold=0.0)  # which may not fit so many
+    config = replace(config, sampling=replace(config.sampling, steps=steps), grpo=grpo)
+    inits = [canvas.init for canvas in setup.canvases if canvas.init]
+    return assemble(config, setup.policy, setup.lora, setup.conditioning, setup.rewards, inits, setup.evaluation)
 
 
 def build_rewards(config: Config) -> dict[str, Reward]:

@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from ..device import synchronize
-from ..engine.setup import add_lora, assemble, build_rewards, encode_all, placement_of, source_of
+from ..engine.setup import add_lora, assemble, build_rewards, drawn_in, encode_all, placement_of, source_of
 from ..engine.state import Setup, State, new_state
 from ..events import Event, IterationDone
 from ..models.families import family_of
@@ -135,9 +135,8 @@ class Bench:
 
     def drawing(self, steps: int, lora: Mapping[str, nn.Parameter]) -> Setup:
         """The model under the task's own settings, on a grid of so many steps, with the rewards as they are."""
-        sampling, grpo = replace(self.config.sampling, steps=steps), replace(self.config.grpo, trained_steps=0)
-        config = replace(self.config, sampling=sampling, grpo=grpo)
-        return assemble(config, self.policy, lora, self.conditioning, self.rewards, (), self.tested)
+        setup = assemble(self.config, self.policy, lora, self.conditioning, self.rewards, (), self.tested)
+        return drawn_in(setup, steps)
 
     def base(self, setup: Setup, steps: int) -> Samples:
         """Of the base model: drawn once."""
