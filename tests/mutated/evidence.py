@@ -125,4 +125,26 @@ TARGETS = [
             )
         },
     ),
+    Target(
+        "trainer/objectives/neighbor.py",
+        ("test_hold.py",),
+        {
+            "the held step is trained": ("torch.where(held, ", "torch.where(~held, "),
+            "what is held counts by the pairs alone": ("self.grpo.hold * steps * away", "self.grpo.hold * away"),
+            "what trains loses weight to what is held": ("steps / (steps - 1) * loss", "loss"),
+            "the held step is never the last": ("[int(torch.randint(len(others)", "[int(torch.randint(len(others) - 1"),
+            "early and late are one": ("return len(kept) - 1 if self.early else 0", "return len(kept) - 1"),
+            "the reference is not asked for": ("config.grpo.kl_weight > 0 or self.holds", "config.grpo.kl_weight > 0"),
+        },
+    ),
+    Target(
+        "trainer/stages/anchors.py",
+        ("test_hold.py",),
+        {"both parts are at one step": ("second.step + first.step.max() + 1", "second.step")},
+    ),
+    Target(
+        "trainer/planning/advice.py",
+        ("test_hold.py",),
+        {"held pairs cost nothing": ("config.updated_steps", "config.trained_steps")},
+    ),
 ]

@@ -61,7 +61,7 @@ def bare_calls(setup: Setup) -> Work:
     grpo, size, at_once = config.grpo, setup.micro_batch.size, setup.rollout_batch.size
     candidates = grpo.prompts_per_iteration * grpo.group_size
     forwards = setup.objective.solver([]).evaluations(config.sampling.steps) * -(-candidates // at_once)
-    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * config.trained_steps // size)
+    backwards = -(-grpo.prompts_per_iteration * grpo.anchors * config.updated_steps // size)
     drawn, trained = _inputs(setup, at_once), _inputs(setup, size)
     x = trained[0]
     velocity = policy.velocity(setup.conditioning, geometry)

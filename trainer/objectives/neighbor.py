@@ -31,7 +31,7 @@ class Neighbor(Objective):
     Departures from the paper, by default: the softmax temperature is scale-free, and all steps are trained, each at one
     anchor of its own. On-policy the anchors of a group have nearly the same gradient, and steps have not.
 
-    With `grpo.hold`, one of the steps that are not trained is drawn in each iteration, and B candidates' velocities are
+    With `grpo.hold`, one of the steps that are not trained is drawn in each iteration, and the anchors' velocities are
     held there at what the model without its LoRA has: else a LoRA that is trained at some steps changes all others too.
     """
 
@@ -59,7 +59,7 @@ class Neighbor(Objective):
         trained = pairs_of(self.grpo, prompts, self.trained, generator=generator)
         if not self.holds:
             return trained
-        held = pairs_of(self.grpo, prompts, 1, generator=generator)
+        held = trained.only_step(0)
         return joined(trained, held) if self.early else joined(held, trained)
 
     def shares(self, pairs: Pairs, updates: int) -> list[Pairs]:

@@ -21,23 +21,23 @@ class Cost:
     rollout: int  # forward
     update: int  # forward and backward
     recomputed: int  # forward once more, under checkpointing
-    reference: int  # forward without the LoRA, if the KL term asks for it
+    reference: int  # forward without the LoRA, if `kl_weight` or `hold` asks for it
     per_sample: float  # trained evaluations a sample, B K / G
     sde_update: int  # what the update of an SDE method would take
 
 
 def cost(config: Config) -> Cost:
-    """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update."""
+    """An iteration's evaluations: P G of the solver's in the rollout, P B K pairs in each update, and P B held ones."""
     grpo = config.grpo
     samples = grpo.prompts_per_iteration * grpo.group_size
-    once = grpo.prompts_per_iteration * grpo.anchors * config.trained_steps
+    once = grpo.prompts_per_iteration * grpo.anchors * config.updated_steps
     pairs = once * grpo.updates_per_rollout
     spared = once if config.model.keep_inputs is True else 0  # the first update's forward passes are the rollout's
     return Cost(
         rollout=samples * solver_of(config.sampling.solver).evaluations(config.sampling.steps),
         update=pairs,
         recomputed=pairs - spared if config.model.checkpointing else 0,
-        reference=pairs if grpo.kl_weight else 0,
+        reference=pairs if grpo.kl_weight or grpo.hold else 0,
         per_sample=pairs / samples,
         sde_update=samples * SDE_EVALUATIONS * grpo.updates_per_rollout,
     )

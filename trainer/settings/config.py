@@ -91,6 +91,11 @@ class Config:
         return self.grpo.trained_steps or self.sampling.steps
 
     @property
+    def updated_steps(self) -> int:
+        """The steps that an update passes through: K, and the one that `grpo.hold` holds."""
+        return self.trained_steps + (self.grpo.hold > 0)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weights of the rewards that are trained on."""
         return {r.label: r.weight for r in self.rewards if not r.held_out}

@@ -35,6 +35,11 @@ class Pairs:
         mask = prompts[self.prompt]
         return self._each(lambda indices: indices[mask])
 
+    def only_step(self, k: int) -> "Pairs":
+        """The triples of one kept step, as if it were all."""
+        mask = self.step == k
+        return Pairs(self.prompt[mask], self.anchor[mask], torch.zeros_like(self.step[mask]))
+
     def those(self, mask: Tensor, of: int) -> "Pairs":
         """The triples marked in [M] bool, which are one of `of` shares alike."""
         share = self._each(lambda indices: indices[mask])
