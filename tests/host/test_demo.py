@@ -24,7 +24,7 @@ def test_the_demo_through_comfyui_equals_the_headless_one_bit_for_bit(comfyui, t
     through = call("tests/host/demo.py", *SHORT, "--base", tmp_path / "base", locks=tmp_path)
     headless = call("-m", "trainer", "demo", *SHORT, "--folder", tmp_path / "run", locks=tmp_path)
     assert through["rewards"] == headless["rewards"]
-    assert through["rewards"]["tiny-clip"]["difference"] != 0
+    assert through["rewards"]["tiny-scene-clip"]["difference"] != 0
     ours, theirs = (load_file(report["lora"]) for report in (headless, through))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

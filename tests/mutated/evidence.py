@@ -108,7 +108,7 @@ TARGETS = [
                 "max(row, last.get(row.run, row), key=lambda row: row.mark)",
                 "last.get(row.run, row)",
             ),
-            "the worst rate": ("found.append(\n            max(", "found.append(\n            min("),
+            "the worst rate": ("return max(rates,", "return min(rates,"),
             "the deviation for the error": (
                 "statistics.stdev(values) / math.sqrt(len(values))",
                 "statistics.stdev(values)",

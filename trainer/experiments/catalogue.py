@@ -35,6 +35,7 @@ def crossed(anchors: int, steps: int) -> list[str]:
 NOISES = [("gaussian", 1.0), ("flipped", 0.1), ("flipped", 0.3), ("flipped", 0.5), ("pure", 1.0)]
 EARLY = [*crossed(4, 1), *grpo(step_choice="early")]
 FEW = ["sampling.steps=4"]
+COMPOSITION = preset_overrides("composition")
 TRUSTED = {
     "clip .2": [],
     "clip .01": grpo(clip=0.01),
@@ -47,7 +48,7 @@ EXPERIMENTS = {
         "What does each method reach in the same time?",
         [
             Arm("neighbor"),
-            Arm("composition", preset_overrides("composition")),
+            Arm("composition", COMPOSITION),
             Arm("paper", preset_overrides("paper")),
             Arm("flow-grpo", preset_overrides("flow-grpo")),
             Arm("flow-grpo cheap", preset_overrides("flow-grpo-cheap")),
@@ -71,7 +72,15 @@ EXPERIMENTS = {
             Arm("random 4", crossed(2, 4)),
             Arm("late 4", [*crossed(2, 4), *grpo(step_choice="late")]),
             Arm("late 2", [*crossed(4, 2), *grpo(step_choice="late")]),
+            Arm("early 4", [*crossed(2, 4), *grpo(step_choice="early")]),
+            Arm("early 1", [*crossed(8, 1), *grpo(step_choice="early")]),
+            Arm("early 1, the others held", [*EARLY, *grpo(hold=5.0)]),
         ],
+    ),
+    "hold": Experiment(
+        "If the first step alone is trained, how firmly should the others be held?",
+        [Arm(f"hold {weight:g}", [*COMPOSITION, *grpo(hold=weight)]) for weight in (0.0, 1.0, 5.0, 20.0)],
+        tasks=("scenes",),
     ),
     "trust-region": Experiment(
         "Where does it break, and does the clip notice?",
