@@ -146,11 +146,11 @@ def test_the_first_one_opened_from_the_template_browser_trains_and_shows_its_pro
 
     assert (server.base / "models/loras/neighbor_grpo_embedded.safetensors").is_file()
     with sqlite3.connect(server.base / "output/neighbor_grpo/embedded/run.sqlite") as database:
-        query = "SELECT value FROM metrics WHERE name = 'reward/tiny-clip' ORDER BY iteration"
+        query = "SELECT value FROM metrics WHERE name = 'reward/tiny-scene' ORDER BY iteration"
         rewards = [value for (value,) in database.execute(query)]
     third = len(rewards) // 3
     assert third >= 5
-    assert sum(rewards[-third:]) > sum(rewards[:third]) + 0.01 * third
+    assert sum(rewards[-third:]) > sum(rewards[:third]) + 0.05 * third
     assert not [line for line in console if not ABSENT.search(line)]
 
 
