@@ -61,8 +61,11 @@ class Pairs:
 def joined(first: Pairs, second: Pairs) -> Pairs:
     """The pairs of both, whose kept steps follow each other's."""
     later = second.step + first.step.max() + 1
-    parts = (first.prompt, second.prompt), (first.anchor, second.anchor), (first.step, later)
-    return Pairs(*map(torch.cat, parts))
+    return Pairs(
+        torch.cat([first.prompt, second.prompt]),
+        torch.cat([first.anchor, second.anchor]),
+        torch.cat([first.step, later]),
+    )
 
 
 def choose_steps(steps: int, count: int, choice: str = RANDOM, *, generator: torch.Generator) -> list[int]:
