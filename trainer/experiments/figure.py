@@ -21,7 +21,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
 
     found = results(rows)
     tasks = list(dict.fromkeys(r.task for r in found))
-    figure = Figure(figsize=(5.5 * len(tasks), 6.5), layout="constrained")
+    figure = Figure(figsize=(7.5 * len(tasks), 6.5), layout="constrained")
     grid = figure.subplots(2, len(tasks), squeeze=False, sharex="col")
     for column, task in enumerate(tasks):
         for line, (name, label) in enumerate(ROWS):
@@ -32,7 +32,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
             axes.set_ylabel(f"{label}, rise")
             axes.spines[["top", "right"]].set_visible(False)
         grid[0][column].set_title(task)
-        grid[0][column].legend(fontsize="small", frameon=False)
+        grid[0][column].legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         grid[1][column].set_xlabel("seconds of training")
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
