@@ -59,7 +59,7 @@ def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 TESTED = 7  # every so many of the other half: 43 scenes
 TASKS = {
-    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, rates=(2.5e-4, 5e-4, 1e-3)),
+    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, rates=(3e-4, 1e-3, 3e-3)),
     "emoji": Task("emoji", FOLDER / "emoji.toml", *emoji_prompts()),
 }
 
