@@ -1,13 +1,12 @@
 """`grpo.hold`: some steps are trained, and the model's velocity at the others stays what it was."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from loop_runs import run, setup_of
 
 from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import collect, gradient, pairs_of
+from trainer.engine.setup import drawn_in
 from trainer.errors import ConfigError
 from trainer.objectives.objective import objective_of
 from trainer.planning.advice import cost
@@ -27,11 +26,11 @@ def make(config_file):
     return lambda *overrides: setup_of(config_file, overrides=[*MANY, *overrides], rewards=REWARDS)
 
 
-def disturb(setup, scale: float = 0.1) -> None:
+def disturb(setup) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in setup.lora.values():
-            p.copy_(scale * torch.randn(p.shape, generator=generator))
+            p.copy_(0.1 * torch.randn(p.shape, generator=generator))
 
 
 def gradient_of(setup, advantages=None) -> tuple[torch.Tensor, object, object]:
@@ -110,7 +109,7 @@ def test_the_other_steps_stay_nearer_to_where_they_were(make):
 
 def divergences(setup) -> list[float]:
     """Of the velocity from the model's, at each step of new trajectories."""
-    group = collect(setup.under(with_all_steps(setup)), 99, Clock(setup.policy.device))
+    group = collect(drawn_in(setup, T), 99, Clock(setup.policy.device))
     t, rows = group.candidates.trajectories, torch.arange(P * 4)
     velocity = policy_velocity(setup, group.candidates.prompts, P * 4)
     found = []
@@ -121,10 +120,6 @@ def divergences(setup) -> list[float]:
                 reference = velocity(t.x[k], t.sigma[k].expand(len(rows)), rows // 4)
         found.append(divergence(v, reference, "velocity").mean().item())
     return found
-
-
-def with_all_steps(setup):
-    return replace(setup.config, grpo=replace(setup.config.grpo, trained_steps=0, hold=0.0))
 
 
 @pytest.mark.parametrize("overrides", [[], EARLY[:2], ["grpo.step_choice='early'"]])

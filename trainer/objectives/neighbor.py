@@ -122,14 +122,13 @@ class LeapingLoss:
         result = replace(result, velocity_error=relative_error(inside(v), inside(v_old)))
         if v_reference is None:
             return result
-        loss = result.loss
         if self.grpo.guard == POLICY:
             with torch.no_grad():
                 log_reference = log_policy_of(v_reference)
             away = kl_divergence(log_new, log_reference)
         else:
             away = divergence(inside(v), inside(v_reference), self.grpo.guard)
-        loss = loss + self.grpo.kl_weight * away
+        loss = result.loss + self.grpo.kl_weight * away
         if self.held is not None:
             loss = self.holding(k == self.held, loss, divergence(inside(v), inside(v_reference), VELOCITY))
         return replace(result, loss=loss, kl_reference=away.detach())
