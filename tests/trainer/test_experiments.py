@@ -10,11 +10,12 @@ import torch
 
 from trainer.__main__ import main
 from trainer.experiments import bench as benches
-from trainer.experiments import sheet, summary, trials
+from trainer.experiments import sheet, sooner, summary, trials
 from trainer.experiments.bench import Bench
 from trainer.experiments.catalogue import EXPERIMENTS, Arm, Experiment
+from trainer.experiments.fingerprint import fingerprint
 from trainer.experiments.sheet import Row
-from trainer.experiments.tasks import TASKS, Task, preset_overrides
+from trainer.experiments.tasks import TASKS, Task, preset
 from trainer.settings.presets import PRESETS
 
 HELD_OUT = '[[rewards]]\nkind = "colourfulness"\n[[rewards]]\nkind = "sharpness"\nheld_out = true'
@@ -24,7 +25,7 @@ WATCHED = "prompts = ['a blue bird', 'a green tree']"
 def row(arm: str = "a", rate: float = 1e-3, seed: int = 0, mark: int = 1, **values) -> Row:
     known = {"iterations": 5, "seconds": 10.0, "trained": 0.1, "trained_se": 0.01, "held_out": 0.05}
     known |= {"held_out_se": 0.02, "before": 0.4, "metrics": {"kl_old": 0.25}}
-    return Row("task", arm, rate, seed, mark, **{**known, **values})
+    return Row("task", arm, rate, seed, "0a1b", mark, **{**known, **values})
 
 
 @pytest.fixture
@@ -90,28 +91,64 @@ def test_arms_are_compared_seed_by_seed():
     assert "| task | b | 0.001 | 5 | 10 | +0.510" in summary.table(summary.results(rows))
 
 
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+def test_how_much_sooner_is_read_between_the_tests():
+    """0.06 lies three fifths between nothing at 0 s and 0.1 at 10 s, or half between 0.02 and 0.1."""
+    rows = [row("a", seed=0, seconds=10.0, trained=0.1, held_out=0.05)]
+    rows += [row("a", seed=1, mark=m, seconds=10.0 * m, trained=t, held_out=t) for m, t in ((1, 0.02), (2, 0.1))]
+    rows += [row("b", seed=s, seconds=60.0, trained=0.06, held_out=0.01) for s in (0, 1)]
+    one, other = summary.results(rows)
+    found = sooner.sooner(rows, one, other)
+    assert found.seconds == pytest.approx((6, 15))
+    assert found.held_out == pytest.approx((0.03, 0.06))
+    assert found.ratio == pytest.approx(60 / 10.5)
+    text = sooner.in_words(rows, [other, one])
+    assert text == "a on task: b's +0.060 it has after 6.0 to 15.0 s, 5.7 times sooner, held out +0.045 against +0.010."
+
+
+def test_what_was_never_reached_and_what_raised_nothing():
+    rows = [row("a", trained=0.1), row("b", trained=0.2), row("c", trained=-0.1)]
+    a, b, c = summary.results(rows)
+    assert sooner.sooner(rows, a, b).ratio == 0
+    assert "b's +0.200 it has not reached" in str(sooner.sooner(rows, a, b))
+    assert sooner.sooner(rows, a, c) is None
+    assert sooner.in_words([rows[0]], [a]) == ""
+    dips = [row("d", mark=m, seconds=10.0 * m, trained=t) for m, t in ((1, 0.3), (2, 0.0), (3, 0.3))]
+    assert sooner.crossing(dips, 0.15)[0] == pytest.approx(5)  # the first time counts
+
+
+@pytest.fixture
+def counted(monkeypatch, task) -> list:
+    """The runs that were begun, each as its last override and its seed; the third is killed. None of them trains."""
     done = []
 
     class Counted:
         def __init__(self, task, overrides):
-            self.task, self.config = task, TASKS["emoji"].config()
+            self.task, self.config = task, task.config()
 
         def run(self, overrides, seed, budget, marks, **options):
             done.append((overrides[-1], seed))
             if len(done) == 3:
                 raise KeyboardInterrupt
             found = replace(DIFFERENCE, difference=BETTER if "0.01" in overrides[-1] else DIFFERENCE.difference)
-            yield benches.Mark(1, budget, {"tiny-clip": found, "tiny-clip-heldout": DIFFERENCE}, {})
+            yield benches.Mark(1, budget, {"colourfulness": found, "sharpness": DIFFERENCE}, {})
 
     monkeypatch.setattr(trials, "Bench", Counted)
-    experiment = Experiment("?", [Arm("a", rates=(1e-3, 1e-2)), Arm("b", rates=(1e-3,))])
-    plan, path = trials.Plan([Task("t", tmp_path)], [0, 1], 1.0, 1), tmp_path / "x.csv"
+    return done
+
+
+def silent(*named) -> None:
+    pass
+
+
+def test_what_is_done_is_not_done_again(counted, task, tmp_path):
+    other = Arm("b", ["grpo.strength=0.7"], rates=(1e-3,))
+    experiment = Experiment("?", [Arm("a", rates=(1e-3, 1e-2)), other])
+    plan, path = trials.Plan([task], [0, 1], 1.0, 1), tmp_path / "x.csv"
     with pytest.raises(KeyboardInterrupt):
-        trials.run(experiment, plan, path, lambda *named: None)
+        trials.run(experiment, plan, path, silent)
     assert len(sheet.read(path)) == 2
-    trials.run(experiment, plan, path, lambda *named: None)
-    assert len(done) == 6  # five runs, one of them begun twice
+    trials.run(experiment, plan, path, silent)
+    assert len(counted) == 6  # five runs, one of them begun twice
     # all rates at the first seed, and then the one that was best
     assert [r.run[1:] for r in sheet.read(path)] == [
         ("a", 1e-3, 0),
@@ -120,8 +157,56 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
         ("a", 1e-2, 1),
         ("b", 1e-3, 1),
     ]
-    trials.run(experiment, plan, path, lambda *named: None)
-    assert len(done) == 6
+    trials.run(experiment, plan, path, silent)
+    assert len(counted) == 6
+
+
+def test_a_run_belongs_to_its_settings(counted, task, tmp_path):
+    """An arm with other settings is run again, and one with the same settings is taken from the table beside."""
+    counted.extend([None] * 3)  # none is killed
+    arm = Arm("a", ["grpo.strength=0.7"], rates=(1e-3,))
+    plan, path = trials.Plan([task], [0], 1.0, 1), tmp_path / "x.csv"
+    (known,) = trials.run(Experiment("?", [arm]), plan, path, silent)
+    beside = trials.run(Experiment("?", [replace(arm, name="b")]), plan, tmp_path / "y.csv", silent)
+    assert beside == [replace(known, arm="b")]
+    assert len(counted) == 4
+    others = [
+        (replace(arm, overrides=["grpo.strength=0.6"]), plan),
+        (replace(arm, noise=("pure", 1.0)), plan),
+        (replace(arm, marks=2), plan),
+        (arm, replace(plan, budget=2.0)),
+        (arm, replace(plan, overrides=["lora.rank=2"])),
+    ]
+    for n, (changed, anew) in enumerate(others, 5):
+        (found,) = trials.run(Experiment("?", [changed]), anew, path, silent)
+        assert found.settings != known.settings
+        assert len(counted) == n
+    assert trials.run(Experiment("?", [arm]), plan, path, silent) == [known]
+    assert len(counted) == 9
+
+
+def test_a_fingerprint_is_of_what_was_chosen(task):
+    """The default said aloud is no other run; where the files are, the seed and the rate are told elsewhere."""
+    word = fingerprint(task.config())
+    assert fingerprint(task.config(["grpo.quasi_norm=0.8", "run.seed=3", "run.folder=x"])) == word
+    assert fingerprint(task.config(["optimizer.learning_rate=0.5"])) == word
+    changes = [
+        "grpo.quasi_norm=0.9",
+        "model.text_tokens=7",
+        "rewards.0.weight=2.0",
+        "prompts=['a']",
+        "run.micro_batch=2",
+    ]
+    assert len({word, *(fingerprint(task.config([change])) for change in changes)}) == 1 + len(changes)
+    assert fingerprint(task.config(), 1.0) != word
+
+
+def test_a_table_of_another_kind_has_no_runs(tmp_path):
+    path = tmp_path / "solver.csv"
+    path.write_text("solver,steps\neuler,8\n")
+    sheet.add(tmp_path / "x.csv", [row()])
+    assert sheet.read(path) == []
+    assert sheet.beside(tmp_path / "y.csv") == [row()]
 
 
 DIFFERENCE = benches.Difference(0.5, 0.6, 0.1, 0.01)
@@ -163,16 +248,18 @@ def test_marks_lie_at_equal_shares_of_the_budget(task):
 def test_arms_are_settings_that_there_are():
     for experiment in EXPERIMENTS.values():
         for name in experiment.tasks:
-            for arm in experiment.arms:
+            for arm in trials.arms_of(experiment, TASKS[name]):
                 config = TASKS[name].config([*arm.overrides, "optimizer.learning_rate=1e-3"])
                 assert config.weights
                 assert not set(config.prompts) & set(config.evaluation.prompts)
 
 
-def test_a_preset_counts_more_than_the_tasks_own_settings():
-    for name, preset in PRESETS.items():
-        config = TASKS["emoji"].config(preset_overrides(name))
-        for section, its in preset.defaults.items():
+def test_an_arms_preset_takes_the_place_of_the_tasks():
+    assert TASKS["scenes"].config().grpo.hold > 0
+    assert TASKS["scenes"].config([preset("defaults")]).grpo.hold == 0
+    for name, known in PRESETS.items():
+        config = TASKS["scenes"].config([preset(name)])
+        for section, its in known.defaults.items():
             for key, value in its.items():
                 if section != "model":
                     assert getattr(getattr(config, section), key) == value

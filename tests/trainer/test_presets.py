@@ -55,7 +55,7 @@ def test_a_preset_counts_more_than_what_an_older_run_had(config_file, monkeypatc
 
 @pytest.mark.parametrize("preset", ["'papers'", "3", "['paper']"])
 def test_another_preset_is_refused(config_file, preset):
-    with pytest.raises(ConfigError, match=r"preset = .*: must be one of paper"):
+    with pytest.raises(ConfigError, match=r"preset = .*: must be one of defaults, paper"):
         load_config(config_file(), [f"preset={preset}"])
 
 

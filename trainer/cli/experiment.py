@@ -62,13 +62,13 @@ def table_of(arguments: argparse.Namespace) -> Path:
 
 def compare(arguments: argparse.Namespace, tasks: Sequence[Task], seeds: Sequence[int]) -> str:
     """The arms that are not in the table yet, and what all of them say."""
-    from ..experiments import figure, summary
+    from ..experiments import figure, sooner, summary
     from ..experiments.trials import Plan, run
 
     experiment, path = EXPERIMENTS[arguments.name], table_of(arguments)
     budget, marks = arguments.budget or experiment.budget, experiment.marks
     if arguments.quick:
-        arms = [replace(arm, rates=(arm.rates or tasks[0].rates)[:1]) for arm in experiment.arms]
+        arms = [replace(arm, rates=(arm.rates or tasks[0].rates)[:1], marks=0) for arm in experiment.arms]
         experiment, budget, marks = replace(experiment, arms=arms), 1.0, 1
     plan = Plan(tasks, seeds, budget, marks, arguments.set)
     rows = run(experiment, plan, path, lambda *named: note(" ".join(map(str, named))))
@@ -76,7 +76,8 @@ def compare(arguments: argparse.Namespace, tasks: Sequence[Task], seeds: Sequenc
         figure.draw(rows, arguments.name, path.with_suffix(".png"))
     except ImportError:
         note("no picture: pip install matplotlib")
-    return f"{summary.paragraph(experiment.question, rows)}\n\n{summary.table(summary.results(rows))}\n"
+    found = summary.results(rows)
+    return f"{summary.paragraph(experiment.question, rows)} {sooner.in_words(rows, found)}\n\n{summary.table(found)}\n"
 
 
 def measure(arguments: argparse.Namespace, tasks: Sequence[Task], seeds: Sequence[int]) -> str:

@@ -70,6 +70,11 @@ class Bench:
         self.policy.adapter = ADAPTER
         self.rewards = build_rewards(config)
 
+    @property
+    def steps(self) -> int:
+        """Of the solver, for the tested pictures."""
+        return self.task.steps or self.config.sampling.steps
+
     def setup(self, config: Config, noise: tuple[str, float] | None = None) -> Setup:
         """The model under a run's settings, with a new LoRA, and its trained rewards disturbed by `noise`."""
         if ADAPTER in getattr(self.policy.network, "peft_config", {}):
@@ -125,7 +130,7 @@ class Bench:
     def test(self, setup: Setup, steps: Sequence[int] = ()) -> dict[str, Difference]:
         """Each reward of the LoRA against the base model's, on the same noises of the tested prompts."""
         found = {}
-        for count in steps or (self.config.sampling.steps,):
+        for count in steps or (self.steps,):
             drawn_by = self.drawing(count, setup.lora)
             before, after = self.base(drawn_by, count), self.pictures(drawn_by)
             for name in before.scores:

@@ -12,13 +12,13 @@ from ..engine.state import Setup
 from .bench import Bench
 from .measured import Table
 from .summary import mean_of
-from .tasks import preset_overrides
+from .tasks import preset
 
 ARMS: Mapping[str, Sequence[str]] = {
     "initial noise, s 0.3": ["grpo.strength=0.3"],
     "initial noise, s 1": ["grpo.strength=1.0"],
-    "step noise, Flow-GRPO": preset_overrides("flow-grpo"),
-    "step noise, DanceGRPO": preset_overrides("dance-grpo"),
+    "step noise, Flow-GRPO": [preset("flow-grpo")],
+    "step noise, DanceGRPO": [preset("dance-grpo")],
 }
 GROUPS = 24  # whose mean gradient is a direction
 STEP = 0.02  # of the LoRA along it, in lengths of the LoRA's own beginning
@@ -81,5 +81,5 @@ def move(lora: Sequence[Tensor], way: Tensor, by: Tensor) -> None:
 
 def expected(bench: Bench, setup: Setup, pictures: int) -> float:
     """The mean trained reward of the tested prompts."""
-    found = bench.pictures(bench.drawing(bench.config.sampling.steps, setup.lora), pictures)
+    found = bench.pictures(bench.drawing(bench.steps, setup.lora), pictures)
     return sum(weight * found.scores[name].mean().item() for name, weight in bench.config.weights.items())

@@ -16,6 +16,7 @@ class Row:
     arm: str
     rate: float
     seed: int
+    settings: str  # see `fingerprint`
     mark: int  # 1 .. marks
     iterations: int
     seconds: float
@@ -36,11 +37,18 @@ NUMBERS = COLUMNS[COLUMNS.index("seconds") : COLUMNS.index("metrics")]
 
 
 def read(path: Path) -> list[Row]:
-    """The rows there are."""
+    """The rows there are; none if it is another kind of table."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [row_of(line) for line in csv.DictReader(file)]
+        lines = csv.DictReader(file)
+        return [row_of(line) for line in lines] if lines.fieldnames == COLUMNS else []
+
+
+def beside(path: Path) -> list[Row]:
+    """The rows of all tables in a table's folder, its own first."""
+    others = sorted(other for other in path.parent.glob("*.csv") if other != path)
+    return [row for table in (path, *others) for row in read(table)]
 
 
 def row_of(line: Mapping[str, str]) -> Row:
@@ -50,6 +58,7 @@ def row_of(line: Mapping[str, str]) -> Row:
         line["arm"],
         float(line["rate"]),
         int(line["seed"]),
+        line["settings"],
         int(line["mark"]),
         int(line["iterations"]),
         metrics={name: float(value) for name, value in metrics.items()},
@@ -67,7 +76,9 @@ def add(path: Path, rows: Iterable[Row]) -> None:
     for row in rows:
         metrics = " ".join(f"{name}={value:.6g}" for name, value in row.metrics.items())
         numbers = [f"{getattr(row, name):.6g}" for name in NUMBERS]
-        writer.writerow([row.task, row.arm, f"{row.rate:g}", row.seed, row.mark, row.iterations, *numbers, metrics])
+        writer.writerow(
+            [row.task, row.arm, f"{row.rate:g}", row.seed, row.settings, row.mark, row.iterations, *numbers, metrics]
+        )
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(file, text.getvalue().encode("utf-8"))

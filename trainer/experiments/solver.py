@@ -30,7 +30,7 @@ class Solved:
 
 def measure(bench: Bench, seeds: Sequence[int], *, quick: bool = False) -> Table:
     """Every solver in STEPS steps. Nothing is drawn by lot: the seeds do not matter."""
-    steps, reference, pictures = ((bench.config.sampling.steps,), 20, 4) if quick else (STEPS, REFERENCE, PICTURES)
+    steps, reference, pictures = ((bench.steps,), 20, 4) if quick else (STEPS, REFERENCE, PICTURES)
     exact = drawn(bench.drawing(reference, {}), "heun", pictures)
     spread = exact.std(0).square().mean().sqrt()
     found = list(solved(bench, steps, exact, spread))
@@ -60,7 +60,7 @@ def drawn(setup: Setup, solver: str, pictures: int) -> Tensor:
 
 def in_words(bench: Bench, found: Sequence[Solved], reference: int) -> str:
     """What the errors say, and how straight the flow is."""
-    usual = bench.config.sampling.steps
+    usual = bench.steps
     at = sorted((s for s in found if s.steps == usual), key=lambda s: s.error)
     told = ", ".join(f"{s.solver} {s.error:.3f} ({s.evaluations} calls)" for s in at)
     worst = max(s.error for s in at)

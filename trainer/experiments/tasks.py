@@ -8,7 +8,6 @@ from .. import tiny
 from ..errors import ConfigError
 from ..settings.config import Config
 from ..settings.config_file import load_config
-from ..settings.presets import PRESETS
 from ..tiny import captions, scene_captions
 
 FOLDER = Path(tiny.__file__).parent
@@ -22,6 +21,7 @@ class Task:
     trained: tuple[str, ...] = ()  # prompts; empty: the config's
     tested: tuple[str, ...] = ()  # prompts not trained on; empty: those of the config's evaluation
     pictures: int = 6  # of each tested prompt
+    steps: int = 0  # of the solver, for the tested pictures; 0: the config's
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)  # learning rates that are tried
 
     def config(self, overrides: Sequence[str] = ()) -> Config:
@@ -59,20 +59,14 @@ def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 TESTED = 7  # every so many of the other half: 43 scenes
 TASKS = {
-    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, rates=(3e-4, 1e-3, 3e-3)),
+    "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, steps=8, rates=(3e-4, 1e-3, 3e-3)),
     "emoji": Task("emoji", FOLDER / "emoji.toml", *emoji_prompts()),
 }
 
 
-def preset_overrides(name: str) -> list[str]:
-    """A preset's defaults as overrides: they count more than the task's own settings."""
-    defaults = PRESETS[name].defaults
-    return [
-        f"{section}.{key}={toml(value)}"
-        for section, its in defaults.items()
-        if section != "model"
-        for key, value in its.items()
-    ]
+def preset(name: str) -> str:
+    """As an override: the task's own preset is not used then. What the task's file says itself counts more."""
+    return f"preset={toml(name)}"
 
 
 def toml(value: object) -> str:

@@ -41,6 +41,7 @@ def rival(
 
 
 PRESETS = {
+    "defaults": Preset("No preset: each setting's own default.", {}),
     "paper": Preset(
         "What the paper has: the same 4 anchors at each of 4 steps, and the reference pipeline's text tokens.",
         {
