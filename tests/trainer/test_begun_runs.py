@@ -15,7 +15,8 @@ from trainer.engine.grpo import sample_candidates
 from trainer.errors import ConfigError
 from trainer.events import IterationDone
 from trainer.settings.config_file import load_config
-from trainer.training.evaluate import base_pictures, evaluate
+from trainer.training.base_noises import base_pictures
+from trainer.training.evaluate import evaluate
 from trainer.training.prepare import prepare
 from trainer.training.run import start_run
 from trainer.training.run_folder import LORA, RunError

@@ -12,7 +12,8 @@ from trainer.events import Halved, IterationDone, SelfTested
 from trainer.models.storage.memory import blocks
 from trainer.settings.config_file import load_config
 from trainer.settings.run import RunSettings
-from trainer.training.evaluate import base_pictures, evaluate
+from trainer.training.base_noises import base_pictures
+from trainer.training.evaluate import evaluate
 from trainer.training.loop import train
 from trainer.training.prepare import prepare
 from trainer.training.self_test import self_test

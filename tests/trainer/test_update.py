@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.stages.update import Ema, GradientHistory, make_optimizer, step_optimizer, warmed_up
+from trainer.stages.update import Ema, GradientHistory, effective_step, make_optimizer, step_optimizer, warmed_up
 
 
 def copies(weights: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -152,3 +152,24 @@ def test_an_average_without_decay_keeps_nothing():
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match="EMA decay must be at least 0 and below 1"):
         Ema({}, decay)
+
+
+def test_an_effective_step_is_one_where_gradients_agree_and_small_where_they_are_noise():
+    """Of mere noise AdamW's mean of gradients keeps (1 - beta1) / (1 + beta1) of their variance."""
+    generator = torch.Generator().manual_seed(0)
+    steady, noise = (torch.nn.Parameter(torch.zeros(4000)) for _ in range(2))
+    optimizers = [make_optimizer([p], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0) for p in (steady, noise)]
+    assert effective_step(optimizers[0]) == 0  # none was taken yet
+    for update in range(300):
+        steady.grad = torch.full((4000,), 0.5)
+        noise.grad = torch.randn(4000, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+        if update == 0:
+            assert [effective_step(o) for o in optimizers] == pytest.approx([1, 1], rel=1e-4)
+    assert effective_step(optimizers[0]) == pytest.approx(1, rel=1e-4)
+    assert effective_step(optimizers[1]) == pytest.approx((0.1 / 1.9) ** 0.5, rel=0.05)
+    before = noise.detach().clone()
+    optimizers[1].step()
+    taken = (noise.detach() - before).square().mean().sqrt().item() / 1e-3
+    assert effective_step(optimizers[1]) == pytest.approx(taken, rel=1e-4)

@@ -59,6 +59,8 @@ def solve(
     kept: Sequence[int] = (),
     seed: int = 0,
     keeper: Keeper | None = None,
+    *,
+    filled: bool = True,
 ) -> Trajectories:
     """Stage 2: trajectories from noise [N, *latent_shape] or, with an init, from what it noises.
 
@@ -68,18 +70,19 @@ def solve(
         kept: the steps whose states are stored.
         seed: of the random numbers of a solver that draws some.
         keeper: told of each model call, as long as anything is kept.
+        filled: whether batches with kept states are filled up, as the update's are: the ratio is exactly 1 then.
     """
     x, rows, unmasked = begin(setup, prompts, noise)
 
     def run(size: int) -> Trajectories:
         on_grid = getattr(solver, "on_grid", False)
         told = conditioning.at(setup.sigmas.tolist()[:-1]) if on_grid else conditioning
-        filled = bool(kept) and size == setup.micro_batch.size  # the ratio is exactly 1 then
+        full = filled and bool(kept) and size == setup.micro_batch.size
         around = plainly
         if keeper is not None and setup.keeping.on:
             keeper.clear()  # of an attempt that ran out of memory
             around = keeper.filling
-        velocity = velocity_of(setup, told, prompts, size, filled=filled, around=around)
+        velocity = velocity_of(setup, told, prompts, size, filled=full, around=around)
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
         return rollout(velocity, x, rows, setup.sigmas, solver, kept, unmasked, generator)
 

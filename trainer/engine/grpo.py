@@ -26,7 +26,16 @@ from ..stages.prompts import prompt_order
 from ..stages.reliability import shifted, signal_share
 from ..stages.rollout import Trajectories
 from ..stages.solvers import Solver
-from ..stages.update import LOSS_SCALE, Around, Loss, PairMetrics, accumulate_gradient, step_optimizer, warmed_up
+from ..stages.update import (
+    LOSS_SCALE,
+    Around,
+    Loss,
+    PairMetrics,
+    accumulate_gradient,
+    effective_step,
+    step_optimizer,
+    warmed_up,
+)
 from .drawing import Clock, conditioning_of, decode_all, policy_velocity, score_pictures, solve
 from .state import Setup, State
 
@@ -197,7 +206,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
             state.average.update(setup.lora)
         else:
             skipped = "the gradient was not finite"
-    return {"learning_rate": lr, "grad_norm": max(norms), **_read(measured)}, skipped
+    steps = {"learning_rate": lr, "grad_norm": max(norms), "effective_step": effective_step(state.optimizer)}
+    return {**steps, **_read(measured)}, skipped
 
 
 def around_of(keeper: Keeper | None, places: Sequence[Place], micro_batch: int) -> Around | None:

@@ -153,6 +153,23 @@ def step_optimizer(
     return norm, finite
 
 
+@torch.no_grad()
+def effective_step(optimizer: torch.optim.AdamW) -> float:
+    """Root mean square of the last step, in learning rates: 1 if all gradients had one direction.
+
+    Gradients of mere noise still make sqrt((1 - beta1) / (1 + beta1)): .23 at a beta1 of .9.
+    """
+    total, numbers = 0.0, 0
+    for group in optimizer.param_groups:
+        beta1, beta2 = group["betas"]
+        for known in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
+            n = float(known["step"])
+            spread = (known["exp_avg_sq"] / (1 - beta2**n)).sqrt_().add_(group["eps"])
+            step = known["exp_avg"] / (1 - beta1**n) / spread
+            total, numbers = total + step.square().sum(), numbers + step.numel()
+    return math.sqrt(total / numbers) if numbers else 0.0
+
+
 def make_optimizer(
     parameters: Sequence[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:

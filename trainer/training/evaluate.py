@@ -1,4 +1,4 @@
-"""Pictures beside the training: of fixed prompts and seeds, scored and compared, and of the base noises themselves."""
+"""Pictures beside the training, of fixed prompts and seeds: scored, and compared with the base model's."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..engine.drawing import conditioning_of, decode_all, score_pictures, solve
+from ..engine.drawing import decode_all, score_pictures, solve
 from ..engine.state import Setup
 from ..events import Evaluated
 from ..models.conditioning import Conditioning
@@ -86,11 +86,6 @@ def pictures_of(setup: Setup, conditioning: Conditioning, seeds: Sequence[int], 
     """
     noise = torch.stack([base_noise(setup.geometry.latent_shape, seed) for seed in seeds])
     return decode_all(setup, solve(setup, prompts, conditioning, noise, setup.solver).x_0)
-
-
-def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """What the base noises of neighborhoods become, [P, 3, H, W]; `prompts` count in config.prompts."""
-    return pictures_of(setup, conditioning_of(setup, prompts), seeds, prompts)
 
 
 def evaluate(setup: Setup, iteration: int) -> Evaluated:

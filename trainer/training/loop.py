@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ..device import peak_memory, watch_memory
-from ..engine.drawing import Clock
+from ..engine.drawing import Clock, decode_all
 from ..engine.grpo import ALIKE, Candidates, all_or_nothing, collect, improve, pairs_of
 from ..engine.micro_batch import OutOfMemory, answered
 from ..engine.state import Setup, State
@@ -31,8 +31,9 @@ from ..events import (
 )
 from ..planning.advice import lower
 from ..rewards import RewardUnavailable
+from .base_noises import away_from_base, base_trajectories
 from .control import Control, change_at, in_force, with_change
-from .evaluate import base_pictures, evaluate
+from .evaluate import evaluate
 from .report import describe, drawn, report
 from .self_test import self_test
 from .waiting import LOOK, patient, wait_until_back
@@ -242,7 +243,7 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """
     iteration = state.iteration
     setup = setup.sized(iteration)
-    started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
+    started, clock, base, away = time.perf_counter(), Clock(setup.policy.device), None, {}
     told = 0.0  # seconds that the listeners take meanwhile
 
     def tell(candidates: Candidates) -> None:
@@ -256,12 +257,14 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
         group = collect(setup, iteration, clock, tell)
         if base_due(setup, iteration):
             with clock.phase("base"):
-                base = base_pictures(setup, group.candidates.prompts, group.candidates.seeds)
+                prompts = group.candidates.prompts
+                way = base_trajectories(setup, prompts, group.candidates.seeds)
+                base, away = decode_all(setup, way.x_0), away_from_base(setup, prompts, way)
         pairs = pairs_of(setup, group, iteration)
         with clock.phase("update"):
             metrics, skipped = improve(setup, state, group, pairs)
         state.iteration += 1
-    metrics |= describe(group)
+    metrics |= {**describe(group), **away}
     if setup.config.grpo.scorings > 1:
         metrics["signal"] = group.signal
     metrics |= {"strength": setup.config.grpo.strength, **peak_memory(setup.policy.device)}

@@ -8,7 +8,7 @@
 
 import { chart } from "./chart.mjs";
 import { button, fill, h, say, set } from "./dom.mjs";
-import { drawnRuns, inWords, isFlat, rewardLines, SMALL, smallLines } from "./lines.mjs";
+import { drawnRuns, inWords, rewardLines, saysNothing, SMALL, smallLines } from "./lines.mjs";
 import { weightAt } from "./smoothing.mjs";
 import { POINTS } from "./store.mjs";
 import { strip } from "./strip.mjs";
@@ -122,9 +122,8 @@ export function mount(parent, panel) {
    */
   function drawSmall(kind, runs, weight, iteration) {
     const lines = smallLines(kind, runs);
-    const constant = kind.names[0] === "strength" || kind.names[0] === "learning_rate";
     let made = small.get(kind.title);
-    if (!lines.length || (constant && isFlat(lines))) {
+    if (!lines.length || saysNothing(kind, lines)) {
       if (made) made.box.hidden = true;
       return;
     }

@@ -88,6 +88,9 @@ export function modelName(model) {
 }
 
 const METRICS = /** @type {Record<string, string>} */ ({
+  velocity_change: "velocity, apart from the base model's",
+  velocity_norm: "velocity's norm, by the base model's",
+  effective_step: "effective step",
   loss: "loss",
   grad_norm: "gradient norm",
   clip_fraction: "clip fraction",

@@ -17,23 +17,31 @@ import { continued, refined } from "./downsample.mjs";
 import { bytes, duration, metricName, number, runName } from "./format.mjs";
 import { runOf } from "./state.mjs";
 
+const ROUNDING = 1e-6; // of float32, in sums of a few thousand numbers
 export const COLOURS = 8; // --ng-c0 to --ng-c7
 
-/** @type {{ title: string, names: string[], format?: import("./chart.mjs").Format }[]} */
+/**
+ * `quiet`: shown only if it says something; with one update for each rollout it is 0 but for rounding.
+ *
+ * @type {{ title: string, names: string[], format?: import("./chart.mjs").Format, quiet?: "zero" | "constant" }[]}
+ */
 export const SMALL = [
-  { title: "loss", names: ["loss"] },
+  { title: "velocity, apart from the base model's", names: ["velocity_change"] },
+  { title: "velocity's norm, by the base model's", names: ["velocity_norm"] },
+  { title: "effective step (1: steady, 0.23: noise)", names: ["effective_step"] },
   { title: "gradient norm", names: ["grad_norm"] },
-  { title: "clip fraction", names: ["clip_fraction"] },
-  { title: "approximate KL", names: ["kl_old", "kl_reference"] },
-  { title: "|ρ − 1| at the start", names: ["ratio_error"] },
-  { title: "velocity, apart from the rollout's", names: ["velocity_error", "velocity_shift"] },
+  { title: "loss", names: ["loss"], quiet: "zero" },
+  { title: "clip fraction", names: ["clip_fraction"], quiet: "zero" },
+  { title: "approximate KL", names: ["kl_old", "kl_reference"], quiet: "zero" },
+  { title: "|ρ − 1| at the start", names: ["ratio_error"], quiet: "zero" },
+  { title: "velocity, apart from the rollout's", names: ["velocity_error", "velocity_shift"], quiet: "zero" },
   { title: "flatness of the advantages", names: ["flatness"] },
   { title: "diversity (mean pairwise distance)", names: ["diversity"] },
   { title: "skipped groups", names: ["skipped_groups"] },
   { title: "seconds per phase", names: ["seconds/"], format: duration },
   { title: "device memory", names: ["memory/device"], format: bytes },
-  { title: "learning rate", names: ["learning_rate"] },
-  { title: "strength", names: ["strength"] },
+  { title: "learning rate", names: ["learning_rate"], quiet: "constant" },
+  { title: "strength", names: ["strength"], quiet: "constant" },
 ];
 
 /** @param {number} i */
@@ -116,10 +124,16 @@ export function smallLines({ names }, runs) {
   });
 }
 
-/** A curve that never changes says nothing. @param {Line[]} lines */
-export function isFlat(lines) {
+/**
+ * A curve that never changes says nothing, nor one of rounding errors.
+ *
+ * @param {(typeof SMALL)[number]} kind
+ * @param {Line[]} lines
+ */
+export function saysNothing({ quiet }, lines) {
   const values = lines.flatMap((l) => l.curve.mean).filter((v) => v !== null);
-  return values.every((v) => v === values[0]);
+  if (quiet === "zero") return values.every((v) => Math.abs(v) < ROUNDING);
+  return quiet === "constant" && values.every((v) => v === values[0]);
 }
 
 /** @param {Curve} curve @param {Curve | undefined} spread @returns {Curve} */
