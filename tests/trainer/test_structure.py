@@ -27,7 +27,8 @@ FLOORS = [
     {"planning", "history"},
     {"training"},
     {"board", "report", "reward_server"},
-    {"benchmarks", "experiments"},
+    {"experiments"},
+    {"benchmarks"},
     {"cli"},
 ]
 STAGES = {f"stages.{path.stem}" for path in (TRAINER / "stages").glob("*.py")} - {"stages.__init__"}

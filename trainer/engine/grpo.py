@@ -31,6 +31,7 @@ from ..stages.update import (
     Around,
     Loss,
     PairMetrics,
+    Referring,
     accumulate_gradient,
     effective_step,
     step_optimizer,
@@ -187,10 +188,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
         return gradient(setup, candidates, share, loss_of, micro_batch, around_of(kept, places, micro_batch))
 
     skipped, measured, norms = "", [], []
-    both = (pairs, pairs.to(setup.policy.device))  # where the places are read, and where the loss is
-    shares = (setup.objective.shares(each, grpo.updates_per_rollout) for each in both)
-    for on_host, share in zip(*shares, strict=True):
-        places = places_of(on_host, candidates.trajectories.steps, grpo.group_size)
+    for share in setup.objective.shares(pairs, grpo.updates_per_rollout):
+        places = places_of(share, candidates.trajectories.steps, grpo.group_size)
         measured.append(setup.micro_batch.fit("update", partial(work, share, places)))
         if candidates.keeper is not None:
             candidates.keeper.clear()
@@ -223,26 +222,28 @@ def gradient(
     micro_batch: int,
     around: Around | None = None,
 ) -> PairMetrics:
-    """Add the gradient of these pairs, on the policy's device, to the LoRA's.
+    """Add the gradient of these pairs, on the CPU, to the LoRA's.
 
     `around`: see `accumulate_gradient`.
     """
     filled = around is None and micro_batch == setup.rollout_batch.size
     velocity = policy_velocity(setup, candidates.prompts, micro_batch, filled=filled)
+    plain = policy_velocity(setup, candidates.prompts, micro_batch, filled=False)
 
     def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         with setup.policy.reference():
-            return velocity(x, sigma, rows)
+            return plain(x, sigma, rows)
 
     return accumulate_gradient(
         velocity,
         candidates.trajectories,
-        pairs,
+        pairs.to(candidates.trajectories.x.device),
         loss_of,
         group_size=setup.config.grpo.group_size,
         micro_batch=micro_batch,
         normaliser=pairs.total,
         reference=reference if setup.objective.needs_reference else None,
+        referred=loss_of.referred(pairs) if isinstance(loss_of, Referring) else None,
         loss_scale=LOSS_SCALE,
         around=around,
     )

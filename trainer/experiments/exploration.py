@@ -51,7 +51,7 @@ def direction(bench: Bench, overrides: Sequence[str], groups: int) -> Tensor:
         pairs = pairs_of(setup, group, iteration)
         if len(pairs):
             loss = setup.objective.prepare(group.candidates.trajectories, group.advantages)
-            gradient(setup, group.candidates, pairs.to(setup.policy.device), loss, setup.micro_batch.size)
+            gradient(setup, group.candidates, pairs, loss, setup.micro_batch.size)
     flat = torch.cat(
         [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in setup.lora.values()]
     )

@@ -122,16 +122,22 @@ class LeapingLoss:
         result = replace(result, velocity_error=relative_error(inside(v), inside(v_old)))
         if v_reference is None:
             return result
-        if self.grpo.guard == POLICY:
-            with torch.no_grad():
-                log_reference = log_policy_of(v_reference)
-            away = kl_divergence(log_new, log_reference)
-        else:
-            away = divergence(inside(v), inside(v_reference), self.grpo.guard)
-        loss = result.loss + self.grpo.kl_weight * away
+        if self.grpo.kl_weight:
+            if self.grpo.guard == POLICY:
+                with torch.no_grad():
+                    log_reference = log_policy_of(v_reference)
+                away = kl_divergence(log_new, log_reference)
+            else:
+                away = divergence(inside(v), inside(v_reference), self.grpo.guard)
+            result = replace(result, loss=result.loss + self.grpo.kl_weight * away, kl_reference=away.detach())
         if self.held is not None:
-            loss = self.holding(k == self.held, loss, divergence(inside(v), inside(v_reference), VELOCITY))
-        return replace(result, loss=loss, kl_reference=away.detach())
+            away = divergence(inside(v), inside(v_reference), VELOCITY)
+            result = replace(result, loss=self.holding(k == self.held, result.loss, away))
+        return result
+
+    def referred(self, pairs: Pairs) -> list[bool] | None:
+        """Where the reference is asked: for a divergence in the loss everywhere, to hold a step there alone."""
+        return None if self.grpo.kl_weight or self.held is None else (pairs.step == self.held).tolist()
 
     def holding(self, held: Tensor, loss: Tensor, away: Tensor) -> Tensor:
         """What the trained pairs have as a loss, and the held ones as a divergence, each a mean in the mean of all."""

@@ -278,7 +278,7 @@ def _update(setup: Setup, state: State, candidates: Candidates, kernels: Kernels
             parameter.grad = torch.zeros_like(parameter)
     with kernels.counting(PAIRS, times=sum(micro_batches)):
         kept = around_of(candidates.keeper, places_of(pairs, candidates.trajectories.steps, grpo.group_size), size)
-        gradient(setup, candidates, pairs.part(0, size).to(META), loss_of, size, kept)
+        gradient(setup, candidates, pairs.part(0, size), loss_of, size, kept)
     with kernels.counting("step", times=len(shares)):
         _step(setup, state)
 

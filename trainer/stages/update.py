@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,16 @@ class PairMetrics:
 
 # the loss of some pairs, of the policy's velocities at their states and, if it is asked for, of the reference's
 Loss = Callable[[Pairs, Tensor, Tensor | None], PairLoss]
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """A Loss that asks for the reference at some pairs alone."""
+
+    def referred(self, pairs: Pairs) -> Sequence[bool] | None:
+        """At which of M pairs, on the CPU; None: at all."""
+
+
 Around = Callable[[int], AbstractContextManager[None]]
 
 
@@ -47,6 +58,7 @@ def accumulate_gradient(
     micro_batch: int,
     normaliser: int,
     reference: BatchVelocity | None = None,
+    referred: Sequence[bool] | None = None,
     loss_scale: float = 1.0,
     around: Around | None = None,
 ) -> PairMetrics:
@@ -60,6 +72,7 @@ def accumulate_gradient(
         group_size: G.
         normaliser: what the sum over pairs is divided by: all drawn pairs, trained or not.
         reference: the policy without its LoRA; None if the objective does not ask for it.
+        referred: at which of the M pairs it is asked; None: at all. Elsewhere the policy's own velocity stands for it.
         loss_scale: what the gradient is multiplied by; no metric is.
         around: entered for each call of `velocity` with gradient, with the number of its first pair.
     """
@@ -75,8 +88,11 @@ def accumulate_gradient(
             v = velocity(x, sigma, part.prompt)
         v_reference = None
         if reference is not None:
-            with torch.no_grad():
-                v_reference = reference(x, sigma, part.prompt)
+            asked = [i for i in range(len(part)) if referred is None or referred[start + i]]
+            v_reference = v.detach().clone()
+            if asked:
+                with torch.no_grad():
+                    v_reference[asked] = reference(x[asked], sigma[asked], part.prompt[asked])
         result = loss_of(part, v, v_reference)
         (result.loss.sum() * (loss_scale / normaliser)).backward()
 

@@ -10,7 +10,6 @@ from ..engine.drawing import conditioning_of, decode_all, policy_velocity, solve
 from ..engine.state import Setup
 from ..stages.noise import base_noise
 from ..stages.rollout import Trajectories
-from ..stages.update import relative_error
 
 
 def base_trajectories(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> Trajectories:
@@ -41,5 +40,5 @@ def away_from_base(setup: Setup, prompts: Sequence[int], way: Trajectories) -> d
         v_base = setup.rollout_batch.fit("rollout", run)
     v, v_base = (way.inside(each).flatten(0, 1) for each in (way.v, v_base))
     norm = partial(torch.linalg.vector_norm, dim=tuple(range(1, v.dim())))
-    values = {"velocity_change": relative_error(v, v_base), "velocity_norm": norm(v) / norm(v_base)}
+    values = {"velocity_change": norm(v - v_base) / norm(v_base), "velocity_norm": norm(v) / norm(v_base)}
     return {name: value.mean().item() for name, value in values.items()}
