@@ -31,6 +31,7 @@ class NeighborGRPO(ComfyExtension):
         from .rollout import Rollout
         from .settings import GrpoSettingsNode
         from .step import Step
+        from .strength import LoraStrength
         from .training import Train
         from .values import ImageValues
 
@@ -39,7 +40,7 @@ class NeighborGRPO(ComfyExtension):
             *reward_nodes(),
             *(rewards.CombineRewards, rewards.BoundReward),
             *(scores.ScoreImages, scores.ScoresFromValues, ImageValues),
-            *(GrpoSettingsNode, Step, Train, SaveLora),
+            *(GrpoSettingsNode, Step, Train, SaveLora, LoraStrength),
             *(TileNeighborhood, RewardCurve, CandidateNoise, MemoryPlanNode),
         ]
         return [explained(node) for node in nodes]

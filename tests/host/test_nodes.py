@@ -1,12 +1,16 @@
 """Training graphs in a real ComfyUI: what they leave, when they run again, what they say when something is wrong."""
 
 import json
+import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import graphs
 import pytest
 import tiny_files
+from comfy_install import ROOT
 from patience import until
 from PIL import Image
 from queued import fails, pictures, run
@@ -96,6 +100,33 @@ def test_scores_from_any_numbers_train_and_a_tile_sheet_and_curve_are_drawn(serv
         "13": {"class_type": "PreviewImage", "inputs": {"images": ["12", 0]}},
     }
     assert server.wait(server.queue(train))["outputs"]["13"]["images"]
+
+
+def test_the_best_strength_of_a_runs_lora_is_measured_and_the_policy_stays_as_it_is(server):
+    """The same numbers as by the command, on the run's folder."""
+    train = graphs.train(name="strong", iterations=2) | {
+        "14": graphs.node("LoraStrength", policy=["1", 0], run=["5", 1], prompts=["2", 0], reward=["4", 0], pictures=1),
+        "15": {"class_type": "PreviewAny", "inputs": {"source": ["14", 0]}},
+    }
+    texts = server.wait(server.queue(train))["outputs"]
+    (table,), (strength,) = texts["14"]["text"], texts["15"]["text"]
+    assert table.endswith(f"recommended: {float(strength):g}")
+    assert 0.4 <= float(strength) <= 1.2
+    assert len(table.splitlines()) == 1 + 9 + 2
+    run_folder = server.base / "output/neighbor_grpo/strong"
+    prompts = train["2"]["inputs"]["text"].splitlines()
+    words = ["strength", str(run_folder), "--pictures", "1", "--json", "--prompts", *prompts]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    rows = json.loads(done.stdout)["strengths"]
+    for line, row in zip(table.splitlines()[1:10], rows, strict=True):
+        told = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", line)]
+        assert told[0] == row["strength"]
+        assert told[2] == pytest.approx(row["tiny-clip"]["difference"], abs=2e-4)
+    train["14"]["inputs"]["pictures"] = 1
+    train["2"]["inputs"]["text"] = prompts[0]
+    assert "two pictures at least are needed to compare" in fails(server, train)
 
 
 def test_combined_rewards_keep_their_weights_roles_and_names_and_chain(server):

@@ -1,18 +1,11 @@
 """`python -m trainer strength RUN_OR_LORA`: every reward at LoRA strengths from 0.4 to 1.2, and the best of them."""
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..settings.config import Config
 from ..training.brought import Brought, brought_by
 from .output import note, print_json, say
 from .sample import add_lora, config_of
-
-if TYPE_CHECKING:
-    from ..training.evaluate import Difference
-    from ..training.strengths import AtStrength
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +23,13 @@ def main(arguments: argparse.Namespace) -> int:
 
     from ..training.evaluate import UNSEEN
     from ..training.prepare import prepare
-    from ..training.strengths import measure, recommended
+    from ..training.strengths import measure, recommended, table
 
     setup = prepare(config)
     drawn = [p for p in prompts for _ in range(arguments.pictures)]
     seeds = range(UNSEEN, UNSEEN + len(drawn))
     found = measure(setup, drawn, seeds, on_done=lambda at: note(f"strength {at.strength:g} done"))
-    trained, held_out = list(config.weights), [r.label for r in config.rewards if r.held_out]
-    best = recommended(found, trained, held_out)
+    best = recommended(found, list(config.weights), config.held_out)
     if arguments.json:
         rows = [{"strength": at.strength, **{n: d.to_dict() for n, d in at.differences.items()}} for at in found]
         print_json({"strengths": rows, "recommended": best.strength, "pictures": len(drawn)})
@@ -59,20 +51,3 @@ def prompts_of(brought: Brought) -> list[str]:
     if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
         raise ConfigError(f"{brought.source}: a LoRA alone does not say its prompts; name some by --prompts")
     return list(dict.fromkeys(prompts))
-
-
-def table(config: Config, found: "Sequence[AtStrength]", best: "AtStrength") -> str:
-    """For a person: a row a strength, the recommended one marked."""
-    held_out = {r.label for r in config.rewards if r.held_out}
-    names = list(found[0].differences)
-    labels = [f"{name} ({'held out' if name in held_out else 'trained'})" for name in names]
-    lines = ["strength" + "".join(f"{label:>34}" for label in labels)]
-    for at in found:
-        cells = [in_words(at.differences[name]) for name in names]
-        mark = "  <- best" if at is best else ""
-        lines.append(f"{at.strength:8.1f}" + "".join(f"{cell:>34}" for cell in cells) + mark)
-    return "\n".join([*lines, f"\nrecommended: {best.strength:g}"])
-
-
-def in_words(d: "Difference") -> str:
-    return f"{d.after:.4f} ({d.difference:+.4f} +- {d.standard_error:.4f})"

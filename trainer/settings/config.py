@@ -101,6 +101,11 @@ class Config:
         return {r.label: r.weight for r in self.rewards if not r.held_out}
 
     @property
+    def held_out(self) -> list[str]:
+        """The rewards that only watch."""
+        return [r.label for r in self.rewards if r.held_out]
+
+    @property
     def clips(self) -> dict[str, tuple[float, ...]]:
         """Bounds of the rewards that have some."""
         return {r.label: r.clip for r in self.rewards if r.clip}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..engine.state import Setup
 from ..models.lora.strength import at_strength
+from ..settings.config import Config
 from .evaluate import Difference, compare, sample
 
 STRENGTHS = tuple(n / 10 for n in range(4, 13))  # 0.4 to 1.2
@@ -62,3 +63,19 @@ def unit(found: Sequence[AtStrength], name: str) -> float:
     """A reward's mean standard error; 1 if it has none."""
     errors = [at.differences[name].standard_error for at in found]
     return sum(errors) / len(errors) or 1.0
+
+
+def table(config: Config, found: Sequence[AtStrength], best: AtStrength) -> str:
+    """For a person: a row a strength, the recommended one marked."""
+    names = list(found[0].differences)
+    labels = [f"{name} ({'held out' if name in config.held_out else 'trained'})" for name in names]
+    lines = ["strength" + "".join(f"{label:>34}" for label in labels)]
+    for at in found:
+        cells = [in_words(at.differences[name]) for name in names]
+        mark = "  <- best" if at is best else ""
+        lines.append(f"{at.strength:8.1f}" + "".join(f"{cell:>34}" for cell in cells) + mark)
+    return "\n".join([*lines, f"\nrecommended: {best.strength:g}"])
+
+
+def in_words(d: Difference) -> str:
+    return f"{d.after:.4f} ({d.difference:+.4f} +- {d.standard_error:.4f})"

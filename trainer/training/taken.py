@@ -85,11 +85,19 @@ def table_of(brought: Brought, given: Given) -> dict[str, Any]:
         table.setdefault("model", {})["path"] = given.model
     if given.rewards:
         table["rewards"] = list(given.rewards)
-    found = lora_shapes(brought.lora)
-    variant = "dora" if is_dora(found) else "lora"
-    start = str(brought.lora.absolute())
-    table["lora"] = {"start": start, "targets": START, "rank": largest_rank(found) or 1, "variant": variant}
+    table["lora"] = lora_section(brought.lora)
     return table
+
+
+def lora_section(path: Path) -> dict[str, Any]:
+    """Settings by which a LoRA begins as a file has it, in that file's own layers and rank.
+
+    Raises:
+        ConfigError: it is no safetensors file.
+    """
+    found = lora_shapes(path)
+    variant = "dora" if is_dora(found) else "lora"
+    return {"start": str(path.absolute()), "targets": START, "rank": largest_rank(found) or 1, "variant": variant}
 
 
 def lora_shapes(path: Path) -> dict[str, tuple[int, ...]]:
