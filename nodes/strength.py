@@ -16,6 +16,9 @@ from .rollout import POLICY_INPUT, PROMPTS_INPUT, VAE_INPUT, counting
 from .wires import CATEGORY, REWARD, RUN, NamedReward, Prompts, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..trainer.rewards.base import Reward
     from ..trainer.training.strengths import AtStrength
 
 
@@ -89,7 +92,7 @@ def drawn_at_each(
     config: Config,
     policy: policies.Policy,
     prompts: Prompts,
-    rewards: dict[str, object],
+    rewards: Mapping[str, Reward],
     pictures: int,
     vae: object | None,
 ) -> list[AtStrength]:

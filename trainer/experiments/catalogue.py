@@ -113,7 +113,12 @@ EXPERIMENTS = {
     "reward-noise": Experiment(
         "What does it learn from a reward that is wrong, and does scoring twice help?",
         [
-            Arm(f"{kind} {amount:g}{', scored twice' if times > 1 else ''}", grpo(scorings=times), noise=(kind, amount))
+            Arm(
+                f"{kind} {amount:g}{', scored twice' if times > 1 else ''}",
+                grpo(scorings=times),
+                rates=(1e-3,),  # the demo's: the best of three would show chance as learning
+                noise=(kind, amount),
+            )
             for kind, amount in NOISES
             for times in (1, 2)
         ],

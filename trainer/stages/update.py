@@ -170,7 +170,7 @@ def step_optimizer(
 
 
 @torch.no_grad()
-def effective_step(optimizer: torch.optim.AdamW) -> float:
+def effective_step(optimizer: torch.optim.Optimizer) -> float:
     """Root mean square of the last step, in learning rates: 1 if all gradients had one direction.
 
     Gradients of mere noise still make sqrt((1 - beta1) / (1 + beta1)): .23 at a beta1 of .9.
