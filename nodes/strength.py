@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..trainer.errors import Stopped, UserError
+from ..trainer.history.strengths import keep
 from ..trainer.settings.config import Config, LoraSettings, RunSettings, SamplingSettings
+from ..trainer.store.database import StoreError
+from ..trainer.training.run_folder import LORA
 from . import host, policies
 from .latents import ready
 from .newer import searched_by
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from ..trainer.training.strengths import AtStrength
 
 
+log = logging.getLogger(__name__)
+
+
 class LoraStrength(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +38,8 @@ class LoraStrength(io.ComfyNode):
             category=CATEGORY,
             **searched_by("lora weight", "strength_model"),
             description="Draws with a run's LoRA at strengths from 0.4 to 1.2, scores the pictures and names the best "
-            "strength, by the held-out rewards if there are some: a better LoRA for nothing.",
+            "strength, by the held-out rewards if there are some: a better LoRA for nothing. The panel shows "
+            "the table.",
             is_output_node=True,
             inputs=[
                 POLICY_INPUT,
@@ -59,13 +67,18 @@ class LoraStrength(io.ComfyNode):
         pictures: int,
         vae: object | None = None,
     ) -> io.NodeOutput:
-        from ..trainer.training.strengths import recommended, table
+        from ..trainer.training.brought import iteration_of
+        from ..trainer.training.strengths import recommended, table, told
 
         if len(prompts.texts) * pictures < 2:
             raise UserError(f"LoRA Strength: pictures = {pictures}: two pictures at least are needed to compare")
         config = config_of(run, policy, prompts, reward)
         found = drawn_at_each(config, policy, prompts, by_label(reward), pictures, vae)
         best = recommended(found, list(config.weights), config.held_out)
+        try:
+            keep(run.folder, told(found, best, len(prompts.texts) * pictures), iteration_of(run.folder / LORA))
+        except StoreError as error:  # what was measured is not to be lost with it
+            log.warning("the panel will not show these strengths: %s", error)
         text = table(config, found, best)
         return io.NodeOutput(best.strength, text, ui={"text": (text,)})
 

@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.engine import setup as loading
 from trainer.engine.state import Setup
 from trainer.events import Event, IterationDone
-from trainer.models.flux1.text import Conditioning
+from trainer.models.conditioning import Conditioning
 from trainer.rewards.base import Reward
 from trainer.settings.config import Config
 from trainer.settings.config_file import load_config
 from trainer.tiny.captions import BACKGROUNDS, EMOJI, caption
 from trainer.training.evaluate import compare, sample
+from trainer.training.prepare import prepare
 from trainer.training.run import start_run
 
 TARGET = Path(__file__).parent / "trainer" / "recorded" / "runs.jsonl"
@@ -42,7 +42,7 @@ model = { path = "embedded", device = "cpu", text_tokens = 32 }
 sampling = { width = 64, height = 64, steps = 6 }
 grpo = { prompts_per_iteration = 2, group_size = 8, anchors = 4, trained_steps = 3 }
 optimizer = { learning_rate = 1e-3 }
-run = { micro_batch = 16, tiles_every = 0, save_every = 1000 }
+run = { micro_batch = 16, tiles_every = 4, base_every = 4, save_every = 1000 }
 """
 
 
@@ -172,21 +172,21 @@ def record(recipe: Recipe, folder: Path) -> dict[str, object]:
     collector, started = Collector(), time.monotonic()
 
     def load(config: Config) -> Setup:
-        setup = loading.prepare(config)
+        setup = prepare(config)
         if recipe.wrapper:
             rewards = dict(setup.rewards)
             rewards[recipe.trained] = WRAPPERS[recipe.wrapper](rewards[recipe.trained])
             setup = replace(setup, rewards=rewards)
         return setup
 
-    reason, setup = start_run(config, listeners=[collector], load=load)
+    ending, setup = start_run(config, listeners=[collector], load=load)
     return {
         "sickness": recipe.sickness,
         "prompts": list(config.prompts),
         "settings": {"grpo": asdict(config.grpo), "optimizer": asdict(config.optimizer), "seed": config.run.seed},
         "weights": config.weights,
         "held_out": [r.label for r in config.rewards if r.held_out],
-        "reason": reason,
+        "reason": str(ending),
         "seconds": round(time.monotonic() - started),
         "tested": tested(setup),
         "curves": collector.curves(),

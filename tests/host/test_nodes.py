@@ -123,7 +123,7 @@ def test_the_best_strength_of_a_runs_lora_is_measured_and_the_policy_stays_as_it
     for line, row in zip(table.splitlines()[1:10], rows, strict=True):
         told = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", line)]
         assert told[0] == row["strength"]
-        assert told[2] == pytest.approx(row["tiny-clip"]["difference"], abs=2e-4)
+        assert told[2] == pytest.approx(row["rewards"]["tiny-clip"]["difference"], abs=2e-4)
     train["14"]["inputs"]["pictures"] = 1
     train["2"]["inputs"]["text"] = prompts[0]
     assert "two pictures at least are needed to compare" in fails(server, train)

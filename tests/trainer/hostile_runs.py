@@ -194,6 +194,9 @@ VALUES: dict[str, Callable[[Path], None]] = {
     "a title of a megabyte": fact("title", json.dumps("x" * LIST)),
     "a state of a megabyte": fact("state", json.dumps("x" * LIST)),
     "100,000 rewards": fact("settings", json.dumps({"rewards": [{"name": "x" * 100}] * 50_000})),
+    "strengths of a hundred long names": fact(
+        "strengths", json.dumps({"strengths": [{"rewards": {f"{n} {'x' * 500}": {} for n in range(100)}}] * 100})
+    ),
     "facts of other kinds": fact("settings", json.dumps({"rewards": [1, [], {"name": {}}], "model": [], "prompts": 3})),
     "settings that divide by zero": fact(
         "settings",

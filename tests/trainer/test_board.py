@@ -9,8 +9,9 @@ import board_server
 import pytest
 from board_server import refused
 from patience import GUARD
-from run_folders import HELD_OUT, MARKUP, TRAINED, Run, picture, write
+from run_folders import HELD_OUT, MARKUP, TRAINED, TRIED, Run, picture, write
 
+from trainer.history.strengths import keep
 from trainer.store.database import DATABASE
 
 runs = pytest.fixture(board_server.several, scope="module")
@@ -45,6 +46,14 @@ def test_a_run_is_described(server):
     assert found["limits"] == {name: {"above": 0, "most": 1} for name in ("learning_rate", "strength")}
     assert f"reward/{TRAINED}" in found["metrics"]
     assert found["log"] == [{"iteration": 0, "message": "update skipped: only a test"}]
+
+
+def test_the_strengths_of_its_lora_are_told_with_it(own):
+    assert own.get("/runs/run").json["strengths"] is None
+    keep(own.runs / "run", TRIED, 12)
+    told = own.get("/runs/run").json["strengths"]
+    assert [row["strength"] for row in told["strengths"]] == [0.4, 0.8, 1.2]
+    assert told["recommended"] == 0.8
 
 
 def test_curves_are_those_of_the_store(server, runs):

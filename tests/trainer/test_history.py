@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_folders import TRAINED, Run, write
+from run_folders import HELD_OUT, TRAINED, TRIED, Run, write
 from run_reading import edit, read
 
 from trainer.events import Ending, Finished, IterationDone, Skipped, Started
@@ -25,11 +25,13 @@ from trainer.history import (
     groups,
     index,
     reading,
+    strengths,
     summaries,
     summary,
 )
 from trainer.history.export import write_csv, write_json
 from trainer.history.groups import base_tile, candidate_tile, evaluation_tile, inside
+from trainer.history.strengths import keep
 from trainer.lock import exclusive
 from trainer.store import writer as metrics
 from trainer.store.database import DATABASE
@@ -250,6 +252,38 @@ def test_the_log_is_told_in_order_and_only_its_end(tmp_path):
     edit(folder, *(f"INSERT INTO log (iteration, message) VALUES ({n}, 'line {n}')" for n in range(1, 250)))
     found = read(folder, details)["log"]
     assert [entry["message"] for entry in found] == [f"line {n}" for n in range(50, 250)]
+
+
+def test_the_strengths_that_a_lora_was_tried_at_are_read_back(tmp_path):
+    folder = write(tmp_path / "run", Run(iterations=1, tiles_every=0))
+    assert read(folder, strengths) is None
+    keep(folder, {key: value for key, value in TRIED.items() if key != "iteration"}, 12)
+    found = read(folder, strengths)
+    assert (found["recommended"], found["pictures"], found["iteration"]) == (0.8, 8, 12)
+    assert [row["strength"] for row in found["strengths"]] == [0.4, 0.8, 1.2]
+    assert found["strengths"][2]["rewards"][HELD_OUT] == {"after": 0.49, "difference": -0.01, "standard_error": 0.01}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [3, [], {"strengths": 3}, {"strengths": []}, {"recommended": 0.8}],
+    ids=str,
+)
+def test_what_is_no_table_of_strengths_is_none(tmp_path, stored):
+    folder = write(tmp_path / "run", Run(iterations=1, tiles_every=0, info={"strengths": stored}))
+    assert read(folder, strengths) is None
+
+
+def test_a_strange_table_of_strengths_is_read_as_far_as_it_goes(tmp_path):
+    strange = {"strength": 1e300, "rewards": {"a": 7, "b" * 5000: {"after": []}}}
+    rows = [None, {"strength": "x", "rewards": [1]}, strange]
+    known = {"strengths": rows * 100, "recommended": {}, "pictures": None}
+    found = read(write(tmp_path / "run", Run(iterations=1, tiles_every=0, info={"strengths": known})), strengths)
+    nothing = {"after": None, "difference": None, "standard_error": None}
+    assert len(found["strengths"]) == 100
+    assert found["strengths"][1] == {"strength": None, "rewards": {}}
+    assert found["strengths"][2] == {"strength": None, "rewards": {"a": nothing, "b" * 1000: nothing}}
+    assert (found["recommended"], found["pictures"], found["iteration"]) == (None, None, None)
 
 
 def test_a_folder_whose_name_is_no_text_does_not_spoil_the_list(tmp_path):

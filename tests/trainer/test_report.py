@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_folders import MARKUP, Run, write
+from run_folders import MARKUP, TRIED, Run, write
 
 from trainer.history import reading
 from trainer.report import chart as charts
@@ -52,6 +52,16 @@ def test_the_page_holds_the_runs_facts_curves_pictures_and_settings(tmp_path):
     assert len(page.all("svg")) == 14
     shown = next(t for t in page.texts if t.startswith("{"))
     assert json.loads(shown)["optimizer"]["learning_rate"] == 1e-3
+
+
+def test_the_strengths_of_the_lora_are_a_table_with_the_best_one_marked(tmp_path):
+    folder = write(tmp_path / "run", Run(iterations=12, planned=12, tiles_every=0, info={"strengths": TRIED}))
+    page = Page(report(folder))
+    assert "0.7 (+0.2 +- 0.01)" in page.texts
+    assert "0.49 (-0.01 +- 0.01)" in page.texts
+    assert [row.get("class") for row in page.all("tr")] == [None, None, "best", None]
+    assert "Of the LoRA after 12 iterations, on 8 pictures, against the base model; best: " in page.texts
+    assert "LoRA strength" not in Page(report(write(tmp_path / "other", Run(iterations=1)))).texts
 
 
 def test_nothing_in_it_is_fetched_and_nothing_runs(tmp_path):

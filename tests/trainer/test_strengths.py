@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainer.__main__ import main
+from trainer.history import reading, strengths
 from trainer.models.lora.strength import at_strength
 from trainer.settings.config_file import load_config
 from trainer.training.evaluate import Difference
@@ -101,6 +102,11 @@ def test_the_command_asks_a_runs_own_prompts(config_file, capsys):
     assert [row["strength"] for row in found["strengths"]] == list(STRENGTHS)
     assert found["pictures"] == 2
     assert found["recommended"] in STRENGTHS
+    with reading(Path(run["run"])) as store:
+        kept = strengths(store)
+    assert (kept["recommended"], kept["iteration"]) == (found["recommended"], load_config(path).run.iterations)
+    mine, told = (table["strengths"][3]["rewards"]["sharpness"]["after"] for table in (kept, found))
+    assert mine == told
     assert main(["strength", run["run"], "--pictures", "2"]) == 0
     text = capsys.readouterr().out
     assert "sharpness (held out)" in text

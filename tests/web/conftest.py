@@ -10,7 +10,7 @@ import pytest
 from board_page import opened
 from board_process import board
 from needed import required
-from run_folders import MARKUP, Run, write
+from run_folders import MARKUP, TRIED, Run, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -33,7 +33,7 @@ def runs(tmp_path_factory) -> Path:
         folder / "apples",
         Run(iterations=40, evaluations=(0, 40), started=now - 300, info={"title": "Apples", "changes": CHANGES}),
     )
-    write(folder / "pears", Run(iterations=30, seed=1, started=now - 200))
+    write(folder / "pears", Run(iterations=30, seed=1, started=now - 200, info={"strengths": TRIED}))
     markup = Run(iterations=4, planned=4, prompts=(MARKUP, MARKUP), info={"title": MARKUP}, evaluations=(0, 4))
     write(folder / "markup", markup)
     write(folder / "long", Run(iterations=10_000, planned=10_000, tiles_every=5000, started=now - 400))

@@ -22,8 +22,9 @@ def test_curves_of_both_rewards_are_drawn_and_small_ones_below(page):
     for colour in ("--ng-c0", "--ng-c1"):
         until_drawn(page, ".ng-main-chart canvas", colour, 200)
     charts = page.locator(".ng-small").evaluate_all("all => all.map((one) => one.dataset.chart)")
-    assert charts[:3] == ["loss", "gradient norm", "clip fraction"]
+    assert charts[:3] == ["gradient norm", "loss", "clip fraction"]
     assert "device memory" not in charts  # the run has none
+    assert {"|ρ − 1| at the start", "learning rate", "strength"}.isdisjoint(charts)  # nothing but rounding, or constant
     until_drawn(page, "[data-chart=loss] canvas", "--ng-c0", 50)
 
 

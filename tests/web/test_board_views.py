@@ -194,6 +194,16 @@ def test_a_run_that_cannot_be_controlled_says_why(page):
     page.locator(".ng-reason", has_text="not under way").wait_for()
 
 
+def test_the_strengths_of_the_lora_are_shown_and_how_to_measure_them(page):
+    look_at(page, "Apples", "diagnosis")
+    page.locator(".ng-strength", has_text="python -m trainer strength RUN").wait_for()
+    look_at(page, "pears", "diagnosis")
+    page.locator(".ng-strength", has_text="Best at 0.8: of the LoRA after 12 iterations, on 8 pictures").wait_for()
+    assert page.locator(".ng-strengths tr").count() == 4
+    best = page.locator(".ng-strengths .ng-best")
+    assert best.locator("th, td").all_inner_texts() == ["0.8", "0.7 (+0.2 ± 0.01)", "0.53 (+0.03 ± 0.01)"]
+
+
 def test_tabs_are_walked_by_arrow_keys(page):
     page.locator("[data-tab=runs]").focus()
     page.keyboard.press("ArrowRight")

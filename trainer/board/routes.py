@@ -99,7 +99,9 @@ class Board:
     async def details(self, request: web.Request) -> web.Response:
         summary = await self.aside(request, lambda: history.summary(self.folder(request)))
         known = {**self.described(summary), "limits": LIMITS}
-        return await self.tell(request, lambda store: known | history.details(store))
+        return await self.tell(
+            request, lambda store: {**known, **history.details(store), "strengths": history.strengths(store)}
+        )
 
     async def curves(self, request: web.Request) -> web.Response:
         points = number(request, "points", history.POINTS, 1, MOST_POINTS)

@@ -1,9 +1,13 @@
-"""`python -m trainer strength RUN_OR_LORA`: every reward at LoRA strengths from 0.4 to 1.2, and the best of them."""
+"""`python -m trainer strength RUN_OR_LORA`: every reward at LoRA strengths from 0.4 to 1.2, and the best of them.
+
+A run keeps the table, and the panel shows it.
+"""
 
 import argparse
 
 from ..errors import ConfigError
-from ..training.brought import Brought, brought_by
+from ..history.strengths import keep
+from ..training.brought import Brought, brought_by, iteration_of
 from .output import note, print_json, say
 from .sample import add_lora, config_of
 
@@ -23,18 +27,20 @@ def main(arguments: argparse.Namespace) -> int:
 
     from ..training.evaluate import UNSEEN
     from ..training.prepare import prepare
-    from ..training.strengths import measure, recommended, table
+    from ..training.strengths import measure, recommended, table, told
 
     setup = prepare(config)
     drawn = [p for p in prompts for _ in range(arguments.pictures)]
     seeds = range(UNSEEN, UNSEEN + len(drawn))
     found = measure(setup, drawn, seeds, on_done=lambda at: note(f"strength {at.strength:g} done"))
     best = recommended(found, list(config.weights), config.held_out)
+    result = told(found, best, len(drawn))
     if arguments.json:
-        rows = [{"strength": at.strength, **{n: d.to_dict() for n, d in at.differences.items()}} for at in found]
-        print_json({"strengths": rows, "recommended": best.strength, "pictures": len(drawn)})
-        return 0
-    say(table(config, found, best))
+        print_json(result)
+    else:
+        say(table(config, found, best))
+    if brought.is_run:
+        keep(brought.source, result, iteration_of(brought.lora))
     return 0
 
 

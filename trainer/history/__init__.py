@@ -6,6 +6,7 @@ from .curves import POINTS, Curve, curves
 from .findings import findings
 from .groups import base_tile, candidate_tile, evaluation, evaluation_tile, groups, index
 from .runs import NoRun, Summary, details, find, is_live, summaries, summary
+from .strengths import strengths
 
 __all__ = [
     "POINTS",
@@ -26,6 +27,7 @@ __all__ = [
     "index",
     "is_live",
     "reading",
+    "strengths",
     "summaries",
     "summary",
 ]

@@ -38,6 +38,7 @@ def report(folder: Path) -> str:
             findings(store),
             charts(summary, history.curves(store, points=POINTS)),
             pictures(store),
+            strengths(history.strengths(store)),
             h("h2", "Settings"),
             changed(facts["changes"]),
             h("details", h("summary", "All of them"), h("pre", json.dumps(facts["settings"], indent=2))),
@@ -133,6 +134,40 @@ def pictures(store: Reader) -> Markup:
     if album.left_out:
         parts.append(h("p", f"{album.left_out} pictures are left out, to keep this page small.", class_="note"))
     return together(parts)
+
+
+def strengths(known: Mapping[str, Any] | None) -> Markup:
+    """At which strengths the LoRA was tried, the recommended one marked."""
+    if known is None:
+        return Markup("")
+    names = list(dict.fromkeys(name for row in known["strengths"] for name in row["rewards"]))
+    heads = h("tr", h("th", "strength"), [h("th", name) for name in names])
+    rows = [
+        h(
+            "tr",
+            h("td", shown(row["strength"])),
+            [h("td", cell(row["rewards"].get(name))) for name in names],
+            class_="best" if row["strength"] == known["recommended"] else None,
+        )
+        for row in known["strengths"]
+    ]
+    after = f" after {known['iteration']:g} iterations" if known["iteration"] is not None else ""
+    note = f"Of the LoRA{after}, on {shown(known['pictures'])} pictures, against the base model; best: "
+    return together(
+        h("h2", "LoRA strength"),
+        h("p", note, h("b", shown(known["recommended"])), class_="note"),
+        h("table", heads, rows),
+    )
+
+
+def cell(known: Mapping[str, float | None] | None) -> str:
+    """A reward at a strength: what it is, and its rise over the base model."""
+    after, rise, error = (shown((known or {}).get(name)) for name in ("after", "difference", "standard_error"))
+    return f"{after} ({'' if rise.startswith('-') else '+'}{rise} +- {error})"
+
+
+def shown(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
 
 
 def changed(changes: Sequence[object]) -> Markup:

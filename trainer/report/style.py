@@ -34,6 +34,8 @@ img { width: 100%; height: auto; display: block; border-radius: 4px; }
 .finding { border-left: 4px solid var(--c1); border-radius: 4px;
   background: var(--box); padding: 8px 12px; margin: 8px 0; }
 .problem { border-color: var(--c6); } .finding p { margin: 2px 0; }
+table { border-collapse: collapse; font-size: .9em; } th, td { padding: 2px 12px 2px 0; text-align: left; }
+.best td { font-weight: 600; color: var(--c2); }
 pre { background: var(--box); padding: 12px; border-radius: 6px; white-space: pre-wrap; font-size: .8em; }
 summary { cursor: pointer; } .note { color: var(--soft); }
 """

@@ -68,6 +68,15 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def iteration_of(lora: Path) -> int | None:
+    """After how many iterations a LoRA was exported, by its header; None if that is not known."""
+    try:
+        number = metadata(lora).get("iteration", "")
+    except (OSError, DamagedFile):
+        return None
+    return int(number) if re.fullmatch(r"\d{1,12}", number) else None
+
+
 def other_model(brought: Brought, path: str) -> bool:
     """Whether a model is known to be another than the LoRA was trained on."""
     found = digest_of(path, parts_alone=True) if re.fullmatch(r"[0-9a-f]{64}", brought.digest) else ""

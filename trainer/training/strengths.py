@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..engine.state import Setup
 from ..models.lora.strength import at_strength
@@ -63,6 +64,12 @@ def unit(found: Sequence[AtStrength], name: str) -> float:
     """A reward's mean standard error; 1 if it has none."""
     errors = [at.differences[name].standard_error for at in found]
     return sum(errors) / len(errors) or 1.0
+
+
+def told(found: Sequence[AtStrength], best: AtStrength, pictures: int) -> dict[str, Any]:
+    """As JSON takes it: for a program, and for the run."""
+    rows = [{"strength": at.strength, "rewards": {n: d.to_dict() for n, d in at.differences.items()}} for at in found]
+    return {"strengths": rows, "recommended": best.strength, "pictures": pictures}
 
 
 def table(config: Config, found: Sequence[AtStrength], best: AtStrength) -> str:

@@ -1,4 +1,4 @@
-/** What the checks found in the open run. */
+/** What the checks found in the open run, and how strong its LoRA is best. */
 
 /**
  * @typedef {import("./panel.mjs").Panel} Panel
@@ -6,6 +6,7 @@
  */
 
 import { button, fill, h, say } from "./dom.mjs";
+import { strengthTable } from "./strengths.mjs";
 import { ask, ofRun } from "./transport.mjs";
 
 const PAUSE = 5000; // milliseconds between two questions
@@ -15,16 +16,23 @@ export function mount(parent, panel) {
   const { store } = panel;
   const summary = h("p", { class: "ng-empty", role: "status" });
   const list = h("div", { class: "ng-findings" });
-  const element = h("div", { class: "ng-diagnosis" }, summary, list);
+  const strengths = h("div", { class: "ng-strength" });
+  const element = h("div", { class: "ng-diagnosis" }, summary, list, h("h3", {}, "LoRA strength"), strengths);
   parent.append(element);
   let asked = "";
   let shown = "";
+  let measured = "";
 
   function draw() {
     const run = panel.run();
     if (!run) {
       say(summary, "Open a run to have it checked.");
       return fill(list);
+    }
+    const known = store.state.details[run.id]?.strengths ?? null;
+    if (measured !== JSON.stringify(known)) {
+      measured = JSON.stringify(known);
+      fill(strengths, ...strengthTable(known));
     }
     const key = `${run.id} ${run.iteration} ${run.state}`;
     if (key === asked) return;

@@ -35,6 +35,15 @@
  * @property {Change[]} changes
  * @property {LogLine[]} log
  * @property {{ learning_rate: Limits, strength: Limits }} limits  of what a person may change
+ * @property {Strengths | null} strengths  null if they were not measured
+ *
+ * @typedef {Record<"after" | "difference" | "standard_error", number | null>} Rise
+ * @typedef {{ strength: number | null, rewards: Record<string, Rise> }} AtStrength
+ * @typedef {object} Strengths  of the LoRA, when it had so many iterations
+ * @property {number | null} recommended
+ * @property {number | null} pictures
+ * @property {number | null} iteration
+ * @property {AtStrength[]} strengths
  *
  * @typedef {Run & Extra} Details
  *
