@@ -4,8 +4,9 @@
 usage: python tests/record_runs.py [--work FOLDER] [--only TEXT]
 
 Every run is a real training of 64 x 64 pictures by two small CLIPs, tiny-clip trained and tiny-clip-heldout held out,
-unless its recipe says otherwise. A run is stored in FOLDER when it ends, and not made again; when all are there, their
-curves go to tests/trainer/recorded/runs.jsonl. Two to three minutes a run on one core.
+unless its recipe says otherwise. A run is stored in FOLDER when it ends, and not made again; the curves of all go to
+tests/trainer/recorded/runs.jsonl, where those that were not made stay as they are. Two to three minutes a run on one
+core.
 """
 
 import argparse
@@ -122,6 +123,7 @@ SICK = {
         121, "flat-rewards", wrapper="yes or no", prompts=("dog on a purple background", "cat on a black background")
     ),
     "flat: yes or no, close neighbours": Recipe(122, "flat-rewards", ("grpo.strength=0.1",), wrapper="yes or no"),
+    "inflated: rate": Recipe(161, "norm-inflation", ("optimizer.learning_rate=4e-3",)),
     "noisy: random": Recipe(131, "noisy-reward", wrapper="noise"),
     "noisy: moody": Recipe(132, "noisy-reward", wrapper="moody"),
     "collapse: plain pictures": Recipe(
@@ -226,15 +228,11 @@ def main() -> int:
                 recorded = {"name": name, **record(recipe, Path(folder))}
             path.write_text(json.dumps(recorded), "utf-8")
             print(name, recorded["reason"], f"{recorded['seconds']} s", recorded["tested"], flush=True)
-    runs = [json.loads(path.read_text("utf-8")) for path in sorted(arguments.work.glob("*.json"))]
-    missing = sorted(set(RECIPES) - {run["name"] for run in runs})
-    if missing:
-        print(f"still to be made: {', '.join(missing)}")
-        return 1
-    TARGET.parent.mkdir(exist_ok=True)
-    lines = [json.dumps(run, separators=(",", ":")) for run in runs if run["name"] in RECIPES]
+    made = [json.loads(path.read_text("utf-8")) for path in sorted(arguments.work.glob("*.json"))]
+    runs = {run["name"]: run for run in [*map(json.loads, TARGET.open(encoding="utf-8")), *made]}
+    lines = [json.dumps(runs[name], separators=(",", ":")) for name in sorted(runs) if name in RECIPES]
     TARGET.write_text("\n".join(lines) + "\n", "utf-8")
-    print(f"{len(runs)} runs: {TARGET}, {TARGET.stat().st_size} bytes")
+    print(f"{len(made)} of {len(lines)} runs made: {TARGET}, {TARGET.stat().st_size} bytes")
     return 0
 
 

@@ -99,7 +99,7 @@ TARGETS = [
                 'setup.micro_batch.fit("rollout"',
             ),
             "short batches for compiled blocks": ("filled or is_compiled(setup.policy.network)", "filled"),
-            "copies without a ratio": ("filled = bool(kept) and", "filled ="),
+            "copies without a ratio": ("full = filled and bool(kept) and", "full = filled and"),
             "copies that buy nothing": ("bool(kept) and size == setup.micro_batch.size", "bool(kept)"),
         },
     ),

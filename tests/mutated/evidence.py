@@ -147,4 +147,79 @@ TARGETS = [
         ("test_hold.py",),
         {"held pairs cost nothing": ("config.updated_steps", "config.trained_steps")},
     ),
+    Target(
+        "trainer/experiments/fingerprint.py",
+        ("test_experiments.py",),
+        {
+            "the rewards make no difference": ("plain(config.rewards), further", "further"),
+            "nor what else makes the run": ("plain(config.rewards), further", "plain(config.rewards)"),
+            "the seed is part of it": ('"run": ("folder", "seed")', '"run": ("folder",)'),
+            "defaults are part of it": ("if name not in leave and value != known[name]", "if name not in leave"),
+        },
+    ),
+    Target(
+        "trainer/experiments/trials.py",
+        ("test_experiments.py",),
+        {
+            "rows of other settings count": (" if settings.get((row.task, row.arm)) == row.settings]", "]"),
+            "nothing is taken from other tables": ("                    if not found:", "                    if True:"),
+            "of another seed": (
+                "(row.task, row.rate, row.seed, row.settings) == (task.name, rate, seed, settings)",
+                "(row.task, row.rate, row.settings) == (task.name, rate, settings)",
+            ),
+            "all rates at all seeds": ("if seed == first:", "if True:"),
+        },
+    ),
+    Target(
+        "trainer/experiments/sooner.py",
+        ("test_experiments.py",),
+        {
+            "when the test after it was": ("share = (target - low) / (high - low)", "share = 1"),
+            "the best seed": ("statistics.median(self.seconds)", "min(self.seconds)"),
+            "what raised nothing is reached": ("if other.trained.value <= 0:", "if False:"),
+        },
+    ),
+    Target(
+        "trainer/training/base_noises.py",
+        ("test_base_noises.py",),
+        {
+            "of its own size": ("norm(v - v_base) / norm(v_base)", "norm(v - v_base) / norm(v)"),
+            "the other way round": ("norm(v) / norm(v_base)}", "norm(v_base) / norm(v)}"),
+            "the base model itself": (
+                "    with setup.policy.reference():\n        v_base",
+                "    if True:\n        v_base",
+            ),
+        },
+    ),
+    Target(
+        "trainer/stages/update.py",
+        ("test_update.py",),
+        {
+            "moments that are not made up for": ('known["exp_avg"] / (1 - beta1**n)', 'known["exp_avg"]'),
+            "the last parameter alone": ("total + step.square().sum()", "step.square().sum()"),
+        },
+    ),
+    Target(
+        "trainer/stages/update.py",
+        ("test_hold.py",),
+        {"the reference is asked at all pairs": ("if referred is None or referred[start + i]]", "]")},
+    ),
+    Target(
+        "trainer/benchmarks/iteration.py",
+        ("test_benchmarks.py",),
+        {
+            "a backward pass is free": ("trained * 2 +", "trained +"),
+            "the reference at all steps": ("trained // at_once", "trained"),
+            "the first turn counts": ("if turn >= 0:", "if True:"),
+        },
+    ),
+    Target(
+        "trainer/history/strengths.py",
+        ("test_history.py",),
+        {
+            "of no iteration": ('"iteration": iteration}', '"iteration": None}'),
+            "an empty table is one": ("    if not rows:", "    if rows is None:"),
+            "without end": ("[:MOST]", ""),
+        },
+    ),
 ]

@@ -88,16 +88,26 @@ TARGETS = [
         },
     ),
     Target(
+        "trainer/training/base_noises.py",
+        ("test_evaluation.py",),
+        {
+            "every base picture of the first prompt": (
+                "told, every = conditioning_of(setup, prompts)",
+                "told, every = conditioning_of(setup, [0] * len(prompts))",
+            ),
+            "base noises of other seeds": (
+                "base_noise(setup.geometry.latent_shape, seed)",
+                "base_noise(setup.geometry.latent_shape, seed + 1)",
+            ),
+        },
+    ),
+    Target(
         "trainer/training/evaluate.py",
         ("test_evaluation.py",),
         {
             "the base noise of another seed": (
                 "base_noise(setup.geometry.latent_shape, seed) for",
                 "base_noise(setup.geometry.latent_shape, seed + 1) for",
-            ),
-            "every base picture of the first prompt": (
-                "pictures_of(setup, conditioning_of(setup, prompts), seeds",
-                "pictures_of(setup, conditioning_of(setup, [0] * len(prompts)), seeds",
             ),
             "every picture from the first init": (
                 "known.index(text) if text in known else 0 for",

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from trainer.diagnosis import CHECKS, Record
-from trainer.diagnosis.policy import mode_collapse, trust_region
+from trainer.diagnosis.policy import mode_collapse, norm_inflation, trust_region
 from trainer.diagnosis.record import Curve, standard_errors
 from trainer.diagnosis.rewards import flat_rewards, lowest_share, lowest_variance, noisy_reward, reward_hacking, stalled
 
 N = 60
+NAMES = """reward__a reward__h reward_std__a diversity grad_norm clip_fraction ratio_error skipped_groups
+velocity_change velocity_norm""".split()
 
 
 def record(weights=None, prompts=1, per_iteration=1, group_size=8, strength=0.3, **curves) -> Record:
@@ -92,6 +94,8 @@ def test_noise_alone_is_no_finding(check):
             clip_fraction=0.1 + 0.02 * noise(seed + 5000),
             ratio_error=[0.0] * N,
             skipped_groups=[0.0] * N,
+            velocity_change=0.15 * np.exp(0.2 * noise(seed + 6000)),
+            velocity_norm=1.03 + 0.03 * noise(seed + 7000),
         )
         alarms += CHECKS[check](r) is not None
     assert alarms <= 1
@@ -282,6 +286,30 @@ def test_a_long_run_without_any_gain_is_stalled():
     assert not stalled(record(reward__a=unsteady, **spread))
 
 
+@pytest.mark.parametrize(
+    ("norms", "severity", "since"),
+    [
+        ([1, 1.1, 1.19], None, None),
+        ([1, 1.5, 1.1], None, None),  # over again
+        ([1, 1.3, 1.1, 1.25, 1.3], "warning", 3),
+        ([1, 1.3, 1.5], "problem", 1),
+        ([1.3], "warning", 0),
+    ],
+)
+def test_a_velocity_that_became_longer_than_the_base_models_is_inflated(norms, severity, since):
+    found = norm_inflation(record(velocity_norm=norms))
+    assert (found and found.severity, found and found.since) == (severity, since)
+    if found:
+        assert f"{norms[-1]:.2f} times as long" in found.evidence
+
+
+def test_a_velocity_far_from_the_base_models_left_the_trust_region():
+    assert not trust_region(record(velocity_change=[0, 0.1, 0.6, 0.3]))
+    found = trust_region(record(velocity_change=[0, 0.7, 0.3, 0.6, 1.2]))
+    assert (found.severity, found.since) == ("problem", 3)
+    assert "by 120% of its size" in found.evidence
+
+
 def test_one_of_two_rewards_that_rises_is_no_stall():
     both = {"reward__a": noise(0, 200), "reward_std__a": [1.0] * 200, "reward_std__b": [1.0] * 200}
     weights = {"a": 1.0, "b": 1.0}
@@ -289,9 +317,9 @@ def test_one_of_two_rewards_that_rises_is_no_stall():
     assert not stalled(record(weights, reward__b=rising(3, 1, 200), **both))
 
 
-@pytest.mark.parametrize("missing", ["reward__a", "reward_std__a", "diversity", "grad_norm", "skipped_groups"])
+@pytest.mark.parametrize("missing", NAMES)
 def test_a_metric_that_the_run_does_not_have_is_no_error(missing):
-    names = "reward__a reward__h reward_std__a diversity grad_norm clip_fraction ratio_error skipped_groups".split()
+    names = NAMES
     there = {name: noise(n, 200) for n, name in enumerate(names) if name != missing}
     for check in CHECKS.values():
         check(record(**there))
@@ -299,7 +327,7 @@ def test_a_metric_that_the_run_does_not_have_is_no_error(missing):
 
 @pytest.mark.parametrize("n", range(10))
 def test_a_run_of_few_iterations_or_none_is_no_error(n):
-    names = "reward__a reward__h reward_std__a diversity grad_norm clip_fraction ratio_error skipped_groups".split()
+    names = NAMES
     for values in ([None] * n, [0.0] * n, [math.nan] * n, [1.0] * n):
         for check in CHECKS.values():
             check(record(**dict.fromkeys(names, values)))

@@ -13,9 +13,10 @@ from trainer.experiments import bench as benches
 from trainer.experiments import sheet, sooner, summary, trials
 from trainer.experiments.bench import Bench
 from trainer.experiments.catalogue import EXPERIMENTS, Arm, Experiment
-from trainer.experiments.fingerprint import fingerprint
+from trainer.experiments.fingerprint import changed, fingerprint
 from trainer.experiments.sheet import Row
 from trainer.experiments.tasks import TASKS, Task, preset
+from trainer.settings.config import GrpoSettings
 from trainer.settings.presets import PRESETS
 
 HELD_OUT = '[[rewards]]\nkind = "colourfulness"\n[[rewards]]\nkind = "sharpness"\nheld_out = true'
@@ -177,8 +178,8 @@ def test_a_run_belongs_to_its_settings(counted, task, tmp_path):
         (arm, replace(plan, budget=2.0)),
         (arm, replace(plan, overrides=["lora.rank=2"])),
     ]
-    for n, (changed, anew) in enumerate(others, 5):
-        (found,) = trials.run(Experiment("?", [changed]), anew, path, silent)
+    for n, (other, anew) in enumerate(others, 5):
+        (found,) = trials.run(Experiment("?", [other]), anew, path, silent)
         assert found.settings != known.settings
         assert len(counted) == n
     assert trials.run(Experiment("?", [arm]), plan, path, silent) == [known]
@@ -199,6 +200,11 @@ def test_a_fingerprint_is_of_what_was_chosen(task):
     ]
     assert len({word, *(fingerprint(task.config([change])) for change in changes)}) == 1 + len(changes)
     assert fingerprint(task.config(), 1.0) != word
+
+
+def test_a_setting_at_its_default_is_not_told_so_that_one_added_later_changes_no_fingerprint():
+    assert changed(GrpoSettings(), ()) == {}
+    assert changed(GrpoSettings(anchors=2, hold=1.0), ("hold",)) == {"anchors": 2}
 
 
 def test_a_table_of_another_kind_has_no_runs(tmp_path):

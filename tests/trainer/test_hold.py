@@ -1,9 +1,12 @@
 """`grpo.hold`: some steps are trained, and the model's velocity at the others stays what it was."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from loop_runs import run, setup_of
 
+from trainer.engine import grpo
 from trainer.engine.drawing import Clock, policy_velocity
 from trainer.engine.grpo import collect, gradient, pairs_of
 from trainer.engine.setup import drawn_in
@@ -94,6 +97,33 @@ def test_its_gradient_is_that_of_the_velocitys_divergence_at_the_held_step(make,
     expected = torch.autograd.grad(loss, list(setup.lora.values()))
     expected = torch.cat([g.flatten() for g in expected])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("overrides", "asked"), [([], P * B), (["grpo.kl_weight=1"], 2 * P * B)])
+def test_the_base_model_is_asked_at_the_held_step_alone_unless_a_guard_needs_it(make, monkeypatch, overrides, asked):
+    setup, inside, rows_asked = make(*EARLY, "grpo.hold=2", *overrides), [], []
+    original = setup.policy.reference
+
+    @contextmanager
+    def reference():
+        inside.append(True)
+        with original():
+            yield
+        inside.pop()
+
+    def counted(*args, **options):
+        velocity = policy_velocity(*args, **options)
+
+        def count(x, sigma, rows):
+            rows_asked.extend(rows.tolist() if inside else ())
+            return velocity(x, sigma, rows)
+
+        return count
+
+    monkeypatch.setattr(setup.policy, "reference", reference)
+    monkeypatch.setattr(grpo, "policy_velocity", counted)
+    gradient_of(setup)
+    assert len(rows_asked) == asked
 
 
 def test_the_other_steps_stay_nearer_to_where_they_were(make):

@@ -169,6 +169,9 @@ def test_an_effective_step_is_one_where_gradients_agree_and_small_where_they_are
             assert [effective_step(o) for o in optimizers] == pytest.approx([1, 1], rel=1e-4)
     assert effective_step(optimizers[0]) == pytest.approx(1, rel=1e-4)
     assert effective_step(optimizers[1]) == pytest.approx((0.1 / 1.9) ** 0.5, rel=0.05)
+    both = make_optimizer([steady, noise], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
+    both.state = {p: state for optimizer in optimizers for p, state in optimizer.state.items()}
+    assert effective_step(both) == pytest.approx(((1 + effective_step(optimizers[1]) ** 2) / 2) ** 0.5, rel=1e-3)
     before = noise.detach().clone()
     optimizers[1].step()
     taken = (noise.detach() - before).square().mean().sqrt().item() / 1e-3

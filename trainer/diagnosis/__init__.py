@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .policy import mode_collapse, trust_region
+from .policy import mode_collapse, norm_inflation, trust_region
 from .record import Finding, Record, Series
 from .rewards import flat_rewards, noisy_reward, reward_hacking, stalled
 
@@ -13,6 +13,7 @@ CHECKS: dict[str, Callable[[Record], Finding | None]] = {
     "reward-hacking": reward_hacking,
     "trust-region": trust_region,
     "mode-collapse": mode_collapse,
+    "norm-inflation": norm_inflation,
     "flat-rewards": flat_rewards,
     "noisy-reward": noisy_reward,
     "stalled": stalled,

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .record import SHORTEST, Curve, Finding, Record, standard_errors
 
@@ -14,6 +15,8 @@ CLIPPED = 0.5  # share of the terms of an iteration
 SPIKE = 10.0  # times the median gradient norm
 UNEQUAL = 0.01  # |rho - 1| before an update, which should be 0
 OTHER = 0.02  # of its size, how far the velocity before an update may be from the rollout's: bfloat16's rounding
+AWAY = 0.5  # of its size, how far the velocity may be from the base model's: trainings that went well end at 0.1 to 0.3
+LONGER, BURST = 1.2, 1.4  # its length, in the base model's: trainings that went well end at 0.98 to 1.14
 MOVED = 0.2  # the same before the last of several updates: healthy runs move 0.02 to 0.05
 
 
@@ -52,8 +55,10 @@ def mode_collapse(record: Record) -> Finding | None:
 
 
 def trust_region(record: Record) -> Finding | None:
-    """Updates went too far: most terms were clipped, gradients shot up, or the trained reward itself fell."""
-    evidence = _clipped(record) or _unequal(record) or _moved(record) or _spike(record) or _fallen(record)
+    """Updates went too far: terms were clipped, gradients shot up, the base model was left, the trained reward fell."""
+    evidence = (
+        _clipped(record) or _unequal(record) or _moved(record) or _away(record) or _spike(record) or _fallen(record)
+    )
     if evidence is None:
         return None
     text, since, severity = evidence
@@ -95,6 +100,36 @@ def _moved(record: Record) -> tuple[str, int, str] | None:
         return None
     return (f"The updates on one rollout move the velocity by {np.median(recent.values):.0%} of its size.",
             int(recent.iterations[0]), "problem")  # fmt: skip
+
+
+def _away(record: Record) -> tuple[str, int, str] | None:
+    """The velocity is another than the base model's at the same states, in whatever direction."""
+    curve = record.curve("velocity_change")
+    if not len(curve) or curve.values[-1] <= AWAY:
+        return None
+    text = f"The velocity is off the base model's by {curve.values[-1]:.0%} of its size."
+    return text, int(curve.iterations[since(curve.values > AWAY)]), "problem"
+
+
+def norm_inflation(record: Record) -> Finding | None:
+    """The velocity became longer than the base model's, which drives up contrast and colours whatever is drawn."""
+    curve = record.curve("velocity_norm")
+    if not len(curve) or curve.values[-1] <= LONGER:
+        return None
+    return Finding(
+        "norm-inflation",
+        "problem" if curve.values[-1] > BURST else "warning",
+        f"The velocity is {curve.values[-1]:.2f} times as long as the base model's at the same states.",
+        "Use the LoRA at a lower strength; or go on from a checkpoint of before with a lower learning rate, or with "
+        "guard = norm and a kl_weight.",
+        int(curve.iterations[since(curve.values > LONGER)]),
+    )
+
+
+def since(beyond: NDArray[np.bool_]) -> int:
+    """Where the last stretch of true values begins, of some that end with one."""
+    within = np.flatnonzero(~beyond)
+    return int(within[-1]) + 1 if len(within) else 0
 
 
 def _spike(record: Record) -> tuple[str, int, str] | None:
