@@ -16,7 +16,7 @@ LEARNING_RATE = setting_input(OptimizerSettings, "learning_rate")
 GRPO_SETTINGS = SETTINGS.Input("settings", optional=True, tooltip="GRPO Settings; without it their defaults.")
 OFTEN = ("anchors", "trained_steps", "quasi_norm", "clip", "updates_per_rollout", "kl_weight")
 RARELY = ("reward_normalisation", "temperature_mode", "temperature")
-ADDED = ("pairing", "step_choice", "distance", "hold")  # after the first graphs were saved
+ADDED = ("pairing", "step_choice", "distance", "hold", "probe")  # after the first graphs were saved
 OF_GRPO = (*OFTEN, *RARELY)
 OF_OPTIMIZER = ("max_grad_ratio", "weight_decay", "warmup", "ema_decay")
 

@@ -12,6 +12,8 @@ OBJECTIVES = {
     "mix-grpo": "sde:MixGrpo",
     "nft": "nft:Nft",
 }
+PROBED = (0.1, 0.3, 0.5, 0.7, 1.0)  # strengths that a probe tries
+RIVALS = tuple(name for name in OBJECTIVES if name != "neighbor")
 REFERENCE = "reference"  # as the reference pipeline has it
 STRATIFIED, CROSSED = PAIRINGS = ("stratified", "crossed")  # see `anchors.choose_pairs`
 RANDOM, EARLY, LATE = STEP_CHOICES = ("random", "early", "late")  # see `anchors.choose_steps`

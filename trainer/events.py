@@ -65,6 +65,19 @@ class SelfTested(Told):
 
 
 @dataclass(frozen=True)
+class Probed(Told):
+    """Before the first iteration: how far neighborhoods agree on what to change, at each strength."""
+
+    iteration: int
+    agreements: dict[float, float]  # mean cosine of two gradients by strength; nan if nothing differed
+    strength: float  # where they agree most
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{s:g}: {value:.3f}" for s, value in self.agreements.items())
+        return f"strength {self.strength:g}, where neighborhoods agree most on what to change ({told})"
+
+
+@dataclass(frozen=True)
 class Drawn(Told):
     """The candidates' pictures, before they are scored. An iteration that is cut short never gets an IterationDone."""
 
@@ -253,6 +266,7 @@ class Finished(Told):
 Event = (
     Started
     | SelfTested
+    | Probed
     | Drawn
     | IterationDone
     | Skipped

@@ -205,6 +205,39 @@ TARGETS = [
         {"the reference is asked at all pairs": ("if referred is None or referred[start + i]]", "]")},
     ),
     Target(
+        "trainer/training/probe.py",
+        ("test_probe.py",),
+        {
+            "groups agree with themselves": ("(total.square().sum().item() - groups)", "total.square().sum().item()"),
+            "long gradients count more": ("return whole / whole.norm()", "return whole"),
+            "as many groups as an iteration has": (
+                "range(min(most, len(candidates.prompts)))",
+                "range(len(candidates.prompts))",
+            ),
+            "where they agree least": ("max(known, key", "min(known, key"),
+            "what is held is asked for": ("hold=0.0))) for s", "hold=setup.config.grpo.hold))) for s"),
+            "gradients stay": (
+                "    finally:\n        for p in setup.lora.values():\n            p.grad = None",
+                "    finally:\n        pass",
+            ),
+            "each adds to the last one": (
+                "        for p in setup.lora.values():\n            p.grad = None\n        gradient(",
+                "        gradient(",
+            ),
+        },
+    ),
+    Target(
+        "trainer/training/loop.py",
+        ("test_probe.py",),
+        {
+            "a resumed run probes again": ("or state.iteration > 0 or change_at(state.changes, 0)", ""),
+            "found and forgotten": (
+                "state.changes = with_change(state.changes, Change(0",
+                "with_change(state.changes, Change(0",
+            ),
+        },
+    ),
+    Target(
         "trainer/benchmarks/iteration.py",
         ("test_benchmarks.py",),
         {

@@ -14,6 +14,7 @@ from trainer.events import (
     IterationDone,
     LetGo,
     Paused,
+    Probed,
     Resumed,
     Saved,
     SelfTested,
@@ -34,6 +35,7 @@ TESTED = (
     "before the first update |rho - 1| is 0.5, and velocities differ by 0.25 of their size; "
     "the gradient misses its promise by 0.75"
 )
+PROBED = "strength 0.1, where neighborhoods agree most on what to change (0.1: 0.250, 1: 0.000)"
 HALVED, CHANGED = "out of memory in update: 2 at once from here on", "changed: learning rate 0.0001, strength 0.2"
 LET_GO = "out of memory in reward: the rollout keeps no block inputs from here on"
 # event, its sentence, the state it brings, its line in the run's log
@@ -41,6 +43,7 @@ EVENTS = [
     (Started(3, 9), "", "running", ""),
     (SelfTested(3, 0.5, 0.25, 0.75, ""), TESTED, None, ""),
     (SelfTested(3, 0.5, 0.25, 0.75, "a cause"), f"{TESTED}: a cause", None, f"{TESTED}: a cause"),
+    (Probed(0, {0.1: 0.25, 1.0: 0.0}, 0.1), PROBED, None, PROBED),
     (Skipped(3, "why"), "update skipped: why", None, "update skipped: why"),
     (Halved(3, "update", 2), HALVED, None, HALVED),
     (LetGo(3, "reward"), LET_GO, None, LET_GO),

@@ -17,6 +17,7 @@ from ..models.lora.attach import ADAPTER, detach_lora
 from ..settings.config import Config
 from ..training.evaluate import UNSEEN, Difference, Samples, compare, sample
 from ..training.loop import iterate
+from ..training.probe import at, probe
 from .noisy import Noisy
 from .tasks import Task
 
@@ -109,6 +110,8 @@ class Bench:
         """
         config = self.task.config([*self.overrides, *overrides, f"run.seed={seed}"])
         setup = self.setup(config, noise)
+        if config.grpo.probe:  # its seconds are not of training
+            setup = setup.under(at(config, probe(setup, 0).strength, config.grpo.hold))
         state, watch = new_state(setup), Stopwatch(self.policy.device)
         for mark in range(1, marks + 1):
             metrics = self.train(setup, state, watch, budget * mark / marks)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..choices import PROBED
 from .tasks import preset, toml
 
 
@@ -68,7 +69,7 @@ EXPERIMENTS = {
     ),
     "strength": Experiment(
         "How far should the neighbours be from the base noise?",
-        [Arm(f"s {s}", grpo(strength=s)) for s in (0.1, 0.3, 0.5, 0.7, 1.0)],
+        [*(Arm(f"s {s}", grpo(strength=s)) for s in PROBED), Arm("as a probe finds it", grpo(probe=8))],
     ),
     "anchors": Experiment(
         "How many anchors, at how many steps?",

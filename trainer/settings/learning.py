@@ -15,6 +15,7 @@ from ..choices import (
     PAIRINGS,
     POLICY,
     RANDOM,
+    RIVALS,
     SPREADS,
     STEP_CHOICES,
     STRATIFIED,
@@ -50,6 +51,15 @@ class GrpoSettings(Section, section="grpo"):
         above=0,
         most=1,
         step=0.01,
+    )
+    probe: int = setting(
+        0,
+        "Neighborhoods by which a training finds its strength before the first iteration: of five strengths it takes "
+        "the one at which they agree most on what to change. Each is drawn, scored and passed back five times. 8 are "
+        "enough where a LoRA learns at all; 0: strength is as set.",
+        least=0,
+        highest=1024,
+        omit_default=True,
     )
     anchors: int = setting(
         1,
@@ -202,6 +212,9 @@ class GrpoSettings(Section, section="grpo"):
     def check(self) -> None:
         most = f"must be between 1 and grpo.group_size = {self.group_size}"
         require(self.anchors <= self.group_size, "grpo.anchors", self.anchors, most)
+        require(self.probe != 1, "grpo.probe", self.probe, "must be 0, or at least 2: neighborhoods are compared")
+        without = self.probe == 0 or self.objective not in RIVALS
+        require(without, "grpo.probe", self.probe, f"must be 0: {self.objective} has no strength")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..events import (
     COMPLETE,
     GAVE_UP,
     STOPPED,
+    Change,
     Changed,
     Ending,
     Finished,
@@ -34,6 +35,7 @@ from ..rewards import RewardUnavailable
 from .base_noises import away_from_base, base_trajectories
 from .control import Control, change_at, in_force, with_change
 from .evaluate import evaluate
+from .probe import probe
 from .report import describe, drawn, report
 from .self_test import self_test
 from .waiting import LOOK, patient, wait_until_back
@@ -120,6 +122,7 @@ class _Loop:
             try:
                 if state.iteration == self.first:
                     self.on_event(self_test(self.setup, self.first))
+                    self.find_strength()
                 skipped = self.iterate()
             except Stopped:
                 return self.control.ending or Ending(STOPPED)
@@ -135,6 +138,15 @@ class _Loop:
             if state.iteration % run.save_every == 0:
                 self.save_if_new()
         return Ending(COMPLETE)
+
+    def find_strength(self) -> None:
+        """Before the first iteration, if the settings ask for it; a resumed run has what was found the first time."""
+        state = self.state
+        if self.setup.config.grpo.probe == 0 or state.iteration > 0 or change_at(state.changes, 0):
+            return
+        found = probe(self.setup, state.iteration)
+        self.on_event(found)
+        state.changes = with_change(state.changes, Change(0, strength=found.strength))
 
     def iterate(self) -> str:
         """One iteration, and what comes before it; why its update was skipped, empty if it was not."""
