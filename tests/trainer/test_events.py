@@ -43,7 +43,7 @@ EVENTS = [
     (Started(3, 9), "", "running", ""),
     (SelfTested(3, 0.5, 0.25, 0.75, ""), TESTED, None, ""),
     (SelfTested(3, 0.5, 0.25, 0.75, "a cause"), f"{TESTED}: a cause", None, f"{TESTED}: a cause"),
-    (Probed(0, {0.1: 0.25, 1.0: 0.0}, 0.1), PROBED, None, PROBED),
+    (Probed(3, {0.1: 0.25, 1.0: 0.0}, 0.1), PROBED, None, PROBED),
     (Skipped(3, "why"), "update skipped: why", None, "update skipped: why"),
     (Halved(3, "update", 2), HALVED, None, HALVED),
     (LetGo(3, "reward"), LET_GO, None, LET_GO),
