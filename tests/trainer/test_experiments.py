@@ -113,6 +113,10 @@ def test_what_was_never_reached_and_what_raised_nothing():
     assert "b's +0.200 it has not reached" in str(sooner.sooner(rows, a, b))
     assert sooner.sooner(rows, a, c) is None
     assert sooner.in_words([rows[0]], [a]) == ""
+    near = row("near", trained=0.199)
+    text = sooner.in_words([*rows, near], [a, b, *summary.results([near])])
+    assert [sentence.split(" on ")[0] for sentence in text.split(". ")] == ["b", "near"]
+    assert text.count("a's +0.100 it has") == 2
     dips = [row("d", mark=m, seconds=10.0 * m, trained=t) for m, t in ((1, 0.3), (2, 0.0), (3, 0.3))]
     assert sooner.crossing(dips, 0.15)[0] == pytest.approx(5)  # the first time counts
 

@@ -56,6 +56,7 @@ EXPERIMENTS = {
         "What does each method reach in the same time?",
         [
             method("composition", marks=20),
+            Arm("composition at 3e-3", [preset("composition")], rates=(3e-3,), tasks=("scenes",), marks=20),
             method("defaults"),
             method("paper"),
             method("flow-grpo-cheap"),

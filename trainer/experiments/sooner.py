@@ -55,11 +55,13 @@ def crossing(run: Sequence[Row], target: float) -> tuple[float, float]:
 
 
 def in_words(rows: Sequence[Row], found: Sequence[Result]) -> str:
-    """Of each task's best arm, when it had what each of the others has at its end."""
+    """Of each task's best arm, and of those that are as good but for chance, when it had what the others end with."""
     sentences = []
     for task in dict.fromkeys(r.task for r in found):
-        best, *others = sorted((r for r in found if r.task == task), key=lambda r: -r.trained.value)
-        told = [str(s) for other in others if (s := sooner(rows, best, other))]
-        if told:
-            sentences.append(f"{best.arm} on {task}: {'; '.join(told)}.")
+        arms = sorted((r for r in found if r.task == task), key=lambda r: -r.trained.value)
+        good = [r for r in arms if r.trained.value >= arms[0].trained.value - arms[0].trained.error]
+        for one in good:
+            told = [str(s) for other in arms if other not in good and (s := sooner(rows, one, other))]
+            if told:
+                sentences.append(f"{one.arm} on {task}: {'; '.join(told)}.")
     return " ".join(sentences)
