@@ -158,6 +158,11 @@ def test_without_steps_to_hold_it_is_refused(config_file, overrides):
         load_config(config_file(grpo="group_size = 4"), [*overrides, "grpo.hold=1"])
 
 
+def test_a_rival_holds_nothing(config_file):
+    with pytest.raises(ConfigError, match=r"grpo\.hold = 1\.0: must be 0: nft has nothing of the kind"):
+        load_config(config_file(grpo="group_size = 4"), [*EARLY, "grpo.objective='nft'", "grpo.hold=1"])
+
+
 def test_the_plan_counts_its_passes(config_file):
     free, held = (cost(load_config(config_file(), [*MANY, *EARLY, f"grpo.hold={w}"])) for w in (0, 5))
     assert (free.update, free.reference) == (P * B, 0)

@@ -137,7 +137,7 @@ def test_a_stop_ends_it_at_once_and_leaves_nothing(make):
     ("overrides", "message"),
     [
         (["grpo.probe=1"], "grpo.probe = 1: must be 0, or at least 2"),
-        (["grpo.objective='nft'"], "grpo.probe = 4: must be 0: nft has no strength"),
+        (["grpo.objective='nft'"], "grpo.probe = 4: must be 0: nft has nothing of the kind"),
     ],
 )
 def test_what_it_cannot_do_is_said(config_file, overrides, message):

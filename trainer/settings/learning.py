@@ -213,8 +213,9 @@ class GrpoSettings(Section, section="grpo"):
         most = f"must be between 1 and grpo.group_size = {self.group_size}"
         require(self.anchors <= self.group_size, "grpo.anchors", self.anchors, most)
         require(self.probe != 1, "grpo.probe", self.probe, "must be 0, or at least 2: neighborhoods are compared")
-        without = self.probe == 0 or self.objective not in RIVALS
-        require(without, "grpo.probe", self.probe, f"must be 0: {self.objective} has no strength")
+        for name in ("probe", "hold"):
+            off = getattr(self, name) == 0 or self.objective not in RIVALS
+            require(off, f"grpo.{name}", getattr(self, name), f"must be 0: {self.objective} has nothing of the kind")
 
 
 @dataclass(frozen=True)
