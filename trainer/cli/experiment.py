@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..experiments.catalogue import EXPERIMENTS
+from ..experiments.catalogue import EXPERIMENTS, Experiment
 from ..experiments.tasks import TASKS, Task
 from .output import note, print_json, say
 
@@ -16,7 +16,7 @@ MEASUREMENTS = ("solver", "exploration")  # modules of experiments/ that compare
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=[*EXPERIMENTS, *MEASUREMENTS])
-    parser.add_argument("--task", action="append", choices=TASKS, help="default: the experiment's own, one or both")
+    parser.add_argument("--task", action="append", choices=TASKS, help="default: the experiment's own")
     parser.add_argument(
         "--config", type=Path, help="any other task: its prompts are trained on, those of its evaluation tested"
     )
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def tasks_of(name: str) -> Sequence[str]:
-    return EXPERIMENTS[name].tasks if name in EXPERIMENTS else tuple(TASKS)
+    return EXPERIMENTS[name].tasks if name in EXPERIMENTS else Experiment.tasks
 
 
 def table_of(arguments: argparse.Namespace) -> Path:

@@ -108,6 +108,22 @@ EXPERIMENTS = {
             for updates in (1, 2, 4)
         ],
     ),
+    "guards": Experiment(
+        "A reward that is easily cheated: which guard keeps more of the held-out one, at as much of the trained one?",
+        [
+            Arm("none"),
+            *(
+                Arm(f"{guard}, weight {weight:g}", grpo(guard=guard, kl_weight=weight))
+                for guard, weights in (
+                    ("policy", (0.1, 1.0, 10.0)),
+                    ("velocity", (1.0, 10.0, 100.0)),
+                    ("norm", (10.0, 100.0)),
+                )
+                for weight in weights
+            ),
+        ],
+        tasks=("cheated",),
+    ),
     "temperature": Experiment(
         "One softmax temperature for a group, or one a step?",
         [Arm(mode, grpo(temperature_mode=mode)) for mode in ("scale-free", "element-mean")],

@@ -23,6 +23,7 @@ class Task:
     pictures: int = 6  # of each tested prompt
     steps: int = 0  # of the solver, for the tested pictures; 0: the config's
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)  # learning rates that are tried
+    settings: tuple[str, ...] = ()  # other than the file's
 
     def config(self, overrides: Sequence[str] = ()) -> Config:
         """The file's settings under an arm's, with the task's prompts, and nothing stored.
@@ -31,7 +32,7 @@ class Task:
             ConfigError: a setting is wrong, or there is nothing to test on.
         """
         prompts = [f"prompts={list(self.trained)!r}"] if self.trained else []
-        config = load_config(self.file, [*prompts, *overrides])
+        config = load_config(self.file, [*self.settings, *prompts, *overrides])
         tested = self.tested or config.evaluation.prompts
         if not tested:
             raise ConfigError("evaluation.prompts = []: prompts to test on are needed")
@@ -58,9 +59,11 @@ def scene_prompts() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 TESTED = 7  # every so many of the other half: 43 scenes
+CHEATED = "rewards=[{kind='sharpness'}, {kind='tiny-clip', held_out=true}]"  # trained on, it ruins the pictures
 TASKS = {
     "scenes": Task("scenes", FOLDER / "scenes.toml", *scene_prompts(), pictures=4, steps=8, rates=(3e-4, 1e-3, 3e-3)),
     "emoji": Task("emoji", FOLDER / "emoji.toml", *emoji_prompts()),
+    "cheated": Task("cheated", FOLDER / "emoji.toml", *emoji_prompts(), settings=(CHEATED,)),
 }
 
 
