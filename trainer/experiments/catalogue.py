@@ -68,6 +68,14 @@ EXPERIMENTS = {
         budget=100.0,
         marks=4,
     ),
+    "rivals": Experiment(
+        "Does every method learn, from a reward that is easily raised?",
+        [
+            Arm(name, [preset(name)], rates=(1e-3,))
+            for name in ("paper", "flow-grpo-cheap", "flow-grpo", "dance-grpo", "mix-grpo", "nft")
+        ],
+        tasks=("cheated",),
+    ),
     "strength": Experiment(
         "How far should the neighbours be from the base noise?",
         [*(Arm(f"s {s}", grpo(strength=s)) for s in PROBED), Arm("as a probe finds it", grpo(probe=8))],
