@@ -224,8 +224,8 @@ class OptimizerSettings(Section, section="optimizer"):
 
     learning_rate: float = setting(
         1e-4,
-        "Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, 5e-4 the "
-        "embedded model.",
+        "Of AdamW on the LoRA; larger learns faster and breaks sooner. 1e-4 to 3e-4 suits FLUX.1-dev, 5e-4 to "
+        "3e-3 the embedded models.",
         above=0,
         highest=1.0,
         step=1e-6,
