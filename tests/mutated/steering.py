@@ -82,7 +82,14 @@ TARGETS = [
                 "if ending.kind != STOPPED and self.setup.evaluation",
                 "if self.setup.evaluation",
             ),
-            "a cancel in the last evaluation is an error": ("with suppress(Stopped):", "if True:"),
+            "a cancel in the last evaluation is an error": (
+                "with suppress(Stopped), as_exported(self.setup, self.state):",
+                "with as_exported(self.setup, self.state):",
+            ),
+            "the last weights are evaluated at the end": (
+                "with suppress(Stopped), as_exported(self.setup, self.state):",
+                "with suppress(Stopped):",
+            ),
             "base pictures every time": ("if base_due(setup, iteration):", "if True:"),
             "base pictures without a place to store them": ("(run.base_every, run.tiles_every))", "(run.base_every,))"),
         },

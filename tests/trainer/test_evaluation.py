@@ -8,7 +8,7 @@ import torch
 from asked import Asked
 
 from trainer.engine.setup import encode
-from trainer.engine.state import Canvas, new_state
+from trainer.engine.state import Canvas, as_exported, new_state
 from trainer.errors import Stopped
 from trainer.events import Evaluated, IterationDone
 from trainer.settings.config_file import load_config
@@ -55,6 +55,22 @@ def picture(setup, conditioning, row, seed):
     return setup.policy.decode(x, setup.geometry)[0]
 
 
+def test_what_is_evaluated_is_what_is_exported_and_the_training_goes_on_with_its_own_weights(make):
+    settings = (*EVALUATED, "optimizer.ema_decay=0.9", "optimizer.learning_rate=1e-2")
+    setup = make(*settings)
+    plain = make("optimizer.ema_decay=0.9", "optimizer.learning_rate=1e-2")
+    _, state, events = run(setup)
+    run(plain)
+    assert all(torch.equal(p, plain.lora[name]) for name, p in setup.lora.items())
+    *_, last = of(events, Evaluated)
+    own = evaluate(setup, 5).images
+    with as_exported(setup, state):
+        assert all(torch.equal(p, state.average.shadow[name]) for name, p in setup.lora.items())
+        averaged = evaluate(setup, 5).images
+    assert torch.equal(last.images, averaged)
+    assert not torch.equal(own, averaged)
+
+
 @pytest.mark.also_on_card
 def test_evaluations_come_at_the_start_every_few_iterations_and_at_the_end(make):
     _, _, events = run(make(*EVALUATED))
@@ -86,7 +102,8 @@ def test_the_evaluation_prompts_are_encoded_as_if_they_were_alone(make):
 
 
 def test_an_evaluation_shows_the_policy_of_its_moment_on_the_same_noise(make):
-    setup = make(*EVALUATED, "sampling.solver='euler'", "optimizer.learning_rate=0.05", "optimizer.warmup=0")
+    learning = ["optimizer.learning_rate=0.05", "optimizer.warmup=0", "optimizer.ema_decay=0"]
+    setup = make(*EVALUATED, "sampling.solver='euler'", *learning)
     before = [picture(setup, setup.evaluation, n, seed=n) for n in range(3)]
     _, _, events = run(setup)
     after = [picture(setup, setup.evaluation, n, seed=n) for n in range(3)]

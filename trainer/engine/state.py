@@ -1,6 +1,7 @@
 """What a run has: everything it needs, loaded, and what changes while it trains."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ..events import Change
 from ..models.conditioning import Conditioning
 from ..models.family import Geometry, Policy
+from ..models.lora.attach import set_weights
 from ..objectives.objective import Objective, objective_of
 from ..rewards.base import Reward
 from ..settings.config import Config, OptimizerSettings
@@ -102,6 +104,20 @@ def new_state(setup: Setup) -> State:
     parameters = list(setup.lora.values())
     optimizer = make_optimizer(parameters, lr=o.learning_rate, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay)
     return State(optimizer, Ema(setup.lora, o.ema_decay))
+
+
+@contextmanager
+def as_exported(setup: Setup, state: State) -> Iterator[None]:
+    """Inside, the LoRA's weights are those that are exported: their average, if one is kept."""
+    if not state.average.decay:
+        yield
+        return
+    own = {name: p.detach().clone() for name, p in setup.lora.items()}
+    set_weights(setup.lora, state.average.shadow)
+    try:
+        yield
+    finally:
+        set_weights(setup.lora, own)
 
 
 def set_optimizer(state: State, settings: OptimizerSettings) -> None:

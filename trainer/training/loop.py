@@ -10,7 +10,7 @@ from ..device import peak_memory, watch_memory
 from ..engine.drawing import Clock, decode_all
 from ..engine.grpo import ALIKE, Candidates, all_or_nothing, collect, improve, pairs_of
 from ..engine.micro_batch import OutOfMemory, answered
-from ..engine.state import Setup, State
+from ..engine.state import Setup, State, as_exported
 from ..errors import Stopped, UserError
 from ..events import (
     COMPLETE,
@@ -108,7 +108,7 @@ class _Loop:
         ending = self.go_on()
         self.save_if_new()
         if ending.kind != STOPPED and self.setup.evaluation is not None:
-            with suppress(Stopped):  # a stop leaves this one out
+            with suppress(Stopped), as_exported(self.setup, self.state):  # a stop leaves this one out
                 self.on_event(evaluate(self.setup, self.state.iteration))
         self.on_event(Finished(self.state.iteration, ending))
         return ending
@@ -152,7 +152,8 @@ class _Loop:
         """One iteration, and what comes before it; why its update was skipped, empty if it was not."""
         state = self.state
         if evaluation_due(self.setup, state.iteration):
-            self.on_event(evaluate(self.setup, state.iteration))
+            with as_exported(self.setup, state):
+                self.on_event(evaluate(self.setup, state.iteration))
         self.obey()
         config = in_force(self.setup.config, state.changes, state.iteration)
         with answered("beside the model calls"):

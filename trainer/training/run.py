@@ -38,7 +38,7 @@ def start_run(
     control: Control | None = None,
     load: Callable[[Config], Setup] = prepare,
 ) -> tuple[Ending, Setup]:
-    """Train in `config.run.folder`; returns what ended the run, and the setup with the trained LoRA.
+    """Train in `config.run.folder`; returns what ended the run, and the setup with the LoRA as it is exported.
 
     `control` is that of `loop.train`. `load` makes the setup, once the folder is known to fit.
 
@@ -62,7 +62,10 @@ def start_run(
             if not resume:
                 store.set_info(changes=[], started=None)
             with reserved(folder / CHECKPOINTS, size_of(setup, state)) as reserve:
-                return _train(setup, state, store, listeners, control or Control(), reserve), setup
+                ending = _train(setup, state, store, listeners, control or Control(), reserve)
+            if state.average.decay:
+                set_weights(setup.lora, state.average.shadow)
+            return ending, setup
 
 
 def _train(
