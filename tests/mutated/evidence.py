@@ -215,7 +215,8 @@ TARGETS = [
                 "range(len(candidates.prompts))",
             ),
             "where they agree least": ("max(known, key", "min(known, key"),
-            "what is held is asked for": ("hold=0.0))) for s", "hold=setup.config.grpo.hold))) for s"),
+            "what is held is asked for": ("s, hold=0.0))", "s, hold=setup.config.grpo.hold))"),
+            "deaf until it is done": ("        between()\n", ""),
             "gradients stay": (
                 "    finally:\n        for p in setup.lora.values():\n            p.grad = None",
                 "    finally:\n        pass",

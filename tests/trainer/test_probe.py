@@ -14,6 +14,7 @@ from trainer.errors import ConfigError, Stopped
 from trainer.events import Change, Changed, IterationDone, Probed
 from trainer.settings.config_file import load_config
 from trainer.training import loop
+from trainer.training.control import Control
 from trainer.training.probe import FAR, agreement, probe
 
 REWARDS = "[[rewards]]\nkind = 'colourfulness'\n[[rewards]]\nkind = 'sharpness'\nheld_out = true"
@@ -73,7 +74,7 @@ def test_rewards_that_are_held_out_are_not_asked(make):
 def test_the_strength_where_they_agree_most_is_taken(make, monkeypatch):
     asked = []
 
-    def scripted(setup):
+    def scripted(setup, between):
         asked.append((setup.config.grpo.strength, setup.config.grpo.hold))
         return {0.1: math.nan, 0.3: 0.1, 0.5: 0.4, 0.7: 0.2, 1.0: -0.1}[setup.config.grpo.strength]
 
@@ -88,7 +89,7 @@ def test_the_strength_where_they_agree_most_is_taken(make, monkeypatch):
 
 
 def test_a_training_takes_it_for_all_of_its_iterations(make, monkeypatch):
-    monkeypatch.setattr(loop, "probe", lambda setup, iteration: Probed(iteration, {0.7: 1.0}, 0.7))
+    monkeypatch.setattr(loop, "probe", lambda setup, iteration, between: Probed(iteration, {0.7: 1.0}, 0.7))
     setup = make("run.iterations=2")
     state = new_state(setup)
     _, _, events = run(setup, state)
@@ -131,6 +132,25 @@ def test_a_stop_ends_it_at_once_and_leaves_nothing(make):
     with pytest.raises(Stopped):
         agreement(setup)
     assert same(before, weights(setup))
+
+
+def test_a_stop_that_is_asked_for_meanwhile_is_obeyed_before_its_next_iteration(make):
+    setup, control = make(), Control()
+    drawn = setup.rewards["colourfulness"]
+
+    class Stopping:
+        calls = 0
+
+        def score(self, images, prompts):
+            self.calls += 1
+            control.stop()
+            return drawn.score(images, prompts)
+
+    setup.rewards["colourfulness"] = reward = Stopping()
+    reason, state, events = run(setup, control=control)
+    assert (reason, state.iteration, state.changes) == ("stopped", 0, [])
+    assert reward.calls == 1
+    assert not events.of(Probed)
 
 
 @pytest.mark.parametrize(

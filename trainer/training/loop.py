@@ -144,7 +144,7 @@ class _Loop:
         state = self.state
         if self.setup.config.grpo.probe == 0 or state.iteration > 0 or change_at(state.changes, 0):
             return
-        found = probe(self.setup, state.iteration)
+        found = probe(self.setup, state.iteration, self.stop_if_asked)
         self.on_event(found)
         state.changes = with_change(state.changes, Change(0, strength=found.strength))
 

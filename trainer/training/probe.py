@@ -6,6 +6,7 @@ little is left but chance, and the gradients' directions have nothing to do with
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -25,10 +26,13 @@ from ..stages.anchors import Pairs
 FAR = 10**9  # number of the first of its iterations: their random numbers are no others'
 
 
-def probe(setup: Setup, iteration: int) -> Probed:
-    """Every strength on `grpo.probe` groups, the same prompts and base noises for all; nothing is learnt."""
+def probe(setup: Setup, iteration: int, between: Callable[[], None] = lambda: None) -> Probed:
+    """Every strength on `grpo.probe` groups, the same prompts and base noises for all; nothing is learnt.
+
+    `between` is called before each of its iterations, and may end it by an exception.
+    """
     # what is held has no gradient before the first update
-    found = {s: agreement(setup.under(at(setup.config, s, hold=0.0))) for s in PROBED}
+    found = {s: agreement(setup.under(at(setup.config, s, hold=0.0)), between) for s in PROBED}
     known = {s: value for s, value in found.items() if math.isfinite(value)}
     return Probed(iteration, found, max(known, key=lambda s: known[s]) if known else setup.config.grpo.strength)
 
@@ -37,7 +41,7 @@ def at(config: Config, strength: float, hold: float) -> Config:
     return replace(config, grpo=replace(config.grpo, strength=strength, hold=hold))
 
 
-def agreement(setup: Setup) -> float:
+def agreement(setup: Setup, between: Callable[[], None] = lambda: None) -> float:
     """Mean cosine of two groups' gradients, of `grpo.probe` groups: 1 one direction, 0 chance.
 
     nan if fewer than two of them had rewards that differ.
@@ -49,6 +53,7 @@ def agreement(setup: Setup) -> float:
     for iteration in count(FAR):
         if left <= 0:
             break
+        between()
         sized = setup.sized(iteration)
         group = collect(sized, iteration, Clock(setup.policy.device))
         for direction in directions(sized, group, pairs_of(sized, group, iteration), left):
@@ -57,9 +62,9 @@ def agreement(setup: Setup) -> float:
     return (total.square().sum().item() - groups) / (groups * (groups - 1)) if groups > 1 else math.nan
 
 
-def directions(setup: Setup, group: Group, pairs: Pairs, most: int) -> list[Tensor]:
+def directions(setup: Setup, group: Group, pairs: Pairs, most: int) -> Iterator[Tensor]:
     """Gradients of the first `most` prompts, each alone and of length 1; none of those without advantages."""
-    candidates, found = group.candidates, []
+    candidates = group.candidates
     loss_of = setup.objective.prepare(candidates.trajectories, group.advantages)
 
     def of(mine: Pairs, micro_batch: int) -> Tensor:
@@ -73,8 +78,7 @@ def directions(setup: Setup, group: Group, pairs: Pairs, most: int) -> list[Tens
         for prompt in range(min(most, len(candidates.prompts))):
             mine = pairs.only(torch.arange(len(candidates.prompts)) == prompt)
             if len(mine):
-                found.append(setup.micro_batch.fit("update", partial(of, mine)))
+                yield setup.micro_batch.fit("update", partial(of, mine))
     finally:
         for p in setup.lora.values():
             p.grad = None
-    return found
