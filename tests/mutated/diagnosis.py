@@ -45,6 +45,11 @@ TARGETS = [
             ),
             "easily alarmed by hacking": ("FALLEN = 4.0", "FALLEN = 0.5"),
             "shares of iterations": ("share = skipped.mean / record.prompts_per_iteration", "share = skipped.mean"),
+            "a rise is a fault all the same": ("            if learnt:", "            if False:"),
+            "a fall is a rise": (
+                "math.copysign(1, weight) * standard_errors(first, last, curve.noise) >= RISEN",
+                "abs(standard_errors(first, last, curve.noise)) >= RISEN",
+            ),
             "a share for its lower bound": ("if lowest_share(share, groups) > FLAT:", "if share >= FLAT:"),
             "groups for their means": (
                 "curve.variance * curve.period * record.prompts_per_iteration)",

@@ -149,6 +149,15 @@ def test_groups_without_advantages_are_counted_against_all_groups():
     assert (found.severity, found.evidence[:3]) == ("problem", "90%")
 
 
+def test_groups_without_advantages_after_a_rise_are_no_fault():
+    most = [0.0] * 10 + [3.6] * 10
+    rose = np.linspace(0, 12, 20) + noise(0, 20)
+    for reward, weights, learnt in ((rose, None, True), (-rose, None, False), (-rose, {"a": -1.0}, True)):
+        found = flat_rewards(record(weights, per_iteration=4, skipped_groups=most, reward__a=reward))
+        assert (found.severity == "warning", "nearly reached" in found.advice) == (learnt, learnt)
+        assert ("now that a went from" in found.evidence) == learnt
+
+
 def test_a_reward_that_hardly_differs_within_a_group_is_flat():
     reward = noise(0)
     assert flat_rewards(record(reward__a=reward, reward_std__a=[0.002] * N)).evidence.startswith("a differs by 0.002")

@@ -48,13 +48,14 @@ def flat_rewards(record: Record) -> Finding | None:
         groups = len(skipped) * record.prompts_per_iteration
         share = skipped.mean / record.prompts_per_iteration
         if lowest_share(share, groups) > FLAT:
-            return Finding(
-                "flat-rewards",
-                "problem" if share > FLATTEST else "warning",
-                f"{share:.0%} of the last {groups} groups taught nothing: their rewards were all equal, or no numbers.",
-                "Raise the strength (s), or use a reward that tells such candidates apart.",
-                int(skipped.iterations[0]),
-            )
+            learnt, since = risen(record), int(skipped.iterations[0])
+            what = f"{share:.0%} of the last {groups} groups taught nothing: their rewards were all equal"
+            if learnt:
+                advice = "What the reward asks for is nearly reached: stop, or give it harder prompts."
+                return Finding("flat-rewards", "warning", f"{what}, now that {learnt}.", advice, since)
+            severity = "problem" if share > FLATTEST else "warning"
+            advice = "Raise the strength (s), or use a reward that tells such candidates apart."
+            return Finding("flat-rewards", severity, f"{what}, or no numbers.", advice, since)
     for name in record.weights:
         within, between = record.curve(f"reward_std/{name}").last(), spread_between_groups(record, name)
         if len(within) >= SHORTEST and within.mean < INDISTINCT * between:
@@ -67,6 +68,16 @@ def flat_rewards(record: Record) -> Finding | None:
                 int(within.iterations[0]),
             )
     return None
+
+
+def risen(record: Record) -> str:
+    """Which trained reward rose from its beginning to now, and by how much; empty if none did for certain."""
+    for name, weight in record.weights.items():
+        curve = record.passes(f"reward/{name}")
+        first, last = curve.part(0, len(curve.last())), curve.last()
+        if len(curve) >= 2 * SHORTEST and math.copysign(1, weight) * standard_errors(first, last, curve.noise) >= RISEN:
+            return f"{name} went from {first.mean:.4g} to {last.mean:.4g}"
+    return ""
 
 
 def lowest_share(share: float, count: int) -> float:

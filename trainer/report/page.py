@@ -16,6 +16,7 @@ from .style import CSS
 POINTS = 400  # of a curve
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script, whatever a prompt says
 PHASES, REWARD, SPREAD = "seconds/", "reward/", "reward_std/"
+SPARSE = ("velocity_change", "velocity_norm")
 LOG_LINES = 100
 BANDS = (
     "Dashed rewards are held out. The band of a reward is its standard deviation within a group; any other spans "
@@ -96,12 +97,20 @@ def charts(summary: Summary, curves: Mapping[str, Curve]) -> Markup:
     rewards = [reward(name, curves, name in summary.held_out) for name in known]
     phases = [line(curve, name.removeprefix(PHASES)) for name, curve in curves.items() if name.startswith(PHASES)]
     others = [name for name in curves if not name.startswith((PHASES, REWARD, SPREAD))]
-    drawn = [chart("reward", rewards), *(chart(name, [line(curves[name])]) for name in others)]
+    drawn = [chart("reward", rewards), *(chart(name, [other(name, curves[name])]) for name in others)]
     return together(
         h("h2", "Curves"),
         h("p", BANDS, class_="note"),
         h("div", drawn, chart("seconds per phase", phases), class_="charts"),
     )
+
+
+def other(name: str, curve: Curve) -> Line:
+    """One that is measured now and then has no gaps between."""
+    if name not in SPARSE:
+        return line(curve)
+    there = [n for n, value in enumerate(curve.mean) if value is not None]
+    return Line("", [curve.x[n] for n in there], [curve.mean[n] for n in there])
 
 
 def line(curve: Curve, label: str = "") -> Line:

@@ -11,6 +11,13 @@
  * @property {string} name  of the run
  * @property {(name: string) => Curve | undefined} curve
  * @property {string[]} names  of its curves
+ *
+ * @typedef {object} Small  a small chart
+ * @property {string} title
+ * @property {string[]} names  of its curves, or what they begin with
+ * @property {import("./chart.mjs").Format} [format]
+ * @property {"zero" | "constant"} [quiet]  shown only if it is something else, but for rounding
+ * @property {boolean} [sparse]  measured now and then, with no gap between
  */
 
 import { continued, refined } from "./downsample.mjs";
@@ -20,14 +27,10 @@ import { runOf } from "./state.mjs";
 const ROUNDING = 1e-6; // of float32, in sums of a few thousand numbers
 export const COLOURS = 8; // --ng-c0 to --ng-c7
 
-/**
- * `quiet`: shown only if it says something; with one update for each rollout it is 0 but for rounding.
- *
- * @type {{ title: string, names: string[], format?: import("./chart.mjs").Format, quiet?: "zero" | "constant" }[]}
- */
+/** @type {Small[]} */
 export const SMALL = [
-  { title: "velocity, apart from the base model's", names: ["velocity_change"] },
-  { title: "velocity's norm, by the base model's", names: ["velocity_norm"] },
+  { title: "velocity, apart from the base model's", names: ["velocity_change"], sparse: true },
+  { title: "velocity's norm, by the base model's", names: ["velocity_norm"], sparse: true },
   { title: "effective step (1: steady, 0.23: noise)", names: ["effective_step"] },
   { title: "gradient norm", names: ["grad_norm"] },
   { title: "loss", names: ["loss"], quiet: "zero" },
@@ -102,11 +105,11 @@ export function rewardLines(runs, together) {
 }
 
 /**
- * @param {{ names: string[] }} kind  of small chart
+ * @param {Pick<Small, "names" | "sparse">} kind  of small chart
  * @param {Drawn[]} runs
  * @returns {Line[]}
  */
-export function smallLines({ names }, runs) {
+export function smallLines({ names, sparse }, runs) {
   const phases = names[0].endsWith("/");
   return runs.flatMap(({ name, names: all, curve }, r) => {
     const wanted = phases ? (runs.length > 1 ? ["seconds"] : all.filter((n) => n.startsWith(names[0]))) : names;
@@ -119,7 +122,7 @@ export function smallLines({ names }, runs) {
         runs.length > 1 ? name : phases ? metric.slice(names[0].length) : found.length > 1 ? metricName(metric) : "",
       colour: paint(runs.length > 1 ? r : i),
       dashed: runs.length > 1 && i > 0,
-      curve: values,
+      curve: sparse ? withoutGaps(values) : values,
     }));
   });
 }
@@ -127,13 +130,20 @@ export function smallLines({ names }, runs) {
 /**
  * A curve that never changes says nothing, nor one of rounding errors.
  *
- * @param {(typeof SMALL)[number]} kind
+ * @param {Small} kind
  * @param {Line[]} lines
  */
 export function saysNothing({ quiet }, lines) {
   const values = lines.flatMap((l) => l.curve.mean).filter((v) => v !== null);
   if (quiet === "zero") return values.every((v) => Math.abs(v) < ROUNDING);
   return quiet === "constant" && values.every((v) => v === values[0]);
+}
+
+/** @param {Curve} curve @returns {Curve} */
+function withoutGaps({ x, mean, low, high, step }) {
+  /** @template T @param {T[]} values */
+  const there = (values) => values.filter((_, i) => mean[i] !== null);
+  return { x: there(x), mean: there(mean), low: low && there(low), high: high && there(high), step };
 }
 
 /** @param {Curve} curve @param {Curve | undefined} spread @returns {Curve} */
