@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 
 import pytest
+import torch
 
 from trainer.__main__ import main
-from trainer.benchmarks import iteration, scaling
+from trainer.benchmarks import iteration, memory, scaling
 from trainer.cli import bench
 from trainer.experiments.bench import Bench
 from trainer.experiments.tasks import Task
@@ -124,3 +126,13 @@ def test_the_server_is_measured_beside_the_reward_itself(capsys):
     assert result["server_seconds"] > 0
     assert result["local_seconds"] > 0
     assert (result["batch"], result["edge"], result["pairs"]) == (2, 64, 1)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system lets no peak be reset")
+def test_a_peak_counts_from_now_on_once_it_is_forgotten():
+    before, size = memory._forget_peak(), 200 * memory.MIB
+    assert torch.ones(size // 4).sum() > 0
+    high = memory._peak_resident()
+    assert high - before > 0.9 * size
+    memory._forget_peak()
+    assert memory._peak_resident() < high - 0.9 * size

@@ -1,9 +1,12 @@
 """Peak memory of an iteration over group size G, solver steps T and micro-batch."""
 
+import ctypes
+import gc
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from ..device import allocated_memory
 from ..engine.state import new_state
@@ -40,7 +43,7 @@ def peak(config: Config) -> dict[str, float]:
     """Peak MiB of two iterations above the loaded model: of the device if it counts, else of this process."""
     setup = prepare(replace(config, run=replace(config.run, iterations=2)))
     state = new_state(setup)
-    loaded = allocated_memory(setup.policy.device) or _peak_resident()
+    loaded = allocated_memory(setup.policy.device) or _forget_peak()
     peaks = []
 
     def listen(event: Event) -> None:
@@ -52,7 +55,21 @@ def peak(config: Config) -> dict[str, float]:
     return {"loaded_mib": round(loaded / MIB, 1), "iteration_mib": round((highest - loaded) / MIB, 1)}
 
 
+def _forget_peak() -> int:
+    """Bytes that a peak counts from: those of this moment, or of the peak so far where it cannot be reset."""
+    try:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what loading freed is the system's again
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    except (OSError, AttributeError, TypeError):  # not Linux with glibc, or a container that refuses
+        pass
+    return _peak_resident()
+
+
 def _peak_resident() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.open(encoding="ascii") if line.startswith("VmHWM:")) * 1024
     try:
         import resource
     except ImportError:
