@@ -71,7 +71,7 @@ EXPERIMENTS = {
     "rivals": Experiment(
         "Does every method learn, from a reward that is easily raised?",
         [
-            Arm(name, [preset(name)], rates=(1e-3,))
+            Arm(name, [preset(name)], rates=(1e-3, 3e-3))
             for name in ("paper", "flow-grpo-cheap", "flow-grpo", "dance-grpo", "mix-grpo", "nft")
         ],
         tasks=("cheated",),
