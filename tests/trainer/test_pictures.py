@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from trainer.picture_files import PictureError
+from trainer.pictures import sheets
 from trainer.pictures.convert import channels_first, zero_to_one
 from trainer.pictures.plot import BOTTOM, LEFT, RIGHT, SMOOTH, TOP, curves, moving_average
-from trainer.pictures.sheets import GAP, LINE, MARK, PAPER, contact_sheet, image_tensor
+from trainer.pictures.sheets import GAP, LINE, MARK, PAPER, WRONG, contact_sheet, image_tensor, side_by_side
 
 
 def sheet(anchors, columns=2, edge=40, scores=1):
@@ -118,3 +119,19 @@ def test_what_scaling_overshot_is_cut_off_and_half_precision_widened():
 
 def test_a_mask_of_truth_values_is_black_and_white():
     assert zero_to_one(torch.tensor([[True, False]]), "a mask").tolist() == [[1, 0]]
+
+
+def test_pictures_beside_each_other_have_frames_of_what_is_right_and_a_line_above():
+    grey = torch.full((2, 3, 40, 40), 0.5)
+    given = {"pictures": {"before": grey, "after": grey}, "captions": ["one", "two"], "columns": 2, "edge": 40}
+    plain = np.asarray(side_by_side(**given, right={"after": [True, False]}))
+    titled = np.asarray(side_by_side(**given, right={"after": [True, False]}, title="both of them"))
+    assert titled.shape[0] - plain.shape[0] == LINE + GAP
+    assert np.array_equal(titled[LINE + GAP :][LINE:], plain[LINE:])
+    assert (titled[: LINE + GAP] != PAPER).any()
+    for colour, columns in ((sheets.RIGHT, (0, 1)), (WRONG, (1, 2))):
+        _, x = np.nonzero((plain == colour).all(-1))
+        low, high = (plain.shape[1] * n / 2 for n in columns)
+        assert len(x) > 0
+        assert x.min() > low
+        assert x.max() < high

@@ -20,6 +20,7 @@ from .output import print_json, say
 SEEDS = 4  # pictures of each tested prompt
 STEPS = 20  # of their solver, as ComfyUI's sampler has: not those that the LoRA was trained with
 SHOWN = 21  # prompts that have a picture on the grid
+BEFORE, AFTER = "before training", "after training"
 CHECK = "tiny-scene"  # the reward that says which are right
 RISE = 3.0  # standard errors that the trained reward has to rise by
 
@@ -60,10 +61,12 @@ def test(setup: Setup, tested: list[str], grid: Path) -> dict[str, Difference]:
     before, after = both(drawn_in(setup, STEPS), prompts, seeds)
     shown = [n for n in range(len(tested)) if n % 4 in (0, 3)][:SHOWN]  # of every number and place
     first = [n * SEEDS for n in shown]
-    pictures = {"data": originals()[shown], "before": before.images[first], "after": after.images[first]}
-    drawn = {"before": before, "after": after}
+    pictures = {"training data": originals()[shown], BEFORE: before.images[first], AFTER: after.images[first]}
+    drawn = {BEFORE: before, AFTER: after}
     right = {name: (samples.scores[CHECK][first] == 1).tolist() for name, samples in drawn.items()}
-    side_by_side(pictures, [tested[n] for n in shown], columns=3, right=right).save(grid)
+    counts = [f"{sum(right[name])} of {len(shown)} {name}" for name in drawn]
+    title = f"Green: number, colour and place are as asked, {', '.join(counts)}. None of these was trained on."
+    side_by_side(pictures, [tested[n] for n in shown], columns=3, right=right, title=title).save(grid)
     return {name: compare(before.scores[name], after.scores[name]) for name in before.scores}
 
 

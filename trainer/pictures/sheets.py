@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .convert import to_pictures
 
-GAP = 6  # pixels
+GAP, BETWEEN = 6, 20  # pixels between pictures, and between those of different captions
 LINE = 16  # pixels of a line of text
 PAPER, INK, FAINT, MARK = (255, 255, 255), (30, 30, 30), (120, 120, 120), (222, 110, 30)
 RIGHT, WRONG = (30, 140, 70), (200, 45, 45)
@@ -27,6 +27,7 @@ def side_by_side(
     columns: int = 4,
     edge: int = 128,
     right: Mapping[str, Sequence[bool]] = MappingProxyType({}),
+    title: str = "",
 ) -> Image.Image:
     """Pictures of the same captions beside each other, under their caption.
 
@@ -36,20 +37,23 @@ def side_by_side(
         columns: captions in a row.
         edge: longest edge of a picture on the sheet, pixels.
         right: of some columns, which pictures are as they should be: those have a green frame, the others a red one.
+        title: a line above all.
     """
     drawn = {name: [_fit(p, edge) for p in to_pictures(images)] for name, images in pictures.items()}
     width, height = next(iter(drawn.values()))[0].size
-    cell = (len(drawn) * (width + GAP) + GAP, height + LINE + GAP)
+    cell = (len(drawn) * (width + GAP) + BETWEEN, height + LINE + GAP)
     rows = -(-len(captions) // columns)
-    header = LINE + GAP
+    above = LINE + GAP if title else 0
+    header = above + LINE + GAP
     sheet = Image.new("RGB", (columns * cell[0], header + rows * cell[1] + GAP), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen.text((GAP, GAP / 2), title, INK, ImageFont.load_default(14))
     for column in range(min(columns, len(captions))):
         for place, name in enumerate(drawn):
-            pen.text((column * cell[0] + GAP + place * (width + GAP), GAP / 2), name, INK, font)
+            pen.text((column * cell[0] + GAP + place * (width + GAP), above + GAP / 2), name, INK, font)
     for n, caption in enumerate(captions):
         x, y = (n % columns) * cell[0] + GAP, header + (n // columns) * cell[1]
-        pen.text((x, y), _cut(caption, pen, font, cell[0] - 2 * GAP), INK, font)
+        pen.text((x, y), _cut(caption, pen, font, cell[0] - BETWEEN - GAP), INK, font)
         for place, (name, its) in enumerate(drawn.items()):
             corner = (x + place * (width + GAP), y + LINE)
             sheet.paste(its[n], corner)
