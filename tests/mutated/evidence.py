@@ -196,7 +196,7 @@ TARGETS = [
         ("test_update.py",),
         {
             "moments that are not made up for": ('known["exp_avg"] / (1 - beta1**n)', 'known["exp_avg"]'),
-            "the last parameter alone": ("total + step.square().sum()", "step.square().sum()"),
+            "the last parameter alone": ("torch.stack(squares).sum()", "squares[-1]"),
         },
     ),
     Target(

@@ -159,20 +159,22 @@ def test_an_effective_step_is_one_where_gradients_agree_and_small_where_they_are
     generator = torch.Generator().manual_seed(0)
     steady, noise = (torch.nn.Parameter(torch.zeros(4000)) for _ in range(2))
     optimizers = [make_optimizer([p], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0) for p in (steady, noise)]
-    assert effective_step(optimizers[0]) == 0  # none was taken yet
+    assert effective_step(optimizers[0]).item() == 0  # none was taken yet
     for update in range(300):
         steady.grad = torch.full((4000,), 0.5)
         noise.grad = torch.randn(4000, generator=generator)
         for optimizer in optimizers:
             optimizer.step()
         if update == 0:
-            assert [effective_step(o) for o in optimizers] == pytest.approx([1, 1], rel=1e-4)
-    assert effective_step(optimizers[0]) == pytest.approx(1, rel=1e-4)
-    assert effective_step(optimizers[1]) == pytest.approx((0.1 / 1.9) ** 0.5, rel=0.05)
+            assert [effective_step(o).item() for o in optimizers] == pytest.approx([1, 1], rel=1e-4)
+    assert effective_step(optimizers[0]).item() == pytest.approx(1, rel=1e-4)
+    assert effective_step(optimizers[1]).item() == pytest.approx((0.1 / 1.9) ** 0.5, rel=0.05)
     both = make_optimizer([steady, noise], lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0)
     both.state = {p: state for optimizer in optimizers for p, state in optimizer.state.items()}
-    assert effective_step(both) == pytest.approx(((1 + effective_step(optimizers[1]) ** 2) / 2) ** 0.5, rel=1e-3)
+    assert effective_step(both).item() == pytest.approx(
+        ((1 + effective_step(optimizers[1]).item() ** 2) / 2) ** 0.5, rel=1e-3
+    )
     before = noise.detach().clone()
     optimizers[1].step()
     taken = (noise.detach() - before).square().mean().sqrt().item() / 1e-3
-    assert effective_step(optimizers[1]) == pytest.approx(taken, rel=1e-4)
+    assert effective_step(optimizers[1]).item() == pytest.approx(taken, rel=1e-4)

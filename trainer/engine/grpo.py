@@ -24,7 +24,7 @@ from ..stages.combine import Combined, combine
 from ..stages.noise import derive_seed
 from ..stages.prompts import prompt_order
 from ..stages.reliability import shifted, signal_share
-from ..stages.rollout import Trajectories
+from ..stages.rollout import BatchVelocity, Trajectories
 from ..stages.solvers import Solver
 from ..stages.update import (
     LOSS_SCALE,
@@ -205,8 +205,8 @@ def improve(setup: Setup, state: State, group: Group, pairs: Pairs) -> tuple[dic
             state.average.update(setup.lora)
         else:
             skipped = "the gradient was not finite"
-    steps = {"learning_rate": lr, "grad_norm": max(norms), "effective_step": effective_step(state.optimizer)}
-    return {**steps, **_read(measured)}, skipped
+    steps = {"learning_rate": lr, "grad_norm": max(norms)}
+    return {**steps, **_read(measured, effective_step(state.optimizer))}, skipped
 
 
 def around_of(keeper: Keeper | None, places: Sequence[Place], micro_batch: int) -> Around | None:
@@ -228,12 +228,7 @@ def gradient(
     """
     filled = around is None and micro_batch == setup.rollout_batch.size
     velocity = policy_velocity(setup, candidates.prompts, micro_batch, filled=filled)
-    plain = policy_velocity(setup, candidates.prompts, micro_batch, filled=False)
-
-    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        with setup.policy.reference():
-            return plain(x, sigma, rows)
-
+    reference = reference_of(setup, candidates.prompts, micro_batch) if setup.objective.needs_reference else None
     return accumulate_gradient(
         velocity,
         candidates.trajectories,
@@ -242,11 +237,22 @@ def gradient(
         group_size=setup.config.grpo.group_size,
         micro_batch=micro_batch,
         normaliser=pairs.total,
-        reference=reference if setup.objective.needs_reference else None,
+        reference=reference,
         referred=loss_of.referred(pairs) if isinstance(loss_of, Referring) else None,
         loss_scale=LOSS_SCALE,
         around=around,
     )
+
+
+def reference_of(setup: Setup, prompts: list[int], micro_batch: int) -> BatchVelocity:
+    """The velocity of the model without its LoRA."""
+    plain = policy_velocity(setup, prompts, micro_batch, filled=False)
+
+    def reference(x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        with setup.policy.reference():
+            return plain(x, sigma, rows)
+
+    return reference
 
 
 @contextmanager
@@ -286,7 +292,7 @@ def _remember(setup: Setup, state: State) -> Callable[[], None]:
     return restore
 
 
-def _read(measured: Sequence[PairMetrics]) -> dict[str, float]:
+def _read(measured: Sequence[PairMetrics], step: Tensor) -> dict[str, float]:
     """Metrics of an iteration's updates: the errors are those at the start, the others of the last update."""
     first, last = measured[0], measured[-1]
     values = {
@@ -296,6 +302,7 @@ def _read(measured: Sequence[PairMetrics]) -> dict[str, float]:
         "kl_reference": last.kl_reference,
         "ratio_error": first.ratio_error,
         "velocity_error": first.velocity_error,
+        "effective_step": step.to(first.loss),
     }
     if len(measured) > 1:  # how far the policy has moved since the rollout
         values["velocity_shift"] = last.velocity_error

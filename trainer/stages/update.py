@@ -72,7 +72,8 @@ def accumulate_gradient(
         group_size: G.
         normaliser: what the sum over pairs is divided by: all drawn pairs, trained or not.
         reference: the policy without its LoRA; None if the objective does not ask for it.
-        referred: at which of the M pairs it is asked; None: at all. Elsewhere the policy's own velocity stands for it.
+        referred: at which of the M pairs it has to be asked; None: at all. Elsewhere the policy's own velocity may
+            stand for it.
         loss_scale: what the gradient is multiplied by; no metric is.
         around: entered for each call of `velocity` with gradient, with the number of its first pair.
     """
@@ -90,9 +91,10 @@ def accumulate_gradient(
         if reference is not None:
             asked = [i for i in range(len(part)) if referred is None or referred[start + i]]
             v_reference = v.detach().clone()
-            if asked:
+            if asked:  # those of a step stand together: a slice, for which the device need not wait
+                place = slice(asked[0], asked[-1] + 1)
                 with torch.no_grad():
-                    v_reference[asked] = reference(x[asked], sigma[asked], part.prompt[asked])
+                    v_reference[place] = reference(x[place], sigma[place], part.prompt[place])
         result = loss_of(part, v, v_reference)
         (result.loss.sum() * (loss_scale / normaliser)).backward()
 
@@ -170,20 +172,21 @@ def step_optimizer(
 
 
 @torch.no_grad()
-def effective_step(optimizer: torch.optim.Optimizer) -> float:
+def effective_step(optimizer: torch.optim.Optimizer) -> Tensor:
     """Root mean square of the last step, in learning rates: 1 if all gradients had one direction.
 
     Gradients of mere noise still make sqrt((1 - beta1) / (1 + beta1)): .23 at a beta1 of .9.
     """
-    total, numbers = 0.0, 0
+    squares, numbers = [], 0
     for group in optimizer.param_groups:
         beta1, beta2 = group["betas"]
         for known in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
             n = float(known["step"])
             spread = (known["exp_avg_sq"] / (1 - beta2**n)).sqrt_().add_(group["eps"])
             step = known["exp_avg"] / (1 - beta1**n) / spread
-            total, numbers = total + step.square().sum(), numbers + step.numel()
-    return math.sqrt(total / numbers) if numbers else 0.0
+            squares.append(step.square().sum())
+            numbers += step.numel()
+    return (torch.stack(squares).sum() / numbers).sqrt() if squares else torch.zeros(())
 
 
 def make_optimizer(

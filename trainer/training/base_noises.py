@@ -24,6 +24,12 @@ def base_pictures(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) ->
     return decode_all(setup, base_trajectories(setup, prompts, seeds).x_0)
 
 
+def look_at(setup: Setup, prompts: Sequence[int], seeds: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
+    """Their pictures, and how far the policy went from its base model on the way there."""
+    way = base_trajectories(setup, prompts, seeds)
+    return decode_all(setup, way.x_0), away_from_base(setup, prompts, way)
+
+
 @torch.no_grad()
 def away_from_base(setup: Setup, prompts: Sequence[int], way: Trajectories) -> dict[str, float]:
     """How the velocity on trajectories of `base_trajectories` differs from the base model's at the same states.

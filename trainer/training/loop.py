@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ..device import peak_memory, watch_memory
-from ..engine.drawing import Clock, decode_all
+from ..engine.drawing import Clock
 from ..engine.grpo import ALIKE, Candidates, all_or_nothing, collect, improve, pairs_of
 from ..engine.micro_batch import OutOfMemory, answered
 from ..engine.state import Setup, State, as_exported
@@ -32,7 +32,7 @@ from ..events import (
 )
 from ..planning.advice import lower
 from ..rewards import RewardUnavailable
-from .base_noises import away_from_base, base_trajectories
+from .base_noises import look_at
 from .control import Control, change_at, in_force, with_change
 from .evaluate import evaluate
 from .probe import probe
@@ -256,7 +256,8 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
     """
     iteration = state.iteration
     setup = setup.sized(iteration)
-    started, clock, base, away = time.perf_counter(), Clock(setup.policy.device), None, {}
+    started, clock, base = time.perf_counter(), Clock(setup.policy.device), None
+    away: dict[str, float] = {}
     told = 0.0  # seconds that the listeners take meanwhile
 
     def tell(candidates: Candidates) -> None:
@@ -270,9 +271,7 @@ def iterate(setup: Setup, state: State, on_event: Listener) -> str:
         group = collect(setup, iteration, clock, tell)
         if base_due(setup, iteration):
             with clock.phase("base"):
-                prompts = group.candidates.prompts
-                way = base_trajectories(setup, prompts, group.candidates.seeds)
-                base, away = decode_all(setup, way.x_0), away_from_base(setup, prompts, way)
+                base, away = look_at(setup, group.candidates.prompts, group.candidates.seeds)
         pairs = pairs_of(setup, group, iteration)
         with clock.phase("update"):
             metrics, skipped = improve(setup, state, group, pairs)

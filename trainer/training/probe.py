@@ -49,7 +49,8 @@ def agreement(setup: Setup, between: Callable[[], None] = lambda: None) -> float
     weights = setup.config.weights
     rewards = {name: reward for name, reward in setup.rewards.items() if name in weights}
     setup = replace(setup, rewards=rewards, keeping=Keeping(False))
-    total, groups, left = torch.zeros(()), 0, setup.config.grpo.probe
+    total: Tensor | None = None
+    groups, left = 0, setup.config.grpo.probe
     for iteration in count(FAR):
         if left <= 0:
             break
@@ -57,9 +58,12 @@ def agreement(setup: Setup, between: Callable[[], None] = lambda: None) -> float
         sized = setup.sized(iteration)
         group = collect(sized, iteration, Clock(setup.policy.device))
         for direction in directions(sized, group, pairs_of(sized, group, iteration), left):
-            total, groups = total.to(direction.device) + direction, groups + 1
+            total = direction if total is None else total + direction
+            groups += 1
         left -= len(group.advantages)
-    return (total.square().sum().item() - groups) / (groups * (groups - 1)) if groups > 1 else math.nan
+    if total is None or groups < 2:
+        return math.nan
+    return (total.square().sum().item() - groups) / (groups * (groups - 1))
 
 
 def directions(setup: Setup, group: Group, pairs: Pairs, most: int) -> Iterator[Tensor]:
